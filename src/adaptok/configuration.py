@@ -1,0 +1,300 @@
+"""Typed, validated configuration of the models, and the presets.
+
+Every class refuses unknown keys and names the nearest valid one. Sizes follow the legend of the project:
+`T` frames, `S` pixels, `pt`/`p` patch sizes in time and space, `G` blocks of a clip, `P` patches and `K` latents of a
+block, `D` width.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction01 = Annotated[float, Field(ge=0.0, le=1.0)]
+ConfigT = TypeVar("ConfigT", bound="Config")
+
+
+class Config(BaseModel):
+    """Base of all configuration: immutable, keyword-only, unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    @classmethod
+    def parse(cls: type[ConfigT], values: Mapping[str, Any], source: str = "configuration") -> ConfigT:
+        """Validate `values`; every problem is told in one line that names the field and, for typos, the nearest one.
+
+        Raises:
+            ValueError: a key is unknown or a value is not allowed.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise ValueError(f"{source}: " + "; ".join(_explain(cls, item) for item in error.errors())) from None
+
+    @classmethod
+    def load(cls: type[ConfigT], path: str | Path) -> ConfigT:
+        """Read a YAML (or JSON, its subset) file."""
+        text = Path(path).read_text(encoding="utf-8")
+        try:
+            values = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from None
+        if not isinstance(values, dict):
+            raise ValueError(f"{path}: expected a mapping of fields, found {type(values).__name__}")
+        return cls.parse(values, str(path))
+
+
+def _explain(cls: type[BaseModel], error: Any) -> str:
+    where = [part for part in error["loc"] if isinstance(part, str)]
+    name = ".".join(str(part) for part in error["loc"])
+    if error["type"] != "extra_forbidden":
+        return f"{name or 'value'}: {error['msg']}, got {error['input']!r}" if name else str(error["msg"])
+    fields = _fields_at(cls, where[:-1])
+    near = difflib.get_close_matches(where[-1], fields, n=1)
+    return f"unknown field {name!r}" + (f", did you mean {near[0]!r}?" if near else f", expected one of {sorted(fields)}")
+
+
+def _fields_at(cls: type[BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        field = cls.model_fields.get(part)
+        candidates = [] if field is None else _models_in(field.annotation)
+        if not candidates:
+            continue  # the tag of a union: its members are looked through below
+        if len(candidates) > 1:
+            return sorted({name for model in candidates for name in model.model_fields})
+        cls = candidates[0]
+    return list(cls.model_fields)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in getattr(annotation, "__args__", ()) for model in _models_in(part)]
+
+
+class TransformerConfig(Config):
+    """Width, depth and heads of one stack of pre-norm blocks (MLP ratio 4)."""
+
+    width: Positive
+    depth: Positive
+    heads: Positive
+
+    @model_validator(mode="after")
+    def _check(self) -> TransformerConfig:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        return self
+
+
+class VectorQuantizerConfig(Config):
+    """Nearest codebook row by cosine similarity; in training the id is drawn from softmax(cosine / temperature)."""
+
+    kind: Literal["vector"] = "vector"
+    size: Positive = 8192
+    """Codebook entries; ids are stored as uint16."""
+    dim: Positive = 16
+    """Dimensions of a code."""
+    temperature: Annotated[float, Field(ge=0.0)] = 0.03
+    """Of the draw in training; 0 takes the nearest row."""
+    commitment_weight: Annotated[float, Field(ge=0.0)] = 0.25
+    codebook_weight: Annotated[float, Field(ge=0.0)] = 1.0
+
+    @property
+    def codebook_size(self) -> int:
+        return self.size
+
+    @property
+    def code_dim(self) -> int:
+        return self.dim
+
+    @model_validator(mode="after")
+    def _check(self) -> VectorQuantizerConfig:
+        return _check_ids(self, self.size)
+
+
+class ScalarQuantizerConfig(Config):
+    """Finite scalar quantization (arXiv 2309.15505): each dimension rounds to one of a few even levels; no codebook."""
+
+    kind: Literal["scalar"] = "scalar"
+    levels: tuple[Annotated[int, Field(ge=2)], ...] = (8, 8, 8, 8, 8)
+    temperature: Annotated[float, Field(ge=0.0)] = 0.0
+    """Of the draw in training, in squared level spacings; 0 rounds."""
+
+    @property
+    def codebook_size(self) -> int:
+        return math.prod(self.levels)
+
+    @property
+    def code_dim(self) -> int:
+        return len(self.levels)
+
+    @model_validator(mode="after")
+    def _check(self) -> ScalarQuantizerConfig:
+        return _check_ids(self, self.codebook_size)
+
+
+def _check_ids(config: ConfigT, size: int) -> ConfigT:
+    if not 2 <= size <= 65536:
+        raise ValueError(f"a codebook of {size} entries does not fit ids of 16 bits, expected 2 to 65536")
+    return config
+
+
+class TokenizerConfig(Config):
+    """What a clip is, and the encoder, quantizer and decoder."""
+
+    frames: Positive = 16
+    """T, frames of a clip."""
+    size: Positive = 128
+    """S, pixels of a side."""
+    channels: Positive = 3
+    patch_size: Positive = 8
+    """p, pixels of a patch's side."""
+    temporal_patch_size: Positive = 4
+    """pt, frames of a block."""
+    latents: Positive = 512
+    """K, latents of a block at its full length."""
+    encoder: TransformerConfig = TransformerConfig(width=768, depth=12, heads=12)
+    decoder: TransformerConfig = TransformerConfig(width=768, depth=12, heads=12)
+    quantizer: Annotated[VectorQuantizerConfig | ScalarQuantizerConfig, Field(discriminator="kind")] = (
+        VectorQuantizerConfig()
+    )
+    learned_positions: bool = False
+    """Train the positional embeddings of patches and decoder latents instead of keeping sines and cosines."""
+    patch_type_embedding: bool = True
+    """A learned vector added to every patch query of the decoder."""
+
+    @property
+    def blocks(self) -> int:
+        """G, blocks of a clip."""
+        return self.frames // self.temporal_patch_size
+
+    @property
+    def grid(self) -> int:
+        """Patches along a side."""
+        return self.size // self.patch_size
+
+    @property
+    def patches(self) -> int:
+        """P, patches of a block."""
+        return self.grid**2
+
+    @property
+    def patch_dim(self) -> int:
+        """Values of a patch."""
+        return self.channels * self.temporal_patch_size * self.patch_size**2
+
+    @model_validator(mode="after")
+    def _check(self) -> TokenizerConfig:
+        if self.frames % self.temporal_patch_size:
+            raise ValueError(
+                f"frames {self.frames} is not a multiple of temporal_patch_size {self.temporal_patch_size}"
+            )
+        if self.size % self.patch_size:
+            raise ValueError(f"size {self.size} is not a multiple of patch_size {self.patch_size}")
+        return self
+
+
+Distortion = Literal["lpips", "mse", "l1", "dssim"]
+
+
+class ScorerConfig(TransformerConfig):
+    """The scorer: its stack, its candidate lengths, and how its output becomes a distortion."""
+
+    width: Positive = 768
+    depth: Positive = 12
+    heads: Positive = 12
+    step: Positive = 64
+    """Candidate lengths are the multiples of `step`."""
+    distortion: Distortion = "lpips"
+    """What is predicted, as the mean over a block."""
+    scale: Literal["linear", "log"] = "linear"
+    """Whether the output is the normalised distortion or the normalised logarithm of it."""
+    mean: float = 0.19749267
+    """Of the (log) distortion over the training data; the default is the official LPIPS statistic."""
+    std: Annotated[float, Field(gt=0.0)] = 0.07615979
+
+
+class PriorConfig(TransformerConfig):
+    """Small causal transformer that predicts each kept code from those before it (LARP's prior)."""
+
+    width: Positive = 512
+    depth: Positive = 12
+    heads: Positive = 8
+    dropout: Fraction01 = 0.1
+    temperature: Annotated[float, Field(gt=0.0)] = 1.0
+    """Divides the cosine similarities that are the logits."""
+    sampling_peak: Fraction01 = 0.5
+    """Largest share of second-round inputs that are replaced by ids drawn in the first."""
+    sampling_ramp: Annotated[float, Field(gt=0.0, le=1.0)] = 0.3
+    """Share of the training over which that share rises from 0."""
+
+
+class ModelConfig(Config):
+    """A whole model: what `config.json` of a checkpoint folder holds beside `format` and `version`."""
+
+    name: str = "adaptok"
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    scorer: ScorerConfig | None = ScorerConfig()
+    prior: PriorConfig | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelConfig:
+        if self.scorer is not None and self.tokenizer.latents % self.scorer.step:
+            raise ValueError(
+                f"latents {self.tokenizer.latents} is not a multiple of the scorer's step {self.scorer.step}"
+            )
+        if self.prior is not None and self.tokenizer.quantizer.kind != "vector":
+            raise ValueError("a prior needs the vector quantizer: it predicts rows of a codebook")
+        return self
+
+
+def base() -> ModelConfig:
+    """The official sizes: tokenizer 173 M, scorer 89 M parameters."""
+    return ModelConfig(name="adaptok-base")
+
+
+def small() -> ModelConfig:
+    """A third of the width: for one consumer GPU."""
+    stack = TransformerConfig(width=384, depth=8, heads=6)
+    return ModelConfig(
+        name="adaptok-small",
+        tokenizer=TokenizerConfig(encoder=stack, decoder=stack),
+        scorer=ScorerConfig(width=384, depth=8, heads=6),
+    )
+
+
+def tiny() -> ModelConfig:
+    """The bundled model: 16x16 patches, 256 latents of 15 bits a block, comfortable on a laptop CPU."""
+    return ModelConfig(
+        name="adaptok-tiny",
+        tokenizer=TokenizerConfig(
+            patch_size=16,
+            latents=256,
+            encoder=TransformerConfig(width=256, depth=4, heads=8),
+            decoder=TransformerConfig(width=256, depth=4, heads=8),
+            quantizer=ScalarQuantizerConfig(),
+            learned_positions=True,
+        ),
+        scorer=ScorerConfig(width=192, depth=3, heads=6, step=32, distortion="mse", scale="log", mean=0.0, std=1.0),
+    )
+
+
+PRESETS = {"tiny": tiny, "small": small, "base": base}
+
+
+def preset(name: str) -> ModelConfig:
+    """A preset by name.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset {name!r}, expected one of {sorted(PRESETS)}")
+    return PRESETS[name]()

@@ -1,0 +1,144 @@
+"""The prior: a small causal transformer that makes ids easy to predict (LARP, arXiv 2410.21264).
+
+Legend: `B` clips, `M` kept latents of the longest clip, `Z` dimensions of a code, `V` codebook entries, `D` width.
+Dropped latents are squeezed out: a clip is its kept codes, each with the position it has in the full row.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from adaptok.configuration import PriorConfig
+from adaptok.models.layers import MLP_RATIO
+from adaptok.models.quantizer import draw
+
+INIT_STD = 0.02
+
+
+class Squeezed(NamedTuple):
+    """Kept latents, left-aligned and padded with zeros. `valid [B, M]` bool tells rows from padding.
+
+    A row is at least one longer than its kept latents, unless nothing was dropped: see `Prior.loss`.
+    """
+
+    codes: Tensor
+    ids: Tensor
+    positions: Tensor
+    valid: Tensor
+
+
+def squeeze(codes: Tensor, ids: Tensor, kept: Tensor) -> Squeezed:
+    """`codes [B, N, Z]`, `ids [B, N]` and `kept [B, N]` bool to left-aligned rows `[B, M, …]`."""
+    order = torch.argsort(~kept, dim=1, stable=True)[:, : int(kept.sum(1).max()) + 1]
+    valid = kept.gather(1, order)
+    rows = codes.gather(1, order[..., None].expand(-1, -1, codes.shape[-1])) * valid[..., None]
+    return Squeezed(rows, ids.gather(1, order) * valid, order, valid)
+
+
+class PriorAttention(nn.Module):
+    """Causal multi-head self-attention with biases."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
+        self.value, self.proj = nn.Linear(width, width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, m, width = x.shape
+        q, k, v = (f(x).view(b, m, self.heads, -1).transpose(1, 2) for f in (self.query, self.key, self.value))
+        p = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)
+        return F.dropout(self.proj(y.transpose(1, 2).reshape(b, m, width)), self.dropout, self.training)
+
+
+class PriorBlock(nn.Module):
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.ln1, self.ln2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attn = PriorAttention(width, heads, dropout)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, MLP_RATIO * width),
+            nn.GELU(),
+            nn.Linear(MLP_RATIO * width, width),
+            nn.Dropout(dropout),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.ln1(x))
+        return x + self.mlp(self.ln2(x))
+
+
+class Prior(nn.Module):
+    """Causal transformer over continuous codes; logits are cosine similarities with the codebook."""
+
+    def __init__(self, config: PriorConfig, positions: int, code_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.input = nn.Linear(code_dim, config.width)
+        self.positions = nn.Parameter(torch.zeros(positions, config.width))
+        self.blocks = nn.ModuleList(PriorBlock(config.width, config.heads, config.dropout) for _ in range(config.depth))
+        self.final_norm = nn.LayerNorm(config.width)
+        self.head = nn.Linear(config.width, code_dim)
+        self.apply(_initialize)
+
+    def forward(self, codes: Tensor, positions: Tensor, codebook: Tensor) -> Tensor:
+        """Logits `[B, M, V]` for the code after each of `codes [B, M, Z]`.
+
+        Args:
+            positions: `[B, M]` index of each code in its clip's full row of latents.
+            codebook: `[V, Z]`; no gradient flows into it.
+        """
+        x = self.input(codes.to(self.input.weight.dtype)) + self.positions[positions]
+        x = F.dropout(x, self.config.dropout, self.training)
+        for block in self.blocks:
+            x = block(x)
+        predicted = F.normalize(self.head(self.final_norm(x)).float(), dim=-1)
+        return predicted @ F.normalize(codebook.detach().float(), dim=-1).T / self.config.temperature
+
+    def loss(
+        self,
+        row: Squeezed,
+        codebook: Tensor,
+        *,
+        replaced: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Mean cross-entropy in nats of the id after each kept latent, given all up to it.
+
+        As in the official program, id 0 is what follows the last kept latent of a clip that dropped some.
+
+        Args:
+            replaced: share of the inputs that a second round replaces by ids drawn from the first round's logits
+                (scheduled sampling); the loss is the mean of both rounds. 0 does one teacher-forced round.
+        """
+        targets, valid = row.ids[:, 1:], row.valid[:, :-1]
+        logits = self(row.codes[:, :-1], row.positions[:, :-1], codebook)
+        first = _cross_entropy(logits, targets, valid)
+        if replaced <= 0:
+            return first
+        drawn = draw(logits.detach()[:, :-1], generator)  # of positions 1 … M - 2, which are inputs too
+        chance = torch.rand(drawn.shape, generator=generator, device=drawn.device)
+        mixed = row.codes[:, :-1].clone()
+        swap = (chance < replaced)[..., None]
+        mixed[:, 1:] = torch.where(swap, F.normalize(codebook.detach().float(), dim=-1)[drawn], mixed[:, 1:])
+        second = _cross_entropy(self(mixed, row.positions[:, :-1], codebook), targets, valid)
+        return (first + second) / 2
+
+    def replaced_share(self, progress: float) -> float:
+        """Share of replaced inputs at `progress` in [0, 1] of the training."""
+        return self.config.sampling_peak * min(1.0, progress / self.config.sampling_ramp)
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
+    return F.cross_entropy(logits[valid].float(), targets[valid])
+
+
+def _initialize(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=INIT_STD)
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,150 @@
+"""Codes to ids and back: cosine vector quantization, and finite scalar quantization.
+
+Legend: `Z` dimensions of a code, `V` codebook entries; leading dimensions are free.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from adaptok.configuration import ScalarQuantizerConfig, VectorQuantizerConfig
+
+_CHUNK_SIMILARITIES = 2**23
+
+
+class Quantized(NamedTuple):
+    """Result of a quantizer.
+
+    ids: `[...]` int64 in [0, V).
+    codes: `[..., Z]` what the decoder receives; the gradient passes straight through to the input.
+    normalized: `[..., Z]` the input as it is compared with the codebook.
+    commitment, codebook: scalar losses over the kept latents, unweighted; 0 where a quantizer has none.
+    """
+
+    ids: Tensor
+    codes: Tensor
+    normalized: Tensor
+    commitment: Tensor
+    codebook: Tensor
+
+
+class Quantizer(Protocol):
+    """What the tokenizer needs of a quantizer."""
+
+    def __call__(
+        self, z: Tensor, *, kept: Tensor | None = None, generator: torch.Generator | None = None, sample: bool = False
+    ) -> Quantized: ...
+
+    def lookup(self, ids: Tensor) -> Tensor: ...
+
+    def loss(self, quantized: Quantized) -> Tensor: ...
+
+
+def draw(logits: Tensor, generator: torch.Generator | None) -> Tensor:
+    """One index per row of `logits [..., V]` from softmax(logits), by the Gumbel-max trick."""
+    noise = torch.empty_like(logits).exponential_(generator=generator)
+    return (logits - noise.log()).argmax(-1)
+
+
+class VectorQuantizer(nn.Module):
+    """L2-normalised codebook, chosen by cosine similarity; straight-through gradient."""
+
+    def __init__(self, config: VectorQuantizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.codebook = nn.Parameter(torch.empty(config.size, config.dim))
+        nn.init.normal_(self.codebook)
+
+    def forward(
+        self, z: Tensor, *, kept: Tensor | None = None, generator: torch.Generator | None = None, sample: bool = False
+    ) -> Quantized:
+        """Quantize `z [..., Z]`.
+
+        Args:
+            kept: `[...]` bool, the latents that the losses count; all where None.
+            generator: source of randomness of the draw.
+            sample: draw ids from softmax(cosine / temperature) instead of taking the nearest.
+        """
+        normalized = F.normalize(z.float(), dim=-1)
+        codebook = F.normalize(self.codebook.float(), dim=-1)
+        ids = self._choose(normalized.detach(), codebook.detach(), generator, sample)
+        chosen = codebook[ids]
+        weight = torch.ones_like(ids, dtype=torch.float32) if kept is None else kept.float()
+        scale = 1 / (weight.sum().clamp(min=1) * normalized.shape[-1])
+        commitment = ((chosen.detach() - normalized).square().sum(-1) * weight).sum() * scale
+        codebook_loss = ((chosen - normalized.detach()).square().sum(-1) * weight).sum() * scale
+        codes = normalized + (chosen - normalized).detach()
+        return Quantized(ids, codes, normalized, commitment, codebook_loss)
+
+    def _choose(self, z: Tensor, codebook: Tensor, generator: torch.Generator | None, sample: bool) -> Tensor:
+        rows = z.reshape(-1, z.shape[-1])
+        stochastic = sample and self.config.temperature > 0
+        chosen = []
+        for chunk in rows.split(max(1, _CHUNK_SIMILARITIES // len(codebook))):
+            cosine = chunk @ codebook.T
+            chosen.append(draw(cosine / self.config.temperature, generator) if stochastic else cosine.argmax(-1))
+        return torch.cat(chosen).view(z.shape[:-1])
+
+    def lookup(self, ids: Tensor) -> Tensor:
+        """Ids `[...]` to codes `[..., Z]`."""
+        return F.normalize(self.codebook.float()[ids], dim=-1)
+
+    def loss(self, quantized: Quantized) -> Tensor:
+        """Weighted sum of the commitment and codebook losses."""
+        config = self.config
+        return config.commitment_weight * quantized.commitment + config.codebook_weight * quantized.codebook
+
+
+class ScalarQuantizer(nn.Module):
+    """Finite scalar quantization: tanh to an interval, then the nearest of `levels[i]` even values in [-1, 1]."""
+
+    def __init__(self, config: ScalarQuantizerConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def _constants(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Highest index of each dimension, and the place value of each dimension in an id."""
+        levels = torch.tensor(self.config.levels, device=device)
+        return (levels - 1).float(), torch.cat([levels.new_ones(1), levels[:-1]]).cumprod(0)
+
+    def forward(
+        self, z: Tensor, *, kept: Tensor | None = None, generator: torch.Generator | None = None, sample: bool = False
+    ) -> Quantized:
+        """Quantize `z [..., Z]`; see `VectorQuantizer.forward`. There are no losses to weigh, so `kept` is unused."""
+        top, strides = self._constants(z.device)
+        bounded = z.float().tanh()
+        place = (bounded + 1) / 2 * top  # 0 … level - 1
+        if sample and self.config.temperature > 0:
+            index = self._draw(place.detach(), top, generator)
+        else:
+            index = place.detach().round()
+        chosen = index / top * 2 - 1
+        codes = bounded + (chosen - bounded).detach()
+        zero = codes.new_zeros(())
+        return Quantized((index.long() * strides).sum(-1), codes, bounded, zero, zero)
+
+    def _draw(self, place: Tensor, top: Tensor, generator: torch.Generator | None) -> Tensor:
+        below = place.floor()
+        candidates = torch.stack([below, torch.minimum(below + 1, top)], -1)
+        logits = -(place[..., None] - candidates).square() / self.config.temperature
+        return candidates.gather(-1, draw(logits, generator)[..., None])[..., 0]
+
+    def lookup(self, ids: Tensor) -> Tensor:
+        """Ids `[...]` to codes `[..., Z]`."""
+        top, strides = self._constants(ids.device)
+        return (ids[..., None] // strides) % (top.long() + 1) / top * 2 - 1
+
+    def loss(self, quantized: Quantized) -> Tensor:
+        """Nothing to add to the training objective."""
+        return quantized.commitment
+
+
+def build_quantizer(config: VectorQuantizerConfig | ScalarQuantizerConfig) -> VectorQuantizer | ScalarQuantizer:
+    """The quantizer of a configuration."""
+    if isinstance(config, VectorQuantizerConfig):
+        return VectorQuantizer(config)
+    return ScalarQuantizer(config)

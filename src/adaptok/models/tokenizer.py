@@ -1,0 +1,232 @@
+"""The tokenizer: clips to rows of latents per block, and rows of any lengths back to clips.
+
+Legend: `B` clips, `C` channels, `T` frames, `S` pixels, `G` blocks of a full clip, `g` blocks of a call, `P` patches
+and `K` latents of a block, `D` width, `Z` dimensions of a code.
+
+Who sees whom (nothing of a later block is ever seen):
+- encoder: the group [patches_i, latents_i] sees all groups up to i;
+- decoder: latents_i see kept latents up to i; patches_i see the patches of block i and kept latents up to i.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from adaptok.configuration import TokenizerConfig
+from adaptok.models.layers import (
+    KeyValueCache,
+    Plan,
+    Segment,
+    TransformerStack,
+    initialize_linears,
+)
+from adaptok.models.positions import sincos_1d, sincos_3d
+from adaptok.models.quantizer import Quantized, build_quantizer
+
+QUERY_STD = 0.02
+FINAL_NORM_EPS = 1e-6
+
+
+def encoder_plan(blocks: int, patches: int, latents: int, past_rows: int = 0) -> Plan:
+    """Group-causal attention over rows [patches_0, latents_0, patches_1, …]; only latents leave the last layer."""
+    group = patches + latents
+    segments, final, outputs = [], [], []
+    for i in range(blocks):
+        keys = (slice(0, past_rows + (i + 1) * group),)
+        segments.append(Segment(slice(i * group, (i + 1) * group), keys))
+        final.append(Segment(slice(i * latents, (i + 1) * latents), keys))
+        outputs.append(slice(i * group + patches, (i + 1) * group))
+    return Plan(tuple(segments), tuple(outputs), tuple(final))
+
+
+def decoder_plan(lengths: Sequence[Sequence[int]], patches: int, past_rows: int = 0) -> Plan:
+    """Rows, clip after clip: kept latents of all blocks, then the patches of all blocks; only patches leave the last
+    layer. `past_rows` kept latents of earlier blocks lie in a cache (one clip only)."""
+    assert past_rows == 0 or len(lengths) == 1
+    segments, final, outputs = [], [], []
+    row, out = 0, 0
+    for clip in lengths:
+        start = row
+        ends = []
+        for length in clip:
+            if length:
+                queries = slice(row, row + length)
+                segments.append(Segment(queries, (slice(start, past_rows + row + length),)))
+            row += length
+            ends.append(row)
+        first_patch = row
+        for end in ends:
+            own = slice(past_rows + row, past_rows + row + patches)
+            seen = slice(start, past_rows + end)
+            keys = (slice(start, own.stop),) if seen.stop == own.start else (seen, own)
+            segments.append(Segment(slice(row, row + patches), keys))
+            final.append(Segment(slice(out, out + patches), keys))
+            row, out = row + patches, out + patches
+        outputs.append(slice(first_patch, row))
+    return Plan(tuple(segments), tuple(outputs), tuple(final))
+
+
+def patchify(clips: Tensor, patch: int, temporal: int) -> Tensor:
+    """`[B, C, t, S, S]` to `[B, g, P, C * pt * p * p]`, values in (c, pt, p, p) order."""
+    b, c, t, s, _ = clips.shape
+    g, n = t // temporal, s // patch
+    x = clips.reshape(b, c, g, temporal, n, patch, n, patch)
+    return x.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(b, g, n * n, -1)
+
+
+def unpatchify(x: Tensor, channels: int, patch: int, temporal: int) -> Tensor:
+    """`[B, g, P, pt * p * p * C]`, values in (pt, p, p, c) order, to `[B, C, g * pt, S, S]`."""
+    b, g, p, _ = x.shape
+    n = int(p**0.5)
+    x = x.reshape(b, g, n, n, temporal, patch, patch, channels)
+    return x.permute(0, 7, 1, 4, 2, 5, 3, 6).reshape(b, channels, g * temporal, n * patch, n * patch)
+
+
+class Tokenizer(nn.Module):
+    """Block-causal transformer autoencoder with a discrete bottleneck (arXiv 2505.17011, section 3)."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        c, encoder, decoder = config, config.encoder, config.decoder
+        latents, code_dim = c.blocks * c.latents, c.quantizer.code_dim
+        self.patch_embedding = nn.Linear(c.patch_dim, encoder.width)
+        self._add_positions("encoder_patch_positions", sincos_3d(c.blocks, c.grid, encoder.width))
+        self.encoder_queries = nn.Parameter(torch.randn(latents, encoder.width) * QUERY_STD)
+        self.encoder = TransformerStack(encoder.width, encoder.depth, encoder.heads)
+        self.to_code = nn.Linear(encoder.width, code_dim)
+        self.quantizer = build_quantizer(c.quantizer)
+        self.from_code = nn.Linear(code_dim, decoder.width)
+        self._add_positions("decoder_latent_positions", sincos_1d(torch.arange(latents), decoder.width))
+        self._add_positions("decoder_patch_queries", sincos_3d(c.blocks, c.grid, decoder.width))
+        if c.patch_type_embedding:
+            self.decoder_patch_type = nn.Parameter(torch.randn(decoder.width) * QUERY_STD)
+        self.decoder = TransformerStack(decoder.width, decoder.depth, decoder.heads)
+        self.final_norm = nn.LayerNorm(decoder.width, eps=FINAL_NORM_EPS)
+        self.to_pixels = nn.Linear(decoder.width, c.patch_dim)
+        initialize_linears(self)
+        nn.init.zeros_(self.to_pixels.weight)
+
+    def _add_positions(self, name: str, values: Tensor) -> None:
+        if self.config.learned_positions:
+            self.register_parameter(name, nn.Parameter(values))
+        else:
+            self.register_buffer(name, values)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.patch_embedding.weight.dtype
+
+    def encoder_cache(self) -> KeyValueCache:
+        """For encoding a clip block by block."""
+        c = self.config
+        return KeyValueCache(c.encoder.depth, c.blocks * (c.patches + c.latents))
+
+    def decoder_cache(self) -> KeyValueCache:
+        """For decoding a clip block by block."""
+        c = self.config
+        return KeyValueCache(c.decoder.depth, c.blocks * c.latents + c.patches)
+
+    def encode(self, clips: Tensor, *, first_block: int = 0, cache: KeyValueCache | None = None) -> Tensor:
+        """`[B, C, g * pt, S, S]` in [0, 1] to encoder outputs `[B, g, K, D]`.
+
+        Args:
+            first_block: index of the first block given, of those of a clip; earlier ones lie in `cache`.
+            cache: of `encoder_cache`; without it the clip starts here.
+        """
+        c = self.config
+        b, g = clips.shape[0], clips.shape[2] // c.temporal_patch_size
+        stop = first_block + g
+        patches = patchify(clips.to(self.dtype), c.patch_size, c.temporal_patch_size)
+        positions = self.encoder_patch_positions.view(c.blocks, c.patches, -1)[first_block:stop]
+        queries = self.encoder_queries.view(c.blocks, c.latents, -1)[first_block:stop]
+        x = torch.cat([self.patch_embedding(patches) + positions, queries.expand(b, -1, -1, -1)], 2)
+        past = 0 if cache is None else cache.rows
+        plan = encoder_plan(g, c.patches, c.latents, past)
+        x = self.encoder(x.flatten(1, 2), plan, cache)
+        if cache is not None:
+            cache.keep(past + g * (c.patches + c.latents))
+        return x.view(b, g, c.latents, -1)
+
+    def quantize(
+        self,
+        encoded: Tensor,
+        *,
+        kept: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        sample: bool = False,
+    ) -> Quantized:
+        """Encoder outputs `[..., D]` to ids `[...]` and codes `[..., Z]`."""
+        return self.quantizer(self.to_code(encoded), kept=kept, generator=generator, sample=sample)
+
+    def project_codes(self, codes: Tensor) -> Tensor:
+        """Codes `[..., Z]` to decoder inputs `[..., D]`, before the positional embedding."""
+        return self.from_code(codes.to(self.dtype))
+
+    def lookup(self, ids: Tensor) -> Tensor:
+        """Ids `[...]` to decoder inputs `[..., D]`."""
+        return self.project_codes(self.quantizer.lookup(ids))
+
+    def decode(
+        self,
+        inputs: Tensor,
+        lengths: Sequence[Sequence[int]],
+        *,
+        first_block: int = 0,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """Decoder inputs `[B, g, K', D]` (K' at least the largest length) to clips `[B, C, g * pt, S, S]`.
+
+        Values are not clamped. Latents past a clip's length in a block are not looked at and cost nothing.
+
+        Args:
+            lengths: of each clip and block.
+            first_block: index of the first block given; the kept latents of earlier ones lie in `cache`.
+            cache: of `decoder_cache`, for one clip given block by block.
+        """
+        c = self.config
+        b, g = inputs.shape[:2]
+        stop = first_block + g
+        positions = self.decoder_latent_positions.view(c.blocks, c.latents, -1)[first_block:stop]
+        latents = inputs + positions[:, : inputs.shape[2]]
+        queries = self.decoder_patch_queries.view(c.blocks, c.patches, -1)[first_block:stop]
+        if c.patch_type_embedding:
+            queries = queries + self.decoder_patch_type
+        queries = queries.flatten(0, 1)
+        past = 0 if cache is None else cache.rows
+        if all(tuple(clip) == tuple(lengths[0]) for clip in lengths):  # batched: one plan for all clips
+            lengths = lengths[:1]
+            kept = [latents[:, i, :length] for i, length in enumerate(lengths[0])]
+            x = torch.cat([*kept, queries.expand(b, -1, -1)], 1)
+        else:  # packed: one row, clip after clip
+            kept = [part for n, clip in enumerate(lengths) for part in [*(latents[n, i, :length] for i, length in enumerate(clip)), queries]]
+            x = torch.cat(kept)[None]
+        plan = decoder_plan(lengths, c.patches, past)
+        x = self.decoder(x, plan, cache)
+        if cache is not None:
+            cache.keep(past + sum(lengths[0]))
+        pixels = self.to_pixels(self.final_norm(x)).view(b, g, c.patches, -1)
+        return unpatchify(pixels, c.channels, c.patch_size, c.temporal_patch_size)
+
+    def forward(
+        self,
+        clips: Tensor,
+        lengths: Sequence[Sequence[int]],
+        *,
+        generator: torch.Generator | None = None,
+        sample: bool = False,
+    ) -> tuple[Tensor, Quantized]:
+        """Clips to reconstructions at these lengths, and the quantizer's result; trainable."""
+        encoded = self.encode(clips)
+        kept = kept_mask(lengths, self.config.latents, encoded.device)
+        quantized = self.quantize(encoded, kept=kept, generator=generator, sample=sample)
+        return self.decode(self.project_codes(quantized.codes), lengths), quantized
+
+
+def kept_mask(lengths: Sequence[Sequence[int]] | Tensor, latents: int, device: torch.device) -> Tensor:
+    """Lengths `[B, g]` to `[B, g, K]` bool: which latents are kept."""
+    return torch.arange(latents, device=device) < torch.as_tensor(lengths, device=device)[..., None]
+
