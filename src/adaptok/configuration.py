@@ -255,6 +255,114 @@ class ModelConfig(Config):
         return self
 
 
+class UniformLengths(Config):
+    """Lengths drawn evenly from `least … most`, for every clip and block."""
+
+    kind: Literal["uniform"] = "uniform"
+    least: Annotated[int, Field(ge=0)]
+    most: Positive
+
+    @model_validator(mode="after")
+    def _check(self) -> UniformLengths:
+        if self.least > self.most:
+            raise ValueError(f"least {self.least} is above most {self.most}")
+        return self
+
+
+class NormalLengths(Config):
+    """Lengths drawn from a normal law and cut to `least … most`: the official tail drop."""
+
+    kind: Literal["normal"] = "normal"
+    mean: float
+    std: Annotated[float, Field(gt=0.0)]
+    least: Annotated[int, Field(ge=0)]
+    most: Positive
+
+
+LengthLaw = Annotated[UniformLengths | NormalLengths, Field(discriminator="kind")]
+
+
+class DataConfig(Config):
+    """Where training clips come from."""
+
+    videos: tuple[str, ...]
+    """Folders of videos, searched recursively."""
+    images: tuple[str, ...] = ()
+    """Folders of photographs, which become clips under a moving camera."""
+    image_share: Fraction01 = 0.3
+    """Share of the clips that are drawn from photographs, where there are any."""
+    validation: str | None = None
+    """Folder of videos whose first clips are reconstructed now and then."""
+    workers: Annotated[int, Field(ge=0)] = 1
+    cache_gib: Annotated[float, Field(ge=0.0)] = 3.0
+    """Decoded frames kept in memory by each worker."""
+
+
+class OptimizerConfig(Config):
+    """AdamW and its schedule."""
+
+    learning_rate: Annotated[float, Field(gt=0.0)] = 3e-4
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    final_ratio: Fraction01 = 0.02
+    """Learning rate at the last step, as a share of the peak."""
+    clip_norm: Annotated[float, Field(gt=0.0)] = 1.0
+    """Largest norm of the gradient."""
+    prior_multiplier: Annotated[float, Field(gt=0.0)] = 50.0
+    """Learning rate of the prior, as a multiple of the rest's."""
+    written_multiplier: Annotated[float, Field(ge=0.0)] = 0.1
+    """The same for the weights that a linear start wrote."""
+
+
+class TokenizerLossConfig(Config):
+    """Weights of the tokenizer's objective."""
+
+    l1: Annotated[float, Field(ge=0.0)] = 1.0
+    mse: Annotated[float, Field(ge=0.0)] = 0.0
+    dssim: Annotated[float, Field(ge=0.0)] = 0.0
+    """Of 1 - structural similarity."""
+    quantizer: Annotated[float, Field(ge=0.0)] = 0.1
+    prior: Annotated[float, Field(ge=0.0)] = 0.06
+
+
+class TrainingConfig(Config):
+    """One run of one stage."""
+
+    stage: Literal["tokenizer", "scorer"]
+    model: ModelConfig
+    start: Literal["random", "linear"] = "random"
+    """Initialisation of a new tokenizer: 'linear' makes it a progressive linear codec before the first step."""
+    initial: str | None = None
+    """Model folder to start from; the scorer's tokenizer comes from here."""
+    data: DataConfig
+    lengths: LengthLaw
+    losses: TokenizerLossConfig = TokenizerLossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    steps: Positive
+    batch: Positive = 8
+    """Clips of a step on each process, before accumulation."""
+    accumulation: Positive = 1
+    """Batches whose gradients are averaged before a step."""
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
+    """Of the moving average of the weights, which is what is exported; 0 keeps none."""
+    seed: int = 0
+    log_every: Positive = 20
+    validate_every: Positive = 500
+    checkpoint_every: Positive = 500
+    keep_checkpoints: Positive = 2
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainingConfig:
+        if self.stage == "scorer" and self.model.scorer is None:
+            raise ValueError("the model of a scorer run needs a scorer")
+        if self.lengths.most > self.model.tokenizer.latents:
+            raise ValueError(f"lengths.most {self.lengths.most} is above the {self.model.tokenizer.latents} latents of a block")
+        return self
+
+
 def base() -> ModelConfig:
     """The official sizes: tokenizer 173 M, scorer 89 M parameters."""
     return ModelConfig(name="adaptok-base")
@@ -271,18 +379,18 @@ def small() -> ModelConfig:
 
 
 def tiny() -> ModelConfig:
-    """The bundled model: 16x16 patches, 256 latents of 15 bits a block, comfortable on a laptop CPU."""
+    """The bundled model: 16x16 patches, 192 latents of 15 bits a block, comfortable on a laptop CPU."""
     return ModelConfig(
         name="adaptok-tiny",
         tokenizer=TokenizerConfig(
             patch_size=16,
-            latents=256,
+            latents=192,
             encoder=TransformerConfig(width=256, depth=4, heads=8),
             decoder=TransformerConfig(width=256, depth=4, heads=8),
-            quantizer=ScalarQuantizerConfig(),
+            quantizer=ScalarQuantizerConfig(levels=(16, 8, 8, 8, 4)),
             learned_positions=True,
         ),
-        scorer=ScorerConfig(width=192, depth=3, heads=6, step=32, distortion="mse", scale="log", mean=0.0, std=1.0),
+        scorer=ScorerConfig(width=192, depth=3, heads=6, step=16, distortion="mse", scale="log", mean=0.0, std=1.0),
     )
 
 

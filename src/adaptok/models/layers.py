@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -88,26 +89,44 @@ class KeyValueCache:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q kᵀ / sqrt(d)) v for `q [B, H, N, d]`, `k` and `v [B, H, M, d]`."""
-    half_on_cpu = q.device.type == "cpu" and q.dtype == torch.bfloat16
-    if half_on_cpu and not (torch.is_grad_enabled() and q.requires_grad):
+    """softmax(q kᵀ / sqrt(d)) v for `q [B, H, N, d]`, `k` and `v [B, H, M, d]`, without a gradient."""
+    if _tiled(q):
         return _attend_tiled(q, k, v)
     return F.scaled_dot_product_attention(q, k, v)
 
 
-def _attend_tiled(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """`attend` in tiles whose scores stay in the cache.
+def attend_backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `attend` with respect to q, k and v, from that of its result."""
+    if _tiled(q):
+        return _attend_tiled_backward(grad, q, k, v, out)
+    with torch.enable_grad():
+        inputs = [x.detach().requires_grad_() for x in (q, k, v)]
+        again = F.scaled_dot_product_attention(*inputs)
+    dq, dk, dv = torch.autograd.grad(again, inputs, grad)
+    return dq, dk, dv
 
-    The fused CPU kernel computes bfloat16 at the speed of float32; plain matrix products on cache-sized tiles run
-    two to three times faster where the processor has bfloat16 instructions, and no slower elsewhere.
+
+def _tiled(q: Tensor) -> bool:
+    """Where plain products on tiles beat the fused kernel.
+
+    On a CPU that kernel computes bfloat16 at the speed of float32; plain matrix products on tiles that stay in the
+    cache run two to three times faster where the processor has bfloat16 instructions, and no slower elsewhere.
     """
+    return q.device.type == "cpu" and q.dtype == torch.bfloat16
+
+
+def _tiles(q: Tensor, keys: int) -> tuple[int, int]:
+    """Lanes (of B * H) and query rows whose scores are held at once."""
+    rows = min(q.shape[2], 256)
+    return max(1, min(q.shape[0] * q.shape[1], _CPU_TILE_SCORES // (rows * keys))), rows
+
+
+def _attend_tiled(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     b, h, n, d = q.shape
-    m = k.shape[2]
+    lanes, rows = _tiles(q, k.shape[2])
     q, k, v = (x.reshape(b * h, x.shape[2], d) for x in (q, k, v))
-    rows = min(n, 256)
-    lanes = max(1, min(b * h, _CPU_TILE_SCORES // (rows * m)))
-    out = torch.empty_like(q, memory_format=torch.contiguous_format)
-    scores = q.new_empty(lanes, rows, m)
+    out = q.new_empty(b * h, n, d)
+    scores = q.new_empty(lanes, rows, k.shape[1])
     for lane in range(0, b * h, lanes):
         keys, values = k[lane : lane + lanes].transpose(1, 2), v[lane : lane + lanes]
         for row in range(0, n, rows):
@@ -117,6 +136,68 @@ def _attend_tiled(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             torch.softmax(s, -1, out=s)
             torch.bmm(s, values, out=out[lane : lane + lanes, row : row + rows])
     return out.view(b, h, n, d)
+
+
+def _attend_tiled_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    b, h, n, d = q.shape
+    m, scale = k.shape[2], d**-0.5
+    lanes, rows = _tiles(q, m)
+    inner = (grad.float() * out.float()).sum(-1, keepdim=True).to(q.dtype).reshape(b * h, n, 1)
+    q, k, v, grad = (x.reshape(b * h, x.shape[2], d) for x in (q, k, v, grad))
+    dq, dk, dv = q.new_empty(b * h, n, d), q.new_zeros(b * h, m, d), q.new_zeros(b * h, m, d)
+    for lane in range(0, b * h, lanes):
+        own = slice(lane, lane + lanes)
+        for row in range(0, n, rows):
+            part = slice(row, row + rows)
+            weights = torch.softmax(torch.bmm(q[own, part], k[own].transpose(1, 2)).mul_(scale), -1)
+            slope = torch.bmm(grad[own, part], v[own].transpose(1, 2)).sub_(inner[own, part]).mul_(weights).mul_(scale)
+            dv[own] += torch.bmm(weights.transpose(1, 2), grad[own, part])
+            dk[own] += torch.bmm(slope.transpose(1, 2), q[own, part])
+            torch.bmm(slope, k[own], out=dq[own, part])
+    return dq.view(b, h, n, d), dk.view(b, h, m, d), dv.view(b, h, m, d)
+
+
+class PlannedAttention(torch.autograd.Function):
+    """Attention over the segments of a plan, one after the other, into one result.
+
+    The gradient is written into one buffer too, and attention weights are computed again: what autograd would do with
+    a slice for every segment costs a full-sized buffer for each.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, kv: Tensor, segments: Sequence[Segment]) -> Tensor:
+        """`q [B, N, H, d]` and `kv [B, M, 2, H, d]` to `[B, N, H, d]`; the segments cover the N rows."""
+        out = torch.empty_like(q, memory_format=torch.contiguous_format)
+        for segment in segments:
+            out[:, segment.queries] = attend(*_operands(q, kv, segment)).transpose(1, 2)
+        ctx.save_for_backward(q, kv, out)
+        ctx.segments = segments
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        q, kv, out = ctx.saved_tensors
+        dq, dkv = torch.empty_like(q), torch.zeros_like(kv)
+        for segment in ctx.segments:
+            rows = segment.queries
+            grad, result = grads[0][:, rows].transpose(1, 2), out[:, rows].transpose(1, 2)
+            own, keys, values = attend_backward(grad, *_operands(q, kv, segment), result)
+            dq[:, rows] = own.transpose(1, 2)
+            start = 0
+            for run in segment.keys:
+                stop = start + run.stop - run.start
+                dkv[:, run, 0] += keys[:, :, start:stop].transpose(1, 2)
+                dkv[:, run, 1] += values[:, :, start:stop].transpose(1, 2)
+                start = stop
+        return dq, dkv, None
+
+
+def _operands(q: Tensor, kv: Tensor, segment: Segment) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values `[B, H, rows, d]` of a segment."""
+    seen = join(kv, segment.keys, 1)
+    return q[:, segment.queries].transpose(1, 2), seen[:, :, 0].transpose(1, 2), seen[:, :, 1].transpose(1, 2)
 
 
 class Attention(nn.Module):
@@ -129,25 +210,16 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, plan: Plan, layer: int, cache: KeyValueCache | None, last: bool) -> Tensor:
-        b, n, width = x.shape
-        if last and plan.outputs is not None:
-            segments = plan.final_segments
-            weights = self.qkv.weight.split((width, 2 * width))
-            q = F.linear(join(x, plan.outputs, 1), weights[0]).view(b, -1, self.heads, width // self.heads)
-            kv = F.linear(x, weights[1]).view(b, n, 2, self.heads, -1)
-        else:
-            segments = plan.segments
-            qkv = self.qkv(x).view(b, n, 3, self.heads, -1)
-            q, kv = qkv[:, :, 0], qkv[:, :, 1:]
+        b, _, width = x.shape
+        skip = last and plan.outputs is not None
+        asking = join(x, plan.outputs or (), 1) if skip else x
+        for_queries, for_keys = self.qkv.weight.split((width, 2 * width))
+        q = F.linear(asking, for_queries).unflatten(-1, (self.heads, -1))
+        kv = F.linear(x, for_keys).unflatten(-1, (2, self.heads, width // self.heads))
         if cache is not None:
             kv = cache.append(layer, kv)
-        k, v = kv[:, :, 0].transpose(1, 2), kv[:, :, 1].transpose(1, 2)  # [B, H, M, d]
-        q = q.transpose(1, 2)
-        parts = [attend(q[:, :, s.queries], join(k, s.keys, 2), join(v, s.keys, 2)) for s in segments]
-        if not parts:  # nothing leaves this layer, only its keys and values were wanted
-            return x[:, :0]
-        out = parts[0] if len(parts) == 1 else torch.cat(parts, 2)
-        return self.proj(out.transpose(1, 2).reshape(b, -1, width))
+        out = PlannedAttention.apply(q, kv, plan.final_segments if skip else plan.segments)
+        return self.proj(out.reshape(b, -1, width))
 
 
 class Mlp(nn.Module):

@@ -69,6 +69,15 @@ def decoder_plan(lengths: Sequence[Sequence[int]], patches: int, past_rows: int 
     return Plan(tuple(segments), tuple(outputs), tuple(final))
 
 
+def _packed_rows(lengths: Sequence[Sequence[int]], latents: int, patches: int) -> Tensor:
+    """Where the rows of `decoder_plan` lie among all latents of all clips, followed by one set of patch queries."""
+    blocks = len(lengths[0])
+    queries = torch.arange(patches) + len(lengths) * blocks * latents
+    kept = kept_mask(lengths, latents, queries.device).flatten(1)
+    rows = [mask.nonzero()[:, 0] + n * blocks * latents for n, mask in enumerate(kept)]
+    return torch.cat([part for own in rows for part in (own, queries)])
+
+
 def patchify(clips: Tensor, patch: int, temporal: int) -> Tensor:
     """`[B, C, t, S, S]` to `[B, g, P, C * pt * p * p]`, values in (c, pt, p, p) order."""
     b, c, t, s, _ = clips.shape
@@ -202,8 +211,8 @@ class Tokenizer(nn.Module):
             kept = [latents[:, i, :length] for i, length in enumerate(lengths[0])]
             x = torch.cat([*kept, queries.expand(b, -1, -1)], 1)
         else:  # packed: one row, clip after clip
-            kept = [part for n, clip in enumerate(lengths) for part in [*(latents[n, i, :length] for i, length in enumerate(clip)), queries]]
-            x = torch.cat(kept)[None]
+            pool = torch.cat([latents.flatten(0, 2), queries])
+            x = pool.index_select(0, _packed_rows(lengths, inputs.shape[2], len(queries)).to(pool.device))[None]
         plan = decoder_plan(lengths, c.patches, past)
         x = self.decoder(x, plan, cache)
         if cache is not None:

@@ -1,0 +1,1 @@
+"""One loop, one objective per stage."""

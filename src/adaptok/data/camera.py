@@ -1,0 +1,168 @@
+"""Photographs under a moving camera: a smooth path of homographies, and the clip that such a camera sees.
+
+Legend: `T` frames, `S` pixels, `H`, `W` size of the photograph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+Floats = NDArray[np.float64]
+
+_CORNERS = np.array([[-1, -1, 1], [1, -1, 1], [-1, 1, 1], [1, 1, 1]], dtype=np.float64)
+_CLOSEST = 0.9  # the closest view magnifies the photograph by 1 / 0.9: nearer would only show blur
+
+
+@dataclass(frozen=True)
+class _View:
+    """A camera placed in a photograph: what it sees, and how it samples that.
+
+    top, left, height, width: the part of the photograph that the camera ever sees, in pixels.
+    grid: `[T, S, S, 2]` positions (x, y) in that part, in [-1, 1] from edge to edge.
+    scale: output pixels per pixel of the photograph where the camera is widest, so at most 1 is free of aliasing.
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+    grid: Tensor
+    scale: float
+
+
+def photograph_clip(photographs: list[NDArray[np.uint8]], rng: np.random.Generator, frames: int, size: int) -> Tensor:
+    """The clip that a moving camera sees: `[3, T, S, S]` in [0, 1].
+
+    Args:
+        photographs: one or two of `[H, W, 3]`; parts of the second are a layer in front of the first.
+        rng: decides the movement.
+    """
+    backdrop = _shoot(photographs[0], _place(camera_path(rng, frames), photographs[0], rng, size), size)
+    if len(photographs) == 1:
+        return backdrop
+    view = _place(camera_path(rng, frames), photographs[1], rng, size)
+    mask = _sample(_blob(rng, view), view)
+    return backdrop + mask * (_shoot(photographs[1], view, size) - backdrop)
+
+
+def camera_path(rng: np.random.Generator, frames: int) -> Floats:
+    """A smooth path: `[T, 3, 3]` homographies from the square [-1, 1]² to multiples of half its side."""
+    pan = _direction(rng) * np.exp(rng.uniform(np.log(0.03), np.log(1.2)))
+    zoom = _sometimes(rng, 0.5) * rng.uniform(-0.3, 0.3)
+    turn = _sometimes(rng, 0.4) * rng.uniform(-0.2, 0.2)
+    tilt = _sometimes(rng, 0.5) * rng.uniform(-0.12, 0.12, 2)
+    swing = _sometimes(rng, 0.3) * rng.uniform(-0.12, 0.12, 2)
+    shake = _sometimes(rng, 0.4) * rng.uniform(0.002, 0.015) * _tremor(rng, frames)  # [T, 3]
+    along = _progress(rng, frames) - 0.5
+    position = along[:, None] * pan + shake[:, :2]
+    angle = rng.normal(0, 0.03) + along * turn + shake[:, 2] * 0.5
+    return _homographies(position, angle, np.exp(along * zoom), tilt + along[:, None] * swing)
+
+
+def _homographies(position: Floats, angle: Floats, scale: Floats, tilt: Floats) -> Floats:
+    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+    one = np.ones_like(cos)
+    rows = [[cos, -sin, position[:, 0]], [sin, cos, position[:, 1]], [tilt[:, 0], tilt[:, 1], one]]
+    return np.moveaxis(np.array(rows), -1, 0)  # [T, 3, 3]
+
+
+def _sometimes(rng: np.random.Generator, share: float) -> float:
+    return float(rng.random() < share)
+
+
+def _direction(rng: np.random.Generator) -> Floats:
+    """A unit vector, more often sideways than up or down, as cameras are panned."""
+    vector = rng.normal(size=2) * (1.0, 0.6)
+    return vector / max(float(np.linalg.norm(vector)), 1e-9)
+
+
+def _progress(rng: np.random.Generator, frames: int) -> Floats:
+    """How far along the path each frame is, 0 to 1: steady, easing in and out, or starting and stopping within."""
+    t = np.linspace(0, 1, frames)
+    kind = rng.integers(3)
+    if kind == 0:
+        return t
+    length = 1.0 if kind == 1 else rng.uniform(0.3, 0.8)
+    start = rng.uniform(0, 1 - length) if length < 1 else 0.0
+    t = np.clip((t - start) / length, 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def _tremor(rng: np.random.Generator, frames: int) -> Floats:
+    """Handheld shake about 0: `[T, 3]` sums of slow and quick sine waves of about unit size."""
+    periods = rng.uniform((5, 9, 18), (9, 18, 40), (3, 3))  # frames
+    phases = rng.uniform(0, 2 * np.pi, (3, 3))
+    waves = np.sin(2 * np.pi * np.arange(frames)[:, None, None] / periods + phases)  # [T, 3, 3]
+    return (waves * (0.3, 0.6, 1.0)).sum(-1)
+
+
+def _project(path: Floats, points: Floats) -> Floats:
+    """Points `[N, 3]` through every homography: `[T, N, 2]`."""
+    mapped = points @ np.swapaxes(path, 1, 2)
+    return mapped[..., :2] / mapped[..., 2:]
+
+
+def _place(path: Floats, photograph: NDArray[np.uint8], rng: np.random.Generator, size: int) -> _View:
+    """Choose how near the camera is and where it looks, so that it never leaves the photograph."""
+    height, width = photograph.shape[:2]
+    corners = _project(path, _CORNERS)  # [T, 4, 2]; a convex quadrilateral: its corners bound it
+    low, high = corners.min((0, 1)), corners.max((0, 1))
+    extent = high - low
+    farthest = min(width / extent[0], height / extent[1])
+    nearest = min(size * _CLOSEST / 2, farthest)
+    half = np.exp(rng.uniform(np.log(nearest), np.log(farthest)))
+    room = np.maximum((width, height) - extent * half, 0)
+    centre = rng.uniform(0, 1, 2) * room - low * half
+    first = np.clip(np.floor(centre + low * half), 0, (width - 1, height - 1)).astype(int)
+    last = np.clip(np.ceil(centre + high * half), first + 1, (width, height)).astype(int)
+    positions = (_project(path, _raster(size)) * half + centre - first) / (last - first) * 2 - 1
+    grid = torch.from_numpy(positions.astype(np.float32)).view(len(path), size, size, 2)
+    extent_px = last - first
+    return _View(int(first[1]), int(first[0]), int(extent_px[1]), int(extent_px[0]), grid, _scale(corners, half, size))
+
+
+def _raster(size: int) -> Floats:
+    """Centres of the output's pixels in [-1, 1]², row by row: `[S·S, 3]`."""
+    line = (np.arange(size) + 0.5) / size * 2 - 1
+    y, x = np.meshgrid(line, line, indexing="ij")
+    return np.stack([x, y, np.ones_like(x)], -1).reshape(-1, 3)
+
+
+def _scale(corners: Floats, half: float, size: int) -> float:
+    """Output pixels per photograph's pixel in the widest frame, judged by the longest side seen."""
+    order = corners[:, [0, 1, 3, 2]]
+    sides = np.linalg.norm(order - np.roll(order, 1, axis=1), axis=-1)  # [T, 4]
+    return float(size / (sides.max() * half))
+
+
+def _shoot(photograph: NDArray[np.uint8], view: _View, size: int) -> Tensor:
+    part = photograph[view.top : view.top + view.height, view.left : view.left + view.width]
+    picture = torch.from_numpy(np.ascontiguousarray(part)).permute(2, 0, 1)[None].float() / 255
+    if view.scale < 1:
+        shape = [max(1, round(side * view.scale)) for side in (view.height, view.width)]
+        picture = F.interpolate(picture, size=shape, mode="bilinear", antialias=True, align_corners=False)
+    return _sample(picture, view)
+
+
+def _sample(picture: Tensor, view: _View) -> Tensor:
+    """`picture [1, C, h, w]` seen by the camera: `[C, T, S, S]`."""
+    frames, size = view.grid.shape[:2]
+    seen = F.grid_sample(
+        picture, view.grid.view(1, frames * size, size, 2), mode="bilinear", padding_mode="border", align_corners=False
+    )
+    return seen[0].unflatten(1, (frames, size))
+
+
+def _blob(rng: np.random.Generator, view: _View) -> Tensor:
+    """Where the front layer is opaque: `[1, 1, h, w]`, about a third, with soft edges one or two pixels wide."""
+    shape = (max(8, round(view.height * min(1.0, view.scale))), max(8, round(view.width * min(1.0, view.scale))))
+    coarse = torch.from_numpy(rng.normal(size=(1, 1, 5, 5)).astype(np.float32))
+    field = F.interpolate(coarse, size=shape, mode="bicubic", align_corners=True)
+    level = field.flatten().quantile(rng.uniform(0.5, 0.8))
+    return torch.sigmoid((field - level) * 0.5 * max(shape))

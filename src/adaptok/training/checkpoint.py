@@ -1,0 +1,89 @@
+"""Run checkpoints: everything that a step depends on, written beside and renamed, without pickles.
+
+A checkpoint is a folder `step-00001000` of `model.safetensors`, `average.safetensors` (the moving average, where one is
+kept), `optimizer.safetensors` and `state.json`. Data and random state need no file: both are functions of the seed and
+the step. Only whole folders ever carry a `step-` name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+_NAME = re.compile(r"step-(\d{8})")
+
+
+def folders(run: Path) -> list[Path]:
+    """Whole checkpoints of a run, oldest first."""
+    found = [path for path in (run / "checkpoints").glob("step-*") if _NAME.fullmatch(path.name)]
+    return sorted(found)
+
+
+def save(
+    run: Path,
+    step: int,
+    model: nn.Module,
+    average: Mapping[str, Tensor] | None,
+    optimizer: torch.optim.Optimizer,
+    extra: Mapping[str, Any],
+    keep: int,
+) -> Path:
+    """Write the checkpoint of `step` and remove all but the `keep` newest."""
+    parent = run / "checkpoints"
+    parent.mkdir(parents=True, exist_ok=True)
+    for leftover in parent.glob(".writing-*"):
+        shutil.rmtree(leftover)
+    temporary, final = parent / f".writing-{step:08d}", parent / f"step-{step:08d}"
+    temporary.mkdir()
+    save_file(_plain(model.state_dict()), temporary / "model.safetensors")
+    if average is not None:
+        save_file(_plain(average), temporary / "average.safetensors")
+    save_file(_optimizer_tensors(optimizer), temporary / "optimizer.safetensors")
+    (temporary / "state.json").write_text(json.dumps({"step": step, **extra}), encoding="utf-8")
+    if final.exists():
+        shutil.rmtree(final)
+    temporary.rename(final)
+    for old in folders(run)[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def restore(
+    folder: Path, model: nn.Module, average: dict[str, Tensor] | None, optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
+    """Load a checkpoint in place and return its `state.json`."""
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    if average is not None:
+        average.update(load_file(folder / "average.safetensors"))
+    tensors = load_file(folder / "optimizer.safetensors")
+    for index, parameter in enumerate(_parameters(optimizer)):
+        prefix = f"{index}."
+        values = {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
+        if values:
+            optimizer.state[parameter] = values
+    state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    return state
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    tensors = {}
+    for index, parameter in enumerate(_parameters(optimizer)):
+        for name, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{index}.{name}"] = torch.as_tensor(value).clone()
+    return tensors
+
+
+def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu").contiguous() for name, tensor in state.items()}

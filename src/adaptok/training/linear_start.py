@@ -1,0 +1,337 @@
+"""Initialisation of a tokenizer as a progressive linear codec.
+
+A transformer autoencoder with random weights spends thousands of steps on finding where to look, and gives back the
+mean colour until then. Here the first attention layer of encoder and decoder is written by hand, and the others start
+switched off (zero output layers), so that the model is a lossy picture codec before its first step and training starts from there:
+
+- patch embedding and output layer are the principal components of pixel patches;
+- a token's place is a code of its own: block, quadrant, quadrant of that quadrant and so on, each level one corner of a
+  tetrahedron. The product of two codes is 1 for every level that agrees, -1/3 for one that does not, and 0 for one that
+  a coarse token leaves out;
+- latents go from coarse to fine: one per coarse cell, then one per patch for the first components ("set" 0), then one
+  per patch for the next components (set 1), …;
+- a latent attends to the patches of its cell and stores the mean of its set's components;
+- a patch of the decoder attends, with one head per set, to the finest latent that covers it and was kept. Where there
+  is none it attends to itself, which adds nothing.
+
+It only chooses weights and embeddings of the usual architecture. The constant that attention needs in its queries comes
+from the bias of the LayerNorm, in a dimension that nothing else writes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from adaptok.configuration import ScalarQuantizerConfig, TokenizerConfig
+from adaptok.models.layers import TransformerBlock
+from adaptok.models.tokenizer import Tokenizer, patchify
+
+CODE_SCALE = 3.0
+"""Size of a code against content of unit variance: large, so that LayerNorm divides by nearly a constant."""
+SHARPNESS = 12.0
+"""Attention logits between a matching and an absent level."""
+GATE = 50.0
+"""Attention logits that shut a head for the tokens it is not for; no larger than needed, since Adam's steps on the
+weights behind it are multiplied by it."""
+MISSING = 0.6
+"""Levels by which a patch must be better covered than not at all; 4/3 is what the same place in another block lacks."""
+PCA_ROWS = 32768
+"""Patches that the components are taken from."""
+_CORNERS = torch.tensor([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]).float()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a latent stands for: components of `set`, over a square of the grid at `level` (0 is the whole frame)."""
+
+    set: int
+    level: int
+    row: int
+    column: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which dimensions of the width hold what."""
+
+    levels: int
+    sets: int
+    code_dim: int
+    width: int
+
+    @property
+    def place(self) -> int:
+        """First dimension of the place code: 3 for the block and 3 for every level."""
+        return self.width - self.place_dims - self.sets - 5
+
+    @property
+    def place_dims(self) -> int:
+        return 3 * (1 + self.levels)
+
+    @property
+    def set(self) -> int:
+        """First of the dimensions that say which set a latent belongs to."""
+        return self.place + self.place_dims
+
+    @property
+    def patch(self) -> int:
+        """Says that a token is a patch."""
+        return self.set + self.sets
+
+    @property
+    def constant(self) -> int:
+        """Nothing writes here; LayerNorm's bias makes it 1."""
+        return self.patch + 1
+
+    @property
+    def slots(self) -> int:
+        """First of the dimensions that hold a latent's code."""
+        return self.place - self.code_dim
+
+    @property
+    def content(self) -> int:
+        """Principal components that the width has room for."""
+        return self.slots
+
+
+def cells(config: TokenizerConfig) -> list[Cell]:
+    """What each of the K latents of a block stands for, coarse to fine, evenly spread at every prefix."""
+    levels = config.grid.bit_length() - 1
+    coarse = max(0, levels - 1)
+    order = [Cell(0, coarse, r, c) for r, c in spread_order(coarse)]
+    index = 0
+    while len(order) < config.latents:
+        order += [Cell(index, levels, r, c) for r, c in spread_order(levels)]
+        index += 1
+    return order[: config.latents]
+
+
+def spread_order(level: int) -> list[tuple[int, int]]:
+    """Cells of a 2^level grid so that every prefix covers the square evenly (bit-reversed Morton order)."""
+    side = 1 << level
+
+    def key(cell: tuple[int, int]) -> int:
+        bits = [((cell[0] >> b) & 1) << 1 | ((cell[1] >> b) & 1) for b in range(level)]  # finest first
+        return sum(bit << 2 * (level - 1 - i) for i, bit in enumerate(bits))
+
+    return sorted(((r, c) for r in range(side) for c in range(side)), key=key)
+
+
+def linear_start(tokenizer: Tokenizer, clips: Tensor) -> None:
+    """Make `tokenizer` a progressive linear codec, in place.
+
+    Args:
+        clips: `[B, C, T, S, S]` in [0, 1], the sample that principal components are taken from; some hundred clips.
+
+    Raises:
+        ValueError: the architecture has no room for it.
+    """
+    config = tokenizer.config
+    layout = _layout(config)
+    with torch.no_grad():
+        patches = patchify(clips, config.patch_size, config.temporal_patch_size).flatten(0, 2)
+        patches = patches[:: max(1, len(patches) // PCA_ROWS)]
+        mean, components, deviations = principal_components(patches, layout.content)
+        unit = deviations[0]
+        for block in (*tokenizer.encoder.blocks, *tokenizer.decoder.blocks):
+            assert isinstance(block, TransformerBlock)
+            block.attn.proj.weight.zero_()
+            block.mlp.fc2.weight.zero_()
+        norm = _write_embeddings(tokenizer, layout)
+        _write_pixels(tokenizer, layout, mean, components, unit)
+        used = layout.sets * layout.code_dim
+        standard = (patches - mean) @ components[:, :used] / deviations[:used]
+        assert isinstance(config.quantizer, ScalarQuantizerConfig)
+        levels = config.quantizer.levels * layout.sets
+        spreads = torch.tensor([best_spread(x, n) for x, n in zip(standard.T, levels, strict=True)])
+        scale = spreads / (deviations[:used] / unit)  # from a component, as the stream holds it, to its code
+        _write_encoder(tokenizer, layout, scale, norm)
+        _write_decoder(tokenizer, layout, _decoding_gains(tokenizer, layout, clips) / scale, norm)
+
+
+WRITTEN = (
+    "patch_embedding.",
+    "encoder.blocks.0.norm1.",
+    "encoder.blocks.0.attn.qkv.",
+    "to_code.",
+    "from_code.",
+    "decoder.blocks.0.norm1.",
+    "decoder.blocks.0.attn.qkv.",
+    "to_pixels.",
+)
+"""Weights that are large or wide by design: a step of the usual size would break what they do."""
+
+
+def _layout(config: TokenizerConfig) -> Layout:
+    grid, width = config.grid, config.encoder.width
+    sets = 1 + max(cell.set for cell in cells(config)) if grid & (grid - 1) == 0 else 0
+    layout = Layout(grid.bit_length() - 1, sets, config.quantizer.code_dim, width)
+    head = width // config.encoder.heads
+    problems = {
+        f"a grid of {grid} patches a side, expected a power of two": grid & (grid - 1) != 0,
+        "encoder and decoder of different widths or heads": config.encoder != config.decoder,
+        f"{config.blocks} blocks, expected at most 4": config.blocks > 4,
+        "the vector quantizer, expected the scalar one": config.quantizer.kind != "scalar",
+        f"{config.encoder.heads} heads, expected {sets} or more": config.encoder.heads < sets,
+        f"{head} dimensions a head, expected {layout.place_dims + 2} or more": head < layout.place_dims + 2,
+        f"width {width}, which has no room for the components": layout.content < sets * layout.code_dim,
+        "fixed positions, expected learned_positions": not config.learned_positions,
+    }
+    for problem, found in problems.items():
+        if found:
+            raise ValueError(f"the linear start does not fit {problem}")
+    return layout
+
+
+def principal_components(rows: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean `[N]`, components `[N, count]` and standard deviations `[count]` of `rows [M, N]`."""
+    mean = rows.mean(0)
+    _, singular, components = torch.pca_lowrank(rows - mean, q=count, center=False, niter=4)
+    return mean, components, singular / len(rows) ** 0.5
+
+
+def best_spread(values: Tensor, levels: int) -> float:
+    """Factor on `values [M]` (mean 0, variance 1) before tanh that makes `levels` even values fit them best."""
+    top = levels - 1
+    errors = {}
+    for spread in torch.arange(0.15, 1.5, 0.05).tolist():
+        codes = ((values * spread).tanh().add(1).mul(top / 2).round()) * 2 / top - 1
+        gain = (codes * values).sum() / codes.square().sum().clamp(min=1e-6)
+        errors[spread] = float((values - gain * codes).square().mean())
+    return min(errors, key=errors.__getitem__)
+
+
+def place_code(layout: Layout, block: int, cell: Cell, *, patch: bool) -> Tensor:
+    """Code of a token in the full width; the two last dimensions give every code the same sum and norm."""
+    code = torch.zeros(layout.width)
+    path = [
+        (cell.row >> (cell.level - 1 - i) & 1) * 2 + (cell.column >> (cell.level - 1 - i) & 1) for i in range(cell.level)
+    ]
+    for i, corner in enumerate([block, *path]):
+        code[layout.place + 3 * i : layout.place + 3 * i + 3] = _CORNERS[corner]
+    code[layout.patch if patch else layout.set + cell.set] = 1
+    # a + b = -sum, a² + b² = target - norm²
+    total, squares = code.sum(), code.square().sum()
+    target = 3 * (1 + layout.levels) + 1 + layout.width / 4
+    half, rest = -total / 2, target - squares
+    difference = (rest / 2 - half**2).clamp(min=0).sqrt()
+    code[-2], code[-1] = half + difference, half - difference
+    return code * CODE_SCALE
+
+
+def _write_embeddings(tokenizer: Tokenizer, layout: Layout) -> float:
+    """Positions and queries; returns the root mean square over the width of a code, which LayerNorm divides by."""
+    config = tokenizer.config
+    grid = [Cell(0, layout.levels, r, c) for r in range(config.grid) for c in range(config.grid)]
+    patches = torch.stack([place_code(layout, i, cell, patch=True) for i in range(config.blocks) for cell in grid])
+    rows = cells(config)
+    latents = torch.stack([place_code(layout, i, cell, patch=False) for i in range(config.blocks) for cell in rows])
+    tokenizer.encoder_patch_positions.copy_(patches)
+    tokenizer.decoder_patch_queries.copy_(patches)
+    tokenizer.encoder_queries.copy_(latents)
+    tokenizer.decoder_latent_positions.copy_(latents)
+    if config.patch_type_embedding:
+        tokenizer.decoder_patch_type.zero_()
+    return float((patches[0].square().mean() + 1 / layout.width).sqrt())
+
+
+def _write_pixels(tokenizer: Tokenizer, layout: Layout, mean: Tensor, components: Tensor, unit: Tensor) -> None:
+    embedding, output, config = tokenizer.patch_embedding, tokenizer.to_pixels, tokenizer.config
+    embedding.weight.zero_()
+    embedding.weight[: layout.content] = components.T / unit
+    embedding.bias.zero_()
+    embedding.bias[: layout.content] = -(mean @ components) / unit
+    norm = (CODE_SCALE**2 * (3 * (1 + layout.levels) + 1 + layout.width / 4) / layout.width) ** 0.5
+    order = (config.channels, config.temporal_patch_size, config.patch_size, config.patch_size)
+
+    def channels_last(values: Tensor) -> Tensor:
+        return values.reshape(*order, -1).permute(1, 2, 3, 0, 4).reshape(values.shape)
+
+    output.weight.zero_()
+    output.weight[:, : layout.content] = channels_last(components * unit) * norm
+    output.bias.copy_(channels_last(mean[:, None])[:, 0])
+
+
+def _clear_attention(block: TransformerBlock, layout: Layout) -> None:
+    """Empty the heads that are written by hand; the others keep their random weights, for training to use."""
+    used = layout.sets * layout.width // block.attn.heads
+    for part in block.attn.qkv.weight.chunk(3):
+        part[:used].zero_()
+    block.attn.proj.weight.zero_()
+    block.norm1.weight[layout.constant] = 0
+    block.norm1.bias[layout.constant] = 1
+
+
+def _match_places(block: TransformerBlock, layout: Layout, head: int, norm: float) -> None:
+    """Queries and keys of a head agree where the places do: SHARPNESS for each level that matches."""
+    width, d = layout.width, layout.width // block.attn.heads
+    scale = (SHARPNESS * d**0.5 / 3) ** 0.5 * norm / CODE_SCALE
+    for i in range(layout.place_dims):
+        block.attn.qkv.weight[head * d + i, layout.place + i] = scale
+        block.attn.qkv.weight[width + head * d + i, layout.place + i] = scale
+
+
+def _write_encoder(tokenizer: Tokenizer, layout: Layout, scale: Tensor, norm: float) -> None:
+    block = tokenizer.encoder.blocks[0]
+    assert isinstance(block, TransformerBlock)
+    _clear_attention(block, layout)
+    width, d = layout.width, layout.width // block.attn.heads
+    weight, unit, gate = block.attn.qkv.weight, norm / CODE_SCALE, (GATE * d**0.5) ** 0.5
+    for head in range(layout.sets):
+        _match_places(block, layout, head, norm)
+        # latents of this set look at patches, all others away from them
+        row = head * d + layout.place_dims
+        weight[row, layout.constant] = -gate
+        weight[row, layout.set + head] = 2 * gate * unit
+        weight[width + row, layout.patch] = gate * unit
+        for i in range(layout.code_dim):
+            component = head * layout.code_dim + i
+            weight[2 * width + head * d + i, component] = scale[component] * norm
+            block.attn.proj.weight[layout.slots + i, head * d + i] = 1
+    tokenizer.to_code.weight.zero_()
+    tokenizer.to_code.bias.zero_()
+    for i in range(layout.code_dim):
+        tokenizer.to_code.weight[i, layout.slots + i] = 1
+
+
+def _decoding_gains(tokenizer: Tokenizer, layout: Layout, clips: Tensor) -> Tensor:
+    """`[sets * code_dim]`: least-squares factor from a quantized code back to its component, both as stored."""
+    config = tokenizer.config
+    products = torch.zeros(2, layout.sets, layout.code_dim)
+    index = [(k, cell) for k, cell in enumerate(cells(config)) if cell.level == layout.levels]
+    for clip in clips.split(8):
+        encoded = tokenizer.encode(clip)
+        codes = tokenizer.quantize(encoded).codes
+        stored = tokenizer.to_code(encoded)
+        for k, cell in index:
+            products[0, cell.set] += (codes[:, :, k] * stored[:, :, k]).sum((0, 1))
+            products[1, cell.set] += codes[:, :, k].square().sum((0, 1))
+    return (products[0] / products[1].clamp(min=1e-6)).flatten()
+
+
+def _write_decoder(tokenizer: Tokenizer, layout: Layout, gains: Tensor, norm: float) -> None:
+    tokenizer.from_code.weight.zero_()
+    tokenizer.from_code.bias.zero_()
+    for i in range(layout.code_dim):
+        tokenizer.from_code.weight[layout.slots + i, i] = 1
+    block = tokenizer.decoder.blocks[0]
+    assert isinstance(block, TransformerBlock)
+    _clear_attention(block, layout)
+    width, d = layout.width, layout.width // block.attn.heads
+    weight, unit, gate = block.attn.qkv.weight, norm / CODE_SCALE, (GATE * d**0.5) ** 0.5
+    for head in range(layout.sets):
+        _match_places(block, layout, head, norm)
+        own, patch = head * d + layout.place_dims, head * d + layout.place_dims + 1
+        # latents of this set gain more than anything; a patch gains a little less than a latent that covers it
+        loss = layout.levels - 0.5 if head == 0 else MISSING
+        weight[own, layout.constant] = gate
+        weight[patch, layout.constant] = gate * (1 - loss * SHARPNESS / GATE)
+        weight[width + own, layout.set + head] = gate * unit
+        weight[width + patch, layout.patch] = gate * unit
+        for i in range(layout.code_dim):
+            component = head * layout.code_dim + i
+            weight[2 * width + head * d + i, layout.slots + i] = norm
+            block.attn.proj.weight[component, head * d + i] = gains[component]

@@ -1,0 +1,323 @@
+"""The training loop that every stage shares.
+
+A step is a function of the configuration, the seed and its number: clips are indexed by position, random numbers are
+seeded from the step. So a run that is stopped and resumed is the run that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from adaptok.checkpoints import read_folder, write_folder
+from adaptok.configuration import OptimizerConfig, TrainingConfig
+from adaptok.data import ClipMixture, ClipSource, ImageFolder, VideoFolder, fixed_clips
+from adaptok.evaluation.distortion import psnr
+from adaptok.models.model import Model
+from adaptok.training import checkpoint
+from adaptok.training.linear_start import WRITTEN, linear_start
+from adaptok.training.objectives import Draw, ScorerObjective, TokenizerObjective, build_objective
+
+START_CLIPS = 256
+"""Clips whose principal components make a linear start."""
+STATISTICS_BATCHES = 16
+"""Batches over which a scorer's targets are measured before its training."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Clips to train on, by index, and clips `[N, C, T, S, S]` to validate on."""
+
+    train: Dataset[Tensor]
+    validation: Tensor | None
+
+
+def open_data(config: TrainingConfig) -> Data:
+    """The clips that a configuration names.
+
+    Raises:
+        ValueError: a folder holds nothing that can be read.
+    """
+    tokenizer, data = config.model.tokenizer, config.data
+    sources: list[ClipSource] = [VideoFolder(data.videos)]
+    weights = [1.0]
+    if data.images:
+        sources.append(ImageFolder(data.images))
+        weights = [1 - data.image_share, data.image_share]
+    train = ClipMixture(
+        sources,
+        weights,
+        frames=tokenizer.frames,
+        size=tokenizer.size,
+        seed=config.seed,
+        cache_bytes=int(data.cache_gib * 2**30),
+    )
+    validation = None
+    if data.validation is not None:
+        validation = fixed_clips(data.validation, frames=tokenizer.frames, size=tokenizer.size, per_video=1)
+    return Data(train, validation)
+
+
+def learning_rate_factor(config: OptimizerConfig, step: int, steps: int) -> float:
+    """Share of the peak learning rate at `step` of `steps`."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    progress = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
+    if config.schedule == "constant":
+        return 1.0
+    shape = 1 - progress if config.schedule == "linear" else (1 + math.cos(math.pi * progress)) / 2
+    return config.final_ratio + (1 - config.final_ratio) * shape
+
+
+def new_model(config: TrainingConfig, data: Data) -> Model:
+    """The model that a run starts from."""
+    torch.manual_seed(config.seed)
+    if config.initial is None:
+        model = Model(config.model)
+        if config.start == "linear":
+            linear_start(model.tokenizer, torch.stack([data.train[i] for i in range(START_CLIPS)]))
+        return model
+    source = read_folder(config.initial).build()
+    if source.config.tokenizer != config.model.tokenizer:
+        raise ValueError(f"the tokenizer in {config.initial} has another configuration than this run")
+    model = Model(config.model)
+    model.tokenizer.load_state_dict(source.tokenizer.state_dict())
+    if source.scorer is not None and source.config.scorer == config.model.scorer:
+        assert model.scorer is not None
+        model.scorer.load_state_dict(source.scorer.state_dict())
+    return model
+
+
+def measure_targets(model: Model, config: TrainingConfig, data: Data) -> Model:
+    """The same model with its scorer normalised by the statistics of true distortions over the training clips."""
+    assert model.scorer is not None and config.model.scorer is not None
+    unit = {"mean": 0.0, "std": 1.0}
+    probe_config = config.model.model_copy(update={"scorer": config.model.scorer.model_copy(update=unit)})
+    probe = Model(probe_config)
+    probe.load_state_dict(model.state_dict())
+    objective = ScorerObjective(probe, config)
+    values = []
+    with torch.inference_mode():
+        for batch in range(STATISTICS_BATCHES):
+            generator = torch.Generator().manual_seed(batch)
+            clips = torch.stack([data.train[batch * config.batch + i] for i in range(config.batch)])
+            block = batch % model.config.tokenizer.blocks
+            lengths = torch.randint(1, model.config.tokenizer.latents + 1, (block,), generator=generator).tolist()
+            clips = clips[:, :, : (block + 1) * model.config.tokenizer.temporal_patch_size]
+            inputs = probe.tokenizer.project_codes(probe.tokenizer.quantize(probe.tokenizer.encode(clips)).codes)
+            assert probe.scorer is not None
+            values.append(probe.scorer.normalize(objective.distortions(clips, inputs, lengths)).flatten())
+    everything = torch.cat(values)
+    measured = {"mean": round(everything.mean().item(), 6), "std": round(everything.std().item(), 6)}
+    scorer = config.model.scorer.model_copy(update=measured)
+    final = Model(config.model.model_copy(update={"scorer": scorer}))
+    final.load_state_dict(model.state_dict())
+    return final
+
+
+class Run:
+    """One training run in a folder.
+
+    Args:
+        config: what to do.
+        data: clips.
+        folder: configuration, metrics, checkpoints and the exported model go here.
+        report: called with each logged line of metrics.
+
+    Raises:
+        ValueError: the folder holds a run of another configuration.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        data: Data,
+        folder: Path,
+        report: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
+        from accelerate import Accelerator
+
+        self.config, self.data, self.folder, self.report = config, data, folder, report
+        precision = "bf16" if config.precision == "bfloat16" else "no"
+        self.accelerator = Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
+        folder.mkdir(parents=True, exist_ok=True)
+        self._claim_folder()
+        found = checkpoint.folders(folder)
+        if found:
+            state = json.loads((found[-1] / "state.json").read_text(encoding="utf-8"))
+            model = Model(type(config.model).parse(state["model"]))
+        else:
+            model = new_model(config, data)
+            if config.stage == "scorer":
+                model = measure_targets(model, config, data)
+        self.model = model.to(self.accelerator.device)
+        objective = build_objective(self.model, config)
+        self.parameters = dict(objective.trained())
+        optimizer = self._optimizer()
+        self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
+        self.average = {n: p.detach().clone() for n, p in self.parameters.items()} if config.ema_decay else None
+        self.step = 0
+        if found:
+            self.step = int(checkpoint.restore(found[-1], self.model, self.average, optimizer)["step"])
+
+    def _claim_folder(self) -> None:
+        path, text = self.folder / "config.yaml", yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
+        if path.exists() and path.read_text(encoding="utf-8") != text:
+            raise ValueError(f"{self.folder} holds a run of another configuration; choose another folder or remove it")
+        path.write_text(text, encoding="utf-8")
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        config = self.config.optimizer
+        written = tuple(f"tokenizer.{name}" for name in WRITTEN) if self.config.start == "linear" else ()
+        rates: dict[float, list[torch.nn.Parameter]] = {}
+        for name, parameter in self.parameters.items():
+            multiplier = config.prior_multiplier if name.startswith("prior.") else 1.0
+            multiplier = config.written_multiplier if name.startswith(written) else multiplier
+            rates.setdefault(config.learning_rate * multiplier, []).append(parameter)
+        groups = [{"params": parameters, "initial_lr": rate} for rate, parameters in rates.items()]
+        return torch.optim.AdamW(
+            groups, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+        )
+
+    def _batches(self) -> Iterator[Tensor]:
+        config, processes = self.config, self.accelerator.num_processes
+        per_step = config.batch * config.accumulation * processes
+        rank = self.accelerator.process_index
+
+        def order() -> Iterator[list[int]]:
+            for step in range(self.step, config.steps):
+                for micro in range(config.accumulation):
+                    first = step * per_step + (micro * processes + rank) * config.batch
+                    yield list(range(first, first + config.batch))
+
+        workers = config.data.workers
+        return iter(DataLoader(self.data.train, batch_sampler=list(order()), num_workers=workers))
+
+    def train(self) -> Model:
+        """Run to the last step and return the exported model."""
+        batches, started, logged = self._batches(), time.monotonic(), self.step
+        while self.step < self.config.steps:
+            metrics = self._train_step(batches)
+            self.step += 1
+            if self.step % self.config.log_every == 0 or self.step == self.config.steps:
+                clips = (self.step - logged) * self.config.batch * self.config.accumulation
+                speed = clips * self.accelerator.num_processes / (time.monotonic() - started)
+                self._log({**{name: value.item() for name, value in metrics.items()}, "clips_per_second": speed})
+                started, logged = time.monotonic(), self.step
+            if self.step % self.config.validate_every == 0 or self.step == self.config.steps:
+                self._log(self.validate())
+            if self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps:
+                self.save()
+        return self.export()
+
+    def _train_step(self, batches: Iterator[Tensor]) -> dict[str, Tensor]:
+        config, accelerator = self.config, self.accelerator
+        factor = learning_rate_factor(config.optimizer, self.step, config.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        self.objective.train()
+        for micro in range(config.accumulation):
+            clips = next(batches).to(accelerator.device)
+            outcome = self.objective(clips, self._draw(micro), self.step / config.steps)
+            if not torch.isfinite(outcome.loss):
+                raise FloatingPointError(f"the loss of step {self.step} is {outcome.loss.item()}; weights are untouched")
+            accelerator.backward(outcome.loss / config.accumulation)
+        norm = accelerator.clip_grad_norm_(self.parameters.values(), config.optimizer.clip_norm)
+        if not torch.isfinite(norm):
+            raise FloatingPointError(f"the gradient of step {self.step} is not finite; weights are untouched")
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self._update_average()
+        return {"loss": outcome.loss.detach(), **outcome.metrics, "gradient_norm": norm.detach(), "rate": norm.new_tensor(factor)}
+
+    def _draw(self, micro: int) -> Draw:
+        position = (self.step * self.config.accumulation + micro) * self.accelerator.num_processes
+        seed = (self.config.seed << 32) + position + self.accelerator.process_index
+        torch.manual_seed(seed)  # dropout
+        return Draw(torch.Generator().manual_seed(seed), torch.Generator(self.accelerator.device).manual_seed(seed))
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        if self.average is None:
+            return
+        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+        for name, parameter in self.parameters.items():
+            self.average[name].lerp_(parameter.detach(), 1 - decay)
+
+    def _log(self, values: dict[str, Any]) -> None:
+        line = {"step": self.step, **values}
+        if self.accelerator.is_main_process:
+            with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+            if self.report is not None:
+                self.report(line)
+
+    def averaged(self) -> Model:
+        """A copy of the model with the moving average as its weights."""
+        model = Model(self.model.config)
+        model.load_state_dict({name: t.detach().cpu() for name, t in self.model.state_dict().items()})
+        if self.average is not None:
+            model.load_state_dict({name: t.cpu() for name, t in self.average.items()}, strict=False)
+        return model.eval()
+
+    @torch.inference_mode()
+    def validate(self) -> dict[str, float]:
+        """PSNR of the validation clips at a few lengths (tokenizer), or the scorer's error on them."""
+        clips = self.data.validation
+        if clips is None:
+            return {}
+        model = self.averaged()
+        if self.config.stage == "tokenizer":
+            return validate_tokenizer(model, clips)
+        objective = ScorerObjective(model, self.config)
+        outcomes = [
+            objective(clips, Draw(torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed)), 0.0)
+            for seed in range(8)
+        ]
+        error = torch.stack([outcome.metrics["relative_error"] for outcome in outcomes]).mean().item()
+        loss = torch.stack([outcome.loss for outcome in outcomes]).mean().item()
+        return {"validation_loss": loss, "validation_relative_error": error}
+
+    def save(self) -> None:
+        """Write a checkpoint of the current step."""
+        if self.accelerator.is_main_process:
+            extra = {"model": self.model.config.model_dump(mode="json")}
+            optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+            checkpoint.save(
+                self.folder, self.step, self.model, self.average, optimizer, extra, self.config.keep_checkpoints
+            )
+        self.accelerator.wait_for_everyone()
+
+    def export(self) -> Model:
+        """Write the averaged model as a model folder, `RUN/model`."""
+        model = self.averaged()
+        if self.accelerator.is_main_process:
+            write_folder(model, self.folder / "model")
+        return model
+
+
+def validate_tokenizer(model: Model, clips: Tensor, batch: int = 8) -> dict[str, float]:
+    """PSNR in dB, the mean over clips, at an eighth, a quarter, half and all of the latents of every block."""
+    tokenizer = model.tokenizer
+    results: dict[str, list[Tensor]] = {}
+    for part in clips.split(batch):
+        inputs = tokenizer.project_codes(tokenizer.quantize(tokenizer.encode(part)).codes)
+        for share in (8, 4, 2, 1):
+            length = tokenizer.config.latents // share
+            decoded = tokenizer.decode(inputs, [[length] * tokenizer.config.blocks] * len(part)).float()
+            mse = (decoded.clamp(0, 1) - part).square().mean((1, 2, 3, 4))
+            results.setdefault(f"validation_psnr_{length}", []).append(psnr(mse))
+    return {name: torch.cat(values).mean().item() for name, values in results.items()}
+
+
+__all__ = ["Data", "Run", "ScorerObjective", "TokenizerObjective", "learning_rate_factor", "validate_tokenizer"]

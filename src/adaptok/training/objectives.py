@@ -1,0 +1,142 @@
+"""What each stage minimises. An objective is a module: a batch of clips in, a loss and metrics out.
+
+Legend: `B` clips, `G` blocks, `K` latents of a block, `L` candidate lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from adaptok.configuration import LengthLaw, NormalLengths, TrainingConfig, UniformLengths
+from adaptok.evaluation.distortion import block_distortion, frame_ssim, psnr
+from adaptok.models.model import Model
+from adaptok.models.prior import squeeze
+from adaptok.models.tokenizer import kept_mask
+
+
+class Outcome(NamedTuple):
+    """`loss` is minimised; `metrics` are logged."""
+
+    loss: Tensor
+    metrics: dict[str, Tensor]
+
+
+class Draw(NamedTuple):
+    """Randomness of a step: on the CPU, and on the model's device."""
+
+    cpu: torch.Generator
+    device: torch.Generator
+
+
+def draw_lengths(law: LengthLaw, clips: int, blocks: int, generator: torch.Generator) -> list[list[int]]:
+    """Lengths of every clip and block from a law; the first block keeps at least one latent."""
+    if isinstance(law, UniformLengths):
+        lengths = torch.randint(law.least, law.most + 1, (clips, blocks), generator=generator)
+    elif isinstance(law, NormalLengths):
+        normal = torch.randn(clips, blocks, generator=generator) * law.std + law.mean
+        lengths = normal.round().long().clamp(law.least, law.most)
+    else:
+        raise TypeError(f"unknown law of lengths {law!r}")
+    lengths[:, 0].clamp_(min=1)
+    return lengths.tolist()
+
+
+class TokenizerObjective(nn.Module):
+    """Reconstruction from rows of random lengths, plus the quantizer's and the prior's losses."""
+
+    def __init__(self, model: Model, config: TrainingConfig) -> None:
+        super().__init__()
+        self.model, self.config = model, config
+
+    def trained(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """Named parameters that this stage changes."""
+        return (item for item in self.model.named_parameters() if not item[0].startswith("scorer."))
+
+    def forward(self, clips: Tensor, draw: Draw, progress: float) -> Outcome:
+        """`clips [B, C, T, S, S]` in [0, 1]; `progress` in [0, 1) of the run."""
+        tokenizer, losses = self.model.tokenizer, self.config.losses
+        lengths = draw_lengths(self.config.lengths, clips.shape[0], tokenizer.config.blocks, draw.cpu)
+        prediction, quantized = tokenizer(clips, lengths, generator=draw.device, sample=True)
+        prediction = prediction.float()
+        mse = (prediction - clips).square().mean((1, 2, 3, 4))
+        terms = {
+            "l1": (prediction - clips).abs().mean(),
+            "mse": mse.mean(),
+            "quantizer": tokenizer.quantizer.loss(quantized),
+        }
+        if losses.dssim:
+            terms["dssim"] = 1 - frame_ssim(prediction, clips).mean()
+        if self.model.prior is not None:
+            kept = kept_mask(lengths, tokenizer.config.latents, clips.device).flatten(1)
+            row = squeeze(quantized.codes.flatten(1, 2), quantized.ids.flatten(1), kept)
+            share = self.model.prior.replaced_share(progress)
+            terms["prior"] = self.model.prior.loss(
+                row, tokenizer.quantizer.codebook, replaced=share, generator=draw.device
+            )
+        loss = sum((getattr(losses, name) * term for name, term in terms.items()), clips.new_zeros(()))
+        return Outcome(loss, {**terms, "psnr": psnr(mse.detach().clamp(max=1)).mean()})
+
+
+class ScorerObjective(nn.Module):
+    """Predict the distortion of a random block at every candidate length, given earlier blocks at random lengths.
+
+    The tokenizer is frozen; distortions are measured on what it decodes.
+    """
+
+    def __init__(self, model: Model, config: TrainingConfig) -> None:
+        super().__init__()
+        assert model.scorer is not None
+        self.model, self.config, self.scorer = model, config, model.scorer
+        model.tokenizer.requires_grad_(False)
+
+    def trained(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """Named parameters that this stage changes."""
+        return (item for item in self.model.named_parameters() if item[0].startswith("scorer."))
+
+    def forward(self, clips: Tensor, draw: Draw, progress: float) -> Outcome:
+        """`clips [B, C, T, S, S]` in [0, 1]."""
+        tokenizer = self.model.tokenizer
+        block = int(torch.randint(tokenizer.config.blocks, (), generator=draw.cpu))
+        earlier = draw_lengths(self.config.lengths, 1, tokenizer.config.blocks, draw.cpu)[0][:block]
+        with torch.no_grad():
+            clips = clips[:, :, : (block + 1) * tokenizer.config.temporal_patch_size]
+            encoded = tokenizer.encode(clips)
+            inputs = tokenizer.project_codes(tokenizer.quantize(encoded).codes)
+            distortions = self.distortions(clips, inputs, earlier)
+            target = self.scorer.normalize(distortions)
+        lengths = [[*earlier, tokenizer.config.latents]] * clips.shape[0]
+        scores = self.scorer(encoded, inputs, lengths)[:, block]
+        error = scores - target
+        relative = (self.scorer.denormalize(scores.detach()) / distortions.clamp(min=1e-8) - 1).abs()
+        return Outcome(error.square().mean(), {"relative_error": relative.mean()})
+
+    def distortions(self, clips: Tensor, inputs: Tensor, earlier: list[int]) -> Tensor:
+        """True distortions `[B, L]` of the last block of `clips` at every candidate length.
+
+        Args:
+            inputs: `[B, g, K, D]` decoder inputs of its blocks.
+            earlier: lengths of the blocks before the last, the same for all clips.
+        """
+        tokenizer, config = self.model.tokenizer, self.scorer.config
+        block, pt = len(earlier), tokenizer.config.temporal_patch_size
+        cache = tokenizer.decoder_cache()
+        if block:
+            tokenizer.decode(inputs[:, :block], [earlier] * len(clips), cache=cache)
+        held, target = cache.rows, clips[:, :, block * pt :]
+        columns = []
+        for length in range(config.step, tokenizer.config.latents + 1, config.step):
+            decoded = tokenizer.decode(
+                inputs[:, block : block + 1], [[length]] * len(clips), first_block=block, cache=cache
+            )
+            cache.keep(held)
+            columns.append(block_distortion(decoded.float().clamp(0, 1), target, config.distortion, pt)[:, 0])
+        return torch.stack(columns, 1)
+
+
+def build_objective(model: Model, config: TrainingConfig) -> TokenizerObjective | ScorerObjective:
+    """The objective of a configuration's stage."""
+    return TokenizerObjective(model, config) if config.stage == "tokenizer" else ScorerObjective(model, config)
