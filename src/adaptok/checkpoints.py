@@ -8,11 +8,8 @@ other names; `read_folder` tells them apart by `config.json` and gives the same 
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +26,7 @@ from adaptok.configuration import (
     TransformerConfig,
     VectorQuantizerConfig,
 )
+from adaptok.files import replacing
 from adaptok.models.model import Model, weights_hash
 
 FORMAT, VERSION = "adaptok", 1
@@ -259,20 +257,6 @@ def write_folder(model: Model, folder: str | Path, dtype: torch.dtype = torch.fl
     with replacing(folder / CONFIG_FILE) as path:
         document = {"format": FORMAT, "version": VERSION, "model": model.config.model_dump(mode="json")}
         path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, renamed to it when the body succeeds and removed when it does not."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def resolve(name: str | Path) -> Path:

@@ -29,13 +29,16 @@ from adaptok.configuration import ScalarQuantizerConfig, TokenizerConfig
 from adaptok.models.layers import TransformerBlock
 from adaptok.models.tokenizer import Tokenizer, patchify
 
-CODE_SCALE = 3.0
-"""Size of a code against content of unit variance: large, so that LayerNorm divides by nearly a constant."""
+CODE_SCALE = 2.0
+"""Size of a code against a first component of unit variance. Larger, and LayerNorm divides by more nearly a constant;
+smaller, and the layers after the first see more of the content."""
 SHARPNESS = 12.0
 """Attention logits between a matching and an absent level."""
 GATE = 50.0
 """Attention logits that shut a head for the tokens it is not for; no larger than needed, since Adam's steps on the
 weights behind it are multiplied by it."""
+FILLERS = 8
+"""Dimensions that make the codes alike for LayerNorm."""
 MISSING = 0.6
 """Levels by which a patch must be better covered than not at all; 4/3 is what the same place in another block lacks."""
 PCA_ROWS = 32768
@@ -65,7 +68,7 @@ class Layout:
     @property
     def place(self) -> int:
         """First dimension of the place code: 3 for the block and 3 for every level."""
-        return self.width - self.place_dims - self.sets - 5
+        return self.width - self.place_dims - self.sets - 2 - FILLERS
 
     @property
     def place_dims(self) -> int:
@@ -85,6 +88,11 @@ class Layout:
     def constant(self) -> int:
         """Nothing writes here; LayerNorm's bias makes it 1."""
         return self.patch + 1
+
+    @property
+    def filler(self) -> float:
+        """Sum of squares of the last dimensions, which give every code the same sum and norm."""
+        return (self.place_dims + 1) ** 2 / FILLERS + 2
 
     @property
     def slots(self) -> int:
@@ -135,21 +143,24 @@ def linear_start(tokenizer: Tokenizer, clips: Tensor) -> None:
         patches = patchify(clips, config.patch_size, config.temporal_patch_size).flatten(0, 2)
         patches = patches[:: max(1, len(patches) // PCA_ROWS)]
         mean, components, deviations = principal_components(patches, layout.content)
-        unit = deviations[0]
+        # as held: less unequal than they are, so that fine components are not lost on the layers after the first
+        units = (deviations * deviations[0]).sqrt()
+        held = (deviations / units).square()  # their variances in the stream
         for block in (*tokenizer.encoder.blocks, *tokenizer.decoder.blocks):
             assert isinstance(block, TransformerBlock)
             block.attn.proj.weight.zero_()
             block.mlp.fc2.weight.zero_()
-        norm = _write_embeddings(tokenizer, layout)
-        _write_pixels(tokenizer, layout, mean, components, unit)
+        code = _write_embeddings(tokenizer, layout)
+        norm = float((code + held.sum() / layout.width).sqrt())  # what LayerNorm divides a patch by, in the encoder
         used = layout.sets * layout.code_dim
         standard = (patches - mean) @ components[:, :used] / deviations[:used]
         assert isinstance(config.quantizer, ScalarQuantizerConfig)
         levels = config.quantizer.levels * layout.sets
         spreads = torch.tensor([best_spread(x, n) for x, n in zip(standard.T, levels, strict=True)])
-        scale = spreads / (deviations[:used] / unit)  # from a component, as the stream holds it, to its code
+        _write_pixels(tokenizer, layout, mean, components, units, float((code + held[:used].sum() / layout.width).sqrt()))
+        scale = spreads / held[:used].sqrt()  # from a component, as the stream holds it, to its code
         _write_encoder(tokenizer, layout, scale, norm)
-        _write_decoder(tokenizer, layout, _decoding_gains(tokenizer, layout, clips) / scale, norm)
+        _write_decoder(tokenizer, layout, _decoding_gains(tokenizer, layout, clips) / scale, float(code.sqrt()))
 
 
 WRITTEN = (
@@ -205,7 +216,7 @@ def best_spread(values: Tensor, levels: int) -> float:
 
 
 def place_code(layout: Layout, block: int, cell: Cell, *, patch: bool) -> Tensor:
-    """Code of a token in the full width; the two last dimensions give every code the same sum and norm."""
+    """Code of a token in the full width; all have the same sum and norm."""
     code = torch.zeros(layout.width)
     path = [
         (cell.row >> (cell.level - 1 - i) & 1) * 2 + (cell.column >> (cell.level - 1 - i) & 1) for i in range(cell.level)
@@ -213,17 +224,15 @@ def place_code(layout: Layout, block: int, cell: Cell, *, patch: bool) -> Tensor
     for i, corner in enumerate([block, *path]):
         code[layout.place + 3 * i : layout.place + 3 * i + 3] = _CORNERS[corner]
     code[layout.patch if patch else layout.set + cell.set] = 1
-    # a + b = -sum, a² + b² = target - norm²
-    total, squares = code.sum(), code.square().sum()
-    target = 3 * (1 + layout.levels) + 1 + layout.width / 4
-    half, rest = -total / 2, target - squares
-    difference = (rest / 2 - half**2).clamp(min=0).sqrt()
-    code[-2], code[-1] = half + difference, half - difference
+    # n fillers of m ± d: n m = -sum, n (m² + d²) = what their squares should come to
+    middle = -code.sum() / FILLERS
+    difference = (layout.filler + layout.place_dims + 1 - code.square().sum()) / FILLERS - middle**2
+    code[-FILLERS:] = middle + difference.sqrt() * torch.tensor([1.0, -1.0]).repeat(FILLERS // 2)
     return code * CODE_SCALE
 
 
-def _write_embeddings(tokenizer: Tokenizer, layout: Layout) -> float:
-    """Positions and queries; returns the root mean square over the width of a code, which LayerNorm divides by."""
+def _write_embeddings(tokenizer: Tokenizer, layout: Layout) -> Tensor:
+    """Positions and queries; returns the mean square over the width of a code, the same for all."""
     config = tokenizer.config
     grid = [Cell(0, layout.levels, r, c) for r in range(config.grid) for c in range(config.grid)]
     patches = torch.stack([place_code(layout, i, cell, patch=True) for i in range(config.blocks) for cell in grid])
@@ -235,23 +244,24 @@ def _write_embeddings(tokenizer: Tokenizer, layout: Layout) -> float:
     tokenizer.decoder_latent_positions.copy_(latents)
     if config.patch_type_embedding:
         tokenizer.decoder_patch_type.zero_()
-    return float((patches[0].square().mean() + 1 / layout.width).sqrt())
+    return patches[0].square().mean()
 
 
-def _write_pixels(tokenizer: Tokenizer, layout: Layout, mean: Tensor, components: Tensor, unit: Tensor) -> None:
+def _write_pixels(
+    tokenizer: Tokenizer, layout: Layout, mean: Tensor, components: Tensor, units: Tensor, norm: float
+) -> None:
     embedding, output, config = tokenizer.patch_embedding, tokenizer.to_pixels, tokenizer.config
     embedding.weight.zero_()
-    embedding.weight[: layout.content] = components.T / unit
+    embedding.weight[: layout.content] = components.T / units[:, None]
     embedding.bias.zero_()
-    embedding.bias[: layout.content] = -(mean @ components) / unit
-    norm = (CODE_SCALE**2 * (3 * (1 + layout.levels) + 1 + layout.width / 4) / layout.width) ** 0.5
+    embedding.bias[: layout.content] = -(mean @ components) / units
     order = (config.channels, config.temporal_patch_size, config.patch_size, config.patch_size)
 
     def channels_last(values: Tensor) -> Tensor:
         return values.reshape(*order, -1).permute(1, 2, 3, 0, 4).reshape(values.shape)
 
     output.weight.zero_()
-    output.weight[:, : layout.content] = channels_last(components * unit) * norm
+    output.weight[:, : layout.content] = channels_last(components * units) * norm
     output.bias.copy_(channels_last(mean[:, None])[:, 0])
 
 

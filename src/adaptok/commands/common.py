@@ -1,0 +1,122 @@
+"""What the commands share: flags, messages, progress and output files."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from adaptok.codec import AdapTok
+
+Fit = Literal["crop", "pad", "stretch"]
+SEVERAL = ","
+
+
+@dataclass(kw_only=True)
+class Common:
+    """Flags of every command that runs a model."""
+
+    model: str | None = None
+    """Model folder or hub id (owner/name), of our layout or the official one; the model in the box if not given."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of weights and computation."""
+    batch_size: int = 4
+    """Clips computed at once."""
+    seed: int = 0
+    """Of random numbers, where there are any; encoding and decoding use none."""
+    json: bool = False
+    """Print one JSON object on stdout; messages stay on stderr."""
+    force: bool = False
+    """Overwrite output files that exist."""
+    quiet: bool = False
+    """No progress bars, and no messages but errors and warnings."""
+
+    def load(self) -> AdapTok:
+        """The model that the flags ask for."""
+        if self.batch_size < 1:
+            raise ValueError(f"--batch-size {self.batch_size}, expected 1 or more")
+        torch.manual_seed(self.seed)
+        return AdapTok.from_pretrained(self.model, device=self.device, dtype=self.dtype)
+
+    def say(self, message: str) -> None:
+        """A message on stderr."""
+        if not self.quiet:
+            print(message, file=sys.stderr)
+
+    def result(self, document: dict[str, Any], text: str) -> None:
+        """The result on stdout: as JSON, or for people to read."""
+        if self.json:
+            print(json.dumps(document, default=str))
+        elif not self.quiet:
+            print(text)
+
+    @contextmanager
+    def progress(self, title: str, total: int | None) -> Iterator[Callable[[int], None]]:
+        """A progress bar on stderr; gives a function that is called with the number of frames just finished."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("frames"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=Console(stderr=True), disable=self.quiet) as bar:
+            task = bar.add_task(title, total=total)
+            yield lambda frames: bar.advance(task, frames)
+            done = bar.tasks[0].completed
+            bar.update(task, total=done)
+
+
+def warn(message: str | None) -> None:
+    """A warning on stderr, where there is one."""
+    if message:
+        print(f"adaptok: warning: {message}", file=sys.stderr)
+
+
+def output_path(path: Path, force: bool, inputs: Sequence[Path] = ()) -> Path:
+    """The path, once it is known that it may and can be written, before any work is done.
+
+    Raises:
+        ValueError: it exists and `force` is not set, or it is one of the inputs, or its folder is missing or read-only.
+    """
+    if any(path.exists() and other.exists() and path.samefile(other) for other in inputs):
+        raise ValueError(f"{path}: output and input are the same file; choose another output")
+    if path.is_dir():
+        raise ValueError(f"{path}: a directory, expected the name of a file to write")
+    if path.exists() and not force:
+        raise ValueError(f"{path}: exists already; choose another name, or overwrite it with --force")
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
+    os.close(handle)
+    os.unlink(name)
+    return path
+
+
+def parse_budgets(values: Sequence[str]) -> list[float]:
+    """Budgets from the command line, separated by spaces or commas.
+
+    Raises:
+        ValueError: one is not a number.
+    """
+    budgets = []
+    for value in ",".join(values).split(","):
+        try:
+            budgets.append(float(value))
+        except ValueError:
+            raise ValueError(f"--budget {value!r}, expected a number of tokens per clip") from None
+    return budgets

@@ -1,0 +1,119 @@
+"""Reconstructions to look at: original and reconstruction side by side, and the report of a video as one figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from adaptok.evaluation.reconstruction import Report
+from adaptok.files import replacing
+from adaptok.tokens import VideoTokens
+
+Frame = NDArray[np.uint8]
+
+PANEL_HEIGHT = 288
+"""Pixels that small videos are enlarged to."""
+_STRIP, _CAPTION, _GAP = 56, 26, 8
+_PAPER, _INK, _FAINT = (18, 20, 26), (235, 238, 245), (92, 100, 120)
+_BAR, _NOW = (88, 140, 255), (255, 176, 64)
+
+
+class SideBySide:
+    """Draws frames of the original beside those of a reconstruction, over a chart of the tokens that each block got.
+
+    Args:
+        tokens: of the reconstruction.
+        width, height: of a panel's picture, in pixels.
+    """
+
+    def __init__(self, tokens: VideoTokens, width: int, height: int) -> None:
+        self.tokens = tokens
+        scale = max(1.0, PANEL_HEIGHT / height)
+        self.panel = max(2, round(width * scale)), max(2, round(height * scale))
+        size = (2 * self.panel[0] + 3 * _GAP, self.panel[1] + _CAPTION + _STRIP + 3 * _GAP)
+        self.size = size[0] + size[0] % 2, size[1] + size[1] % 2
+        self._font = ImageFont.load_default(13)
+        self._count = 0
+
+    def draw(self, original: Frame, reconstruction: Frame) -> Frame:
+        """The next frame, uint8 `[H, W, 3]`, from two of one size."""
+        info, lengths = self.tokens.info, self.tokens.lengths
+        block = min(self._count // info.block_frames, len(lengths) - 1)
+        self._count += 1
+        canvas = Image.new("RGB", self.size, _PAPER)
+        draw = ImageDraw.Draw(canvas)
+        captions = "original", f"{self.tokens.tokens_per_second:.0f} tokens a second, this block {lengths[block]}"
+        for i, (frame, caption) in enumerate(zip((original, reconstruction), captions, strict=True)):
+            left = _GAP + i * (self.panel[0] + _GAP)
+            canvas.paste(Image.fromarray(frame).resize(self.panel, Image.Resampling.BICUBIC), (left, _CAPTION))
+            draw.text((left, 5), caption, fill=_INK, font=self._font)
+        self._chart(draw, block)
+        return np.asarray(canvas)
+
+    def _chart(self, draw: ImageDraw.ImageDraw, block: int) -> None:
+        lengths, most = self.tokens.lengths, self.tokens.info.latents
+        left, right = _GAP, self.size[0] - _GAP
+        bottom = self.size[1] - _GAP
+        width = (right - left) / len(lengths)
+        gap = 1 if width > 4 else 0
+        for i, length in enumerate(lengths.tolist()):
+            x = left + i * width
+            top = bottom - _STRIP * length / most
+            draw.rectangle((x, top, max(x, x + width - 1 - gap), bottom), fill=_NOW if i == block else _BAR)
+        draw.line((left, bottom + 1, right, bottom + 1), fill=_FAINT)
+
+
+def save_figure(path: Path, reports: Sequence[Report], originals: Sequence[Frame], shown: Sequence[Sequence[Frame]]) -> None:
+    """Write the figure of one video: frames, tokens of every block over time, predicted against actual distortion.
+
+    Args:
+        path: a suffix that matplotlib writes: .png, .pdf, .svg …
+        reports: one for each budget.
+        originals: some frames of the original, evenly spread in time.
+        shown: the same frames of each reconstruction.
+    """
+    from matplotlib.figure import Figure
+
+    rows, columns = 1 + len(reports), max(1, len(originals))
+    figure = Figure(figsize=(11, 1.75 * rows + 3.4), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1.75 * rows, 3.4))
+    axes = top.subplots(rows, columns, squeeze=False)
+    names = ["original", *(f"{report.tokens.tokens_per_second:.0f} tokens/s\n{report.psnr:.1f} dB" for report in reports)]
+    for row, (name, frames) in enumerate(zip(names, [originals, *shown], strict=True)):
+        for axis, frame in zip(axes[row], frames, strict=True):
+            axis.imshow(frame)
+            axis.set(xticks=[], yticks=[])
+        axes[row][0].set_ylabel(name)
+    over_time, against = bottom.subplots(1, 2, width_ratios=(1.7, 1))
+    for index, report in enumerate(reports):
+        _plot_lengths(over_time, report, f"C{index}")
+        _plot_distortions(against, report, f"C{index}")
+    over_time.set(xlabel="seconds", ylabel="tokens of a block", ylim=(0, None))
+    over_time.legend(loc="best", fontsize="small")
+    if against.collections:
+        against.set(xlabel="predicted distortion of a block", ylabel="actual", xscale="log", yscale="log")
+        against.axline((1e-3, 1e-3), slope=1, color="gray", linewidth=0.8, linestyle=":")
+        against.legend(loc="best", fontsize="small")
+    else:
+        against.set_axis_off()
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+
+
+def _plot_lengths(axis: Any, report: Report, colour: str) -> None:
+    tokens = report.tokens
+    seconds = np.arange(len(tokens.lengths) + 1) * tokens.info.block_frames / float(tokens.info.fps)
+    axis.stairs(tokens.lengths, seconds, color=colour, label=f"{tokens.tokens} tokens, {report.psnr:.2f} dB")
+
+
+def _plot_distortions(axis: Any, report: Report, colour: str) -> None:
+    predicted = report.predicted
+    if len(predicted) and len(predicted) == len(report.actual):
+        correlation = report.correlation
+        label = None if correlation is None else f"rank correlation {correlation:.2f}"
+        axis.scatter(np.maximum(predicted, 1e-8), np.maximum(report.actual, 1e-8), s=9, color=colour, label=label)

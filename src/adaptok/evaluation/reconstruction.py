@@ -1,0 +1,138 @@
+"""How good is a reconstruction, block by block?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adaptok.codec import AdapTok, Progress, info_geometry
+from adaptok.configuration import Distortion
+from adaptok.evaluation.distortion import block_distortion, frame_ssim, psnr
+from adaptok.sources import Video, open_source
+from adaptok.tokens import VideoTokens
+
+Values = NDArray[np.float64]
+
+
+@dataclass
+class Report:
+    """What a reconstruction is worth, measured on the model's square.
+
+    Attributes:
+        tokens: what was decoded.
+        mse, ssim: `[frames]`, of every frame, values in [0, 1].
+        actual: `[blocks]` distortion of every block, of the kind that the scorer predicts; empty if that cannot be
+            computed here.
+        predicted: `[blocks]` what the scores say of the lengths that were chosen; empty without scores.
+    """
+
+    tokens: VideoTokens
+    mse: list[float] = field(default_factory=list)
+    ssim_values: list[float] = field(default_factory=list)
+    actual: list[float] = field(default_factory=list)
+
+    @property
+    def psnr(self) -> float:
+        """In dB, from the mean squared error over the whole video."""
+        return float(psnr(torch.tensor(self.mse).mean()))
+
+    @property
+    def ssim(self) -> float:
+        """Structural similarity, the mean over frames."""
+        return float(np.mean(self.ssim_values))
+
+    @property
+    def predicted(self) -> Values:
+        return predicted_distortions(self.tokens)
+
+    @property
+    def correlation(self) -> float | None:
+        """Spearman's rank correlation over blocks between predicted and actual distortion."""
+        if len(self.predicted) < 3 or len(self.actual) != len(self.predicted):
+            return None
+        return rank_correlation(self.predicted, np.array(self.actual))
+
+
+def predicted_distortions(tokens: VideoTokens) -> Values:
+    """`[blocks]`: the score at each block's length, linear between candidates; empty without scores."""
+    if tokens.scores is None:
+        return np.empty(0)
+    step, columns = tokens.info.step, tokens.scores.shape[1]
+    place = np.clip(tokens.lengths / step - 1, 0, columns - 1)
+    low = np.minimum(place.astype(int), max(columns - 2, 0))
+    rows, weight = np.arange(len(place)), place - low
+    high = np.minimum(low + 1, columns - 1)
+    scores = tokens.scores.astype(np.float64)
+    return (1 - weight) * scores[rows, low] + weight * scores[rows, high]
+
+
+def rank_correlation(a: Values, b: Values) -> float:
+    """Spearman's: the correlation of the ranks of `a [N]` and `b [N]`, equal values sharing the mean rank."""
+
+    def ranks(values: Values) -> Values:
+        _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+        return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+
+    x, y = ranks(a), ranks(b)
+    x, y = x - x.mean(), y - y.mean()
+    scale = float(np.sqrt((x * x).sum() * (y * y).sum()))
+    return float((x * y).sum() / scale) if scale else 0.0
+
+
+def compare(
+    codec: AdapTok,
+    video: Video,
+    tokens: Sequence[VideoTokens],
+    *,
+    batch_size: int = 4,
+    start: float = 0.0,
+    stop: float | None = None,
+    rate: Fraction | float | None = None,
+    progress: Progress | None = None,
+    visit: Callable[[Tensor, list[Tensor]], None] | None = None,
+) -> list[Report]:
+    """Read a video again, decode tokens made from it, and compare, clip by clip.
+
+    Args:
+        tokens: one or more encodings of this video, all with the same fit.
+        progress: called with the number of frames just finished.
+        visit: called for each clip with the model's view of the original and of each reconstruction,
+            `[3, t, S, S]` in [0, 1], without padding.
+    """
+    reports = [Report(each) for each in tokens]
+    geometry = info_geometry(tokens[0].info)
+    decoders = [codec.iter_decode_clips(each, batch_size=batch_size) for each in tokens]
+    kind = None if codec.config.scorer is None else codec.config.scorer.distortion
+    with open_source(video, start=start, stop=stop, rate=rate) as source:
+        for clips, frames in codec.iter_clips(source, geometry, batch_size):
+            left = frames
+            for clip in clips:
+                count = min(left, clip.shape[1])
+                decoded = [next(decoder) for decoder in decoders]
+                for report, prediction in zip(reports, decoded, strict=True):
+                    _measure(report, prediction, clip, count, kind)
+                if visit is not None:
+                    visit(clip[:, :count], [prediction[:, :count] for prediction in decoded])
+                left -= count
+            if progress is not None:
+                progress(frames)
+    return reports
+
+
+def _measure(report: Report, prediction: Tensor, clip: Tensor, frames: int, kind: Distortion | None) -> None:
+    error = (prediction - clip).square().mean((0, 2, 3))
+    report.mse += error[:frames].tolist()
+    report.ssim_values += frame_ssim(prediction[None, :, :frames], clip[None, :, :frames])[0].tolist()
+    if kind is not None and kind != "lpips":
+        report.actual += block_distortion(prediction[None], clip[None], kind, report.tokens.info.block_frames)[0].tolist()
+
+
+def frames_of(clip: Tensor) -> Iterator[NDArray[np.uint8]]:
+    """Frames uint8 `[S, S, 3]` of a clip `[3, t, S, S]` in [0, 1]."""
+    yield from (clip.clamp(0, 1) * 255).round().byte().permute(1, 2, 3, 0).numpy()

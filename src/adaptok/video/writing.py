@@ -1,0 +1,117 @@
+"""Writing H.264 MP4 that browsers play."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av
+import av.logging
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from adaptok.video.reading import VideoError
+
+SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
+SMALLEST = 16
+"""Pixels of a side that the encoder wants at least."""
+_BT601 = {"color_primaries": 6, "color_trc": 6, "colorspace": 6}
+
+
+class VideoWriter:
+    """Writes frames to a video file: H.264, yuv420p, ready to be played while it loads.
+
+    Odd sizes are made even, and sides under 16 pixels made 16, by repeating the last column or row. The file appears
+    under its name when the `with` block ends; after an error nothing is left behind.
+
+    Args:
+        path: .mp4, .m4v, .mov or .mkv.
+        rate: frames per second.
+        crf: constant rate factor: 0 is lossless, 18 looks so, 23 is small.
+
+    Raises:
+        VideoError: the name has another suffix, or its folder cannot be written to.
+    """
+
+    def __init__(self, path: str | Path, rate: Fraction | float, *, crf: int = 16) -> None:
+        self.path, self.crf, self.count = Path(path), crf, 0
+        self.rate = Fraction(rate).limit_denominator(100_000)
+        if self.path.suffix.lower() not in SUFFIXES:
+            raise VideoError(f"{path}: cannot write this kind of video, expected a name with {', '.join(SUFFIXES)}")
+        try:
+            handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.stem}-", suffix=self.path.suffix)
+        except OSError as error:
+            raise VideoError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
+        os.close(handle)
+        self._temporary = Path(name)
+        self._size: tuple[int, ...] | None = None
+        self._stream: VideoStream | None = None
+        options = {"movflags": "+faststart"} if self.path.suffix.lower() != ".mkv" else {}
+        try:
+            self._container = av.open(name, "w", options=options)
+        except BaseException:
+            self._temporary.unlink(missing_ok=True)
+            raise
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def write(self, frames: NDArray[np.uint8]) -> None:
+        """Add frames, uint8 `[H, W, 3]` or `[T, H, W, 3]`, all of one size.
+
+        Raises:
+            ValueError: the type is another, or the size not that of the frames before.
+        """
+        frames = frames[None] if frames.ndim == 3 else frames
+        if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or min(frames.shape[1:3]) < 1:
+            raise ValueError(f"frames of shape {frames.shape} and type {frames.dtype}, expected uint8 [T, H, W, 3]")
+        if self._size is None:
+            self._size = frames.shape[1:]
+        if frames.shape[1:] != self._size:
+            raise ValueError(f"frames of shape {frames.shape[1:]} after frames of {self._size}")
+        for frame in frames:
+            self._encode(np.ascontiguousarray(_pad(frame)))
+
+    def _encode(self, frame: NDArray[np.uint8]) -> None:
+        if self._stream is None:
+            stream = self._container.add_stream("libx264", rate=self.rate)
+            stream.width, stream.height, stream.pix_fmt = frame.shape[1], frame.shape[0], "yuv420p"
+            stream.options = {"crf": str(self.crf), "preset": "medium", "threads": "2"}
+            context = stream.codec_context
+            context.color_primaries, context.color_trc, context.colorspace = _BT601.values()
+            context.color_range = ColorRange.MPEG
+            self._stream = stream
+        picture = VideoFrame.from_ndarray(frame, format="rgb24").reformat(
+            format="yuv420p", dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.MPEG
+        )
+        picture.pts, picture.time_base = self.count, 1 / self.rate
+        self.count += 1
+        for packet in self._stream.encode(picture):
+            self._container.mux(packet)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None and self._stream is None:
+                raise VideoError(f"{self.path}: no frames to write")
+            if kind is None and self._stream is not None:
+                for packet in self._stream.encode():
+                    self._container.mux(packet)
+            self._container.close()
+            if kind is None:
+                os.chmod(self._temporary, 0o644)
+                os.replace(self._temporary, self.path)
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+
+def _pad(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    height, width = (max(SMALLEST, side + side % 2) - side for side in frame.shape[:2])
+    return np.pad(frame, ((0, height), (0, width), (0, 0)), mode="edge") if height or width else frame

@@ -1,0 +1,135 @@
+"""The codec: equal forms, causality, budgets, and bad input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from adaptok import AdapTok, TokenFileError, TokenMismatchError, VideoTokens
+
+
+def frames_of(count: int, height: int = 20, width: int = 28, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+
+
+def test_batch_of_one_equals_batch_of_many(codec, clips):
+    many = codec.encode_clips(clips)
+    for index in range(3):
+        one = codec.encode_clips(clips[index : index + 1])
+        assert torch.equal(one.ids[0], many.ids[index])
+    assert codec.encode(frames_of(37), 16, batch_size=1) == codec.encode(frames_of(37), 16, batch_size=5)
+
+
+def test_later_frames_change_nothing_earlier(codec, clips):
+    before = codec.encode_clips(clips)
+    changed = clips.clone()
+    changed[:, :, 4:] = torch.rand_like(changed[:, :, 4:])
+    after = codec.encode_clips(changed)
+    assert torch.equal(before.ids[:, :2], after.ids[:, :2])
+    assert torch.equal(codec.score_clips(before)[:, :2], codec.score_clips(after)[:, :2])
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(st.integers(0, 8), min_size=4, max_size=4), min_size=3, max_size=3))
+def test_truncated_equals_encoded_at_those_lengths(codec, clips, lengths):
+    ids = codec.encode_clips(clips).ids
+    whole = codec.decode_clips(ids, lengths)
+    longest = max(max(row) for row in lengths)
+    torch.testing.assert_close(codec.decode_clips(ids[:, :, :longest], lengths), whole, atol=1e-4, rtol=1e-4)
+    for index in range(3):
+        alone = codec.decode_clips(ids[index : index + 1], lengths[index : index + 1])
+        torch.testing.assert_close(alone[0], whole[index], atol=1e-4, rtol=1e-4)
+
+
+def test_streaming_equals_whole(codec):
+    frames = frames_of(21)
+    whole = codec.encode(frames)
+    stream, receiver = codec.streaming(), codec.streaming()
+    blocks = [block for frame in frames for block in stream.push(frame)] + stream.flush()
+    assert np.array_equal(np.concatenate([block.ids for block in blocks]), whole.ids)
+    decoded = np.concatenate([receiver.decode(block) for block in blocks])
+    expected = codec.decode(whole, original=False)
+    assert np.abs(decoded[: len(expected)].astype(int) - expected).max() <= 1
+
+
+def test_stream_scope_equals_pushing(codec):
+    frames = frames_of(30)
+    stream = codec.streaming(budget=16)
+    blocks = [block for frame in frames for block in stream.push(frame)] + stream.flush()
+    tokens = codec.encode(frames, 16, "stream")
+    assert [len(block.ids) for block in blocks] == tokens.lengths.tolist()
+
+
+@pytest.mark.parametrize("scope", ["video", "clip", "batch", "stream"])
+def test_scopes_keep_their_budget(codec, scope):
+    tokens = codec.encode(frames_of(40), 16, scope)
+    assert tokens.tokens <= 16 * 5 or scope == "stream"
+    assert tokens.tokens == tokens.lengths.sum()
+    assert codec.decode(tokens).shape == (40, 20, 28, 3)
+
+
+def test_truncate_equals_encoding_with_that_budget(codec):
+    frames = frames_of(40)
+    assert codec.encode(frames).truncate(14) == codec.encode(frames, 14)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 37, 53), (2, 1, 40), (9, 16, 16)])
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_any_size_and_length(codec, shape, fit):
+    frames = frames_of(*shape)
+    assert codec.decode(codec.encode(frames, 16, fit=fit)).shape == frames.shape
+
+
+@pytest.mark.parametrize("budget", [0, -4, 7, 33, float("nan"), "many"])
+def test_bad_budgets(codec, budget):
+    with pytest.raises(ValueError, match="expected 8 to 32 tokens per clip"):
+        codec.encode(frames_of(4), budget)
+
+
+@pytest.mark.parametrize(
+    "video",
+    [
+        np.zeros((4, 8, 8), np.uint8),
+        np.zeros((4, 8, 8, 3), np.int64),
+        np.zeros((0, 8, 8, 3), np.uint8),
+        np.full((1, 3, 4, 8, 8), 2.0, np.float32),
+        np.full((1, 3, 4, 8, 8), np.nan, np.float32),
+        3,
+    ],
+)
+def test_bad_arrays(codec, video):
+    with pytest.raises(ValueError, match="expected"):
+        codec.encode(video)
+
+
+def test_any_flipped_byte_is_found(codec, tmp_path):
+    tokens = codec.encode(frames_of(5), 16)
+    path = tmp_path / "x.adaptok"
+    tokens.save(path)
+    assert VideoTokens.load(path) == tokens
+    data = path.read_bytes()
+    for index in range(len(data)):
+        damaged = bytearray(data)
+        damaged[index] ^= 1 << (index % 8)
+        with pytest.raises(TokenFileError):
+            VideoTokens.from_bytes(bytes(damaged))
+    for length in (0, 7, 100, len(data) - 1):
+        with pytest.raises(TokenFileError):
+            VideoTokens.from_bytes(data[:length])
+
+
+def test_another_model_is_refused(codec):
+    tokens = codec.encode(frames_of(5), 16)
+    other = AdapTok(codec.model, "0" * 64)
+    with pytest.raises(TokenMismatchError, match="any-model"):
+        other.decode(tokens)
+    assert np.array_equal(other.decode(tokens, any_model=True), codec.decode(tokens))
+
+
+def test_saved_model_is_the_same(codec, tmp_path):
+    codec.save_pretrained(tmp_path)
+    again = AdapTok.from_pretrained(tmp_path, device="cpu")
+    assert again.encode(frames_of(6), 16) == codec.encode(frames_of(6), 16)
