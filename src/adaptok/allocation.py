@@ -1,11 +1,11 @@
 """Lengths for a budget: a multiple-choice knapsack, one choice per block, solved exactly.
 
-Legend: `N` blocks, `L` candidate lengths: `step, 2 step, … L step` tokens. `scores[n, j]` is the predicted distortion of
-block n at `(j + 1) step` tokens; it may be any finite number, convex or not, falling or not. Inside, lengths are levels
+Legend: `N` blocks, `L` candidate lengths: `step, 2 step, … L step` tokens. `scores[n, j]` is the predicted distortion
+of block n at `(j + 1) step` tokens; it may be any finite number, convex or not, falling or not. Inside, lengths are levels
 `0 … L - 1`, and the budget is a capacity in levels above the least.
 
-How: the lower convex hulls of all blocks, their edges sorted by slope, give the solution of the linear relaxation, which
-is a price and a lower bound (Sinha and Zoltners 1979, doi:10.1287/opre.27.3.503), and a solution that is nearly always
+How: the lower convex hulls of all blocks, their edges sorted by slope, give the solution of the linear relaxation,
+which is a price and a lower bound (Sinha and Zoltners 1979, doi:10.1287/opre.27.3.503), and a solution that is nearly always
 within a hair of it. Options whose reduced cost at that price exceeds what is left of the gap cannot be in a better
 solution; over the few blocks that still have a choice, dynamic programming finishes. Where even those are too many, the
 gap is returned as it is.
@@ -92,7 +92,9 @@ def allocate_to_target(scores: ArrayLike, target: float, *, step: int) -> Alloca
     problem = _Problem(scores, step)
     best = float(problem.scores.min(1).mean())
     if not target >= best:
-        raise ValueError(f"target {target!r}: the best that these blocks can reach is a mean of {best:g}; expected at least that")
+        raise ValueError(
+            f"target {target!r}: the best that these blocks can reach is a mean of {best:g}; expected at least that"
+        )
     total = max(target, best) * problem.blocks
     total += 1e-12 * max(1.0, abs(total))  # the sum of the best is the best, however it was added
     low, high = problem.capacities_for(total)
@@ -138,7 +140,9 @@ class _Problem:
         """Levels above the least that `tokens` tokens allow."""
         least = self.blocks * self.step
         if not tokens >= least:
-            raise ValueError(f"{tokens!r} tokens for {self.blocks} blocks, expected {least} or more: {self.step} for each")
+            raise ValueError(
+                f"{tokens!r} tokens for {self.blocks} blocks, expected {least} or more: {self.step} for each"
+            )
         return int(min(tokens, least * self.levels) // self.step) - self.blocks
 
     def cost(self, choice: Ints) -> float:
@@ -146,9 +150,7 @@ class _Problem:
 
     def allocation(self, choice: Ints, price: float, gap: float) -> Allocation:
         lengths = (choice + 1) * self.step
-        return Allocation(
-            lengths.reshape(self.shape), self.cost(choice), int(lengths.sum()), price / self.step, gap
-        )
+        return Allocation(lengths.reshape(self.shape), self.cost(choice), int(lengths.sum()), price / self.step, gap)
 
     def at_most(self, capacity: int) -> tuple[Ints, float, float]:
         """Levels `[N]` with a sum up to `capacity`, the price of a level, and the gap."""
@@ -271,8 +273,9 @@ def _fill(reduced: Floats, choice: Ints, left: int, price: float, exact: bool) -
             continue
         own = np.flatnonzero(move == delta)[:2]
         options[delta] = [int(i) for i in own if np.isfinite(flat[picked[i]])]
-    best, change = (math.inf if exact else price * left), ()
-    trials: list[tuple[int, ...]] = [(i,) for found in options.values() for i in found]
+    best = math.inf if exact else price * left
+    change: tuple[int, ...] = ()
+    trials: list[tuple[int, ...]] = [(index,) for found in options.values() for index in found]
     trials += [
         (i, k)
         for a, first in options.items()
@@ -288,7 +291,7 @@ def _fill(reduced: Floats, choice: Ints, left: int, price: float, exact: bool) -
             continue
         value = sum(float(flat[picked[i]]) for i in trial) + price * unused
         if value < best:
-            best, change = value, trial  # type: ignore[assignment]
+            best, change = value, trial
     changed = choice.copy()
     for i in change:
         changed[block[i]] = level[i]
@@ -327,11 +330,11 @@ def _finish(reduced: Floats, capacity: int, price: float, gap: float, exact: boo
     value[0] = 0.0
     table = np.zeros((len(core), most + 1), np.int8 if reduced.shape[1] < 128 else np.int64)
     reach = 0
-    for index, n in enumerate(core):
+    for index, n in enumerate(core.tolist()):
         reach = min(most, reach + int(high[index] - low[index]))
         after = np.full(most + 1, np.inf)
         chosen = table[index]
-        for level in np.flatnonzero(alive[n]):
+        for level in np.flatnonzero(alive[n]).tolist():
             shift = int(level - low[index])
             if shift > reach:
                 break
@@ -348,7 +351,7 @@ def _finish(reduced: Floats, capacity: int, price: float, gap: float, exact: boo
     spent = int(np.argmin(totals))
     if not totals[spent] < gap:
         return np.zeros(0, np.int64)
-    result = first.astype(np.int64)
+    result: Ints = first.astype(np.int64)
     for index in range(len(core) - 1, -1, -1):
         level = int(table[index, spent])
         result[core[index]] = level

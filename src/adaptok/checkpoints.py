@@ -122,9 +122,7 @@ def read_folder(folder: str | Path) -> Checkpoint:
     folder = Path(folder)
     for file in (folder, folder / CONFIG_FILE, folder / WEIGHTS_FILE):
         if not file.exists():
-            raise FileNotFoundError(
-                f"{file}: not found; a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}"
-            )
+            raise FileNotFoundError(f"{file}: not found; a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}")
     try:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     except ValueError as error:
@@ -140,7 +138,7 @@ def read_folder(folder: str | Path) -> Checkpoint:
     if "bottleneck_token_num" in config:
         return _read_official(config, state, folder)
     raise CheckpointError(
-        f"{folder / CONFIG_FILE}: neither an adaptok folder (no \"format\": \"{FORMAT}\") nor an official AdapTok "
+        f'{folder / CONFIG_FILE}: neither an adaptok folder (no "format": "{FORMAT}") nor an official AdapTok '
         'tokenizer (no "bottleneck_token_num")'
     )
 
@@ -202,7 +200,7 @@ def _translate_config(c: Mapping[str, Any], has_scorer: bool) -> ModelConfig:
 
     scorer = None
     if has_scorer or "scorer" in str(c.get("mode", "")):
-        scorer = ScorerConfig(**stack("scorer"), step=c["scorer_step"])
+        scorer = ScorerConfig.parse({**stack("scorer"), "step": c["scorer_step"]})
     return ModelConfig(
         name="adaptok-official",
         tokenizer=TokenizerConfig(

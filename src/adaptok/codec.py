@@ -26,7 +26,7 @@ from adaptok.sources import Source, Video, check_range, open_source
 from adaptok.spending import Scope, Scores, Shape, Spending
 from adaptok.streaming import BlockTokens, Streaming
 from adaptok.tokens import TokenInfo, TokenMismatchError, VideoTokens
-from adaptok.video.geometry import Geometry
+from adaptok.video.geometry import Fit, Geometry
 
 BUNDLED = "adaptok-tiny"
 """The model in the box, under `assets/`."""
@@ -64,7 +64,11 @@ class AdapTok:
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path | None = None, *, device: str | torch.device = "auto", dtype: str | torch.dtype = "float32"
+        cls,
+        name: str | Path | None = None,
+        *,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "float32",
     ) -> AdapTok:
         """Load a model.
 
@@ -198,7 +202,7 @@ class AdapTok:
         *,
         target: float | None = None,
         uniform: bool = False,
-        fit: str = "crop",
+        fit: Fit = "crop",
         batch_size: int = 4,
         keep_scores: bool = True,
         start: float = 0.0,
@@ -337,7 +341,7 @@ class AdapTok:
         *,
         target: float | None = None,
         uniform: bool = False,
-        fit: str = "crop",
+        fit: Fit = "crop",
     ) -> Streaming:
         """For a live video: frames are pushed as they come, tokens come out once a block is full, and back.
 
@@ -371,7 +375,9 @@ class AdapTok:
 
     def _scorer(self) -> Scorer:
         if self.model.scorer is None:
-            raise ValueError(f"the model {self.config.name!r} has no scorer; spend the budget uniformly, or use another")
+            raise ValueError(
+                f"the model {self.config.name!r} has no scorer; spend the budget uniformly, or use another"
+            )
         return self.model.scorer
 
     def _check_clips(self, clips: Tensor) -> None:

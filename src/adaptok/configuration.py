@@ -58,7 +58,9 @@ def _explain(cls: type[BaseModel], error: Any) -> str:
         return f"{name or 'value'}: {error['msg']}, got {error['input']!r}" if name else str(error["msg"])
     fields = _fields_at(cls, where[:-1])
     near = difflib.get_close_matches(where[-1], fields, n=1)
-    return f"unknown field {name!r}" + (f", did you mean {near[0]!r}?" if near else f", expected one of {sorted(fields)}")
+    return f"unknown field {name!r}" + (
+        f", did you mean {near[0]!r}?" if near else f", expected one of {sorted(fields)}"
+    )
 
 
 def _fields_at(cls: type[BaseModel], path: list[str]) -> list[str]:
@@ -359,7 +361,9 @@ class TrainingConfig(Config):
         if self.stage == "scorer" and self.model.scorer is None:
             raise ValueError("the model of a scorer run needs a scorer")
         if self.lengths.most > self.model.tokenizer.latents:
-            raise ValueError(f"lengths.most {self.lengths.most} is above the {self.model.tokenizer.latents} latents of a block")
+            raise ValueError(
+                f"lengths.most {self.lengths.most} is above the {self.model.tokenizer.latents} latents of a block"
+            )
         return self
 
 

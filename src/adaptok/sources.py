@@ -74,7 +74,9 @@ def open_source(
     first, last = round(start * pace), None if stop is None else round(stop * pace)
     part = frames[first:last]
     if len(part) == 0:
-        raise ValueError(f"no frame between {start} and {stop} seconds, the video has {len(frames)} at {pace} per second")
+        raise ValueError(
+            f"no frame between {start} and {stop} seconds, the video has {len(frames)} at {pace} per second"
+        )
     yield Source(iter(part), part.shape[2], part.shape[1], pace, len(part))
 
 

@@ -102,7 +102,8 @@ class Spending:
         if self.target is not None:
             assert scores is not None
             return allocate_to_target(scores, self.target, step=shape.step).lengths
-        assert self.budget is not None and not isinstance(self.budget, Sequence)
+        assert self.budget is not None
+        assert not isinstance(self.budget, Sequence)
         total = check_budget(self.budget, blocks, shape, uniform=self.uniform)
         if self.uniform:
             return uniform_lengths(blocks, total, shape.latents)
@@ -129,7 +130,8 @@ class StreamChooser:
         self.spending, self.shape, self.blocks, self.spent = spending, shape, 0, 0
         self.allocator = None
         if spending.needs_scores and spending.target is None:
-            assert spending.budget is not None and not isinstance(spending.budget, Sequence)
+            assert spending.budget is not None
+            assert not isinstance(spending.budget, Sequence)
             self.allocator = StreamAllocator(spending.budget / shape.blocks, step=shape.step)
 
     def choose(self, scores: Scores | None) -> int:
@@ -143,7 +145,8 @@ class StreamChooser:
         if spending.everything:
             return self.shape.latents
         if spending.uniform:
-            assert spending.budget is not None and not isinstance(spending.budget, Sequence)
+            assert spending.budget is not None
+            assert not isinstance(spending.budget, Sequence)
             allowed = math.floor(spending.budget * (self.blocks + 1) / self.shape.blocks + 1e-9)
             return min(self.shape.latents, allowed - self.spent)
         assert scores is not None

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptok.spending import Scores, Spending
-from adaptok.video.geometry import Geometry
+from adaptok.video.geometry import Fit, Geometry
 
 if TYPE_CHECKING:
     from adaptok.codec import AdapTok
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 class BlockTokens(NamedTuple):
     """Tokens of one block.
 
-    index: of the block, counted from the beginning of the stream.
+    position: of the block, counted from the beginning of the stream.
     ids: uint16 `[length]`.
     scores: float32 `[L]`, the predicted distortions it was chosen by, where there were any.
     """
 
-    index: int
+    position: int
     ids: NDArray[np.uint16]
     scores: Scores | None
 
@@ -40,7 +40,7 @@ class Streaming:
         fit: how frames come to the model's square.
     """
 
-    def __init__(self, codec: AdapTok, spending: Spending, fit: str) -> None:
+    def __init__(self, codec: AdapTok, spending: Spending, fit: Fit) -> None:
         self.codec, self.fit = codec, fit
         self.geometry: Geometry | None = None
         self._chooser = spending.stream(codec.shape)

@@ -282,7 +282,9 @@ def _read_document(data: bytes, name: str) -> dict[str, Any]:
         header = json.loads(data[_HEADER_LENGTH : _HEADER_LENGTH + size])
         document = json.loads(header["__metadata__"][KEY])
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise TokenFileError(f"{name}: not a token file, or damaged; expected a file that 'adaptok encode' wrote") from None
+        raise TokenFileError(
+            f"{name}: not a token file, or damaged; expected a file that 'adaptok encode' wrote"
+        ) from None
     if not isinstance(document, dict):
         raise TokenFileError(f"{name}: damaged (its metadata is no object); encode the video again")
     return document

@@ -44,8 +44,26 @@ def test_encode_decode_reconstruct(video, model, tmp_path, capsys):
     assert len(read_video(back)[0]) == 10
     capsys.readouterr()
     plot = tmp_path / "plot.png"
-    assert run("reconstruct", video, tmp_path / "out.mp4", "--model", model, "--budget", 12, "--budget", 20, "--json",
-               "--side-by-side", "--plot", plot, "--device", "cpu") == 0
+    assert (
+        run(
+            "reconstruct",
+            video,
+            tmp_path / "out.mp4",
+            "--model",
+            model,
+            "--budget",
+            12,
+            "--budget",
+            20,
+            "--json",
+            "--side-by-side",
+            "--plot",
+            plot,
+            "--device",
+            "cpu",
+        )
+        == 0
+    )
     results = json.loads(capsys.readouterr().out)["results"]
     assert [sum(result["lengths"]) == result["tokens"] for result in results] == [True, True]
     assert {"psnr", "ssim", "tokens", "tokens_per_second", "bits", "clips", "lengths"} <= results[0].keys()

@@ -49,7 +49,9 @@ def test_decoder_equals_its_dense_mask(codec, clips, lengths):
     latent = torch.arange(96) < 32
     earlier, same = block[:, None] >= block[None], block[:, None] == block[None]
     alive = torch.cat([kept, torch.ones(3, 64, dtype=torch.bool)], 1)
-    mask = torch.where(latent[None], earlier, same & ~latent[:, None]) & alive[:, None] | torch.eye(96, dtype=torch.bool)
+    mask = torch.where(latent[None], earlier, same & ~latent[:, None]) & alive[:, None] | torch.eye(
+        96, dtype=torch.bool
+    )
     pixels = t.to_pixels(t.final_norm(dense(t.decoder, x, mask)[:, 32:]))
     fast = t.decode(inputs, lengths)
     c = codec.config.tokenizer

@@ -17,9 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from adaptok.codec import AdapTok
-
-Fit = Literal["crop", "pad", "stretch"]
-SEVERAL = ","
+from adaptok.video.geometry import Fit
 
 
 @dataclass(kw_only=True)
@@ -73,11 +71,18 @@ class Common:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=Console(stderr=True), disable=self.quiet) as bar:
-            task = bar.add_task(title, total=total)
-            yield lambda frames: bar.advance(task, frames)
-            done = bar.tasks[0].completed
-            bar.update(task, total=done)
+        bar = Progress(*columns, console=Console(stderr=True), disable=self.quiet)
+        task = bar.add_task(title, total=total)
+
+        def advance(frames: int) -> None:
+            bar.start()  # not before there is progress: an error then stands alone
+            bar.advance(task, frames)
+
+        try:
+            yield advance
+            bar.update(task, total=bar.tasks[0].completed)
+        finally:
+            bar.stop()
 
 
 def warn(message: str | None) -> None:
@@ -120,3 +125,6 @@ def parse_budgets(values: Sequence[str]) -> list[float]:
         except ValueError:
             raise ValueError(f"--budget {value!r}, expected a number of tokens per clip") from None
     return budgets
+
+
+__all__ = ["Common", "Fit", "output_path", "parse_budgets", "warn"]

@@ -43,7 +43,9 @@ def describe(what: str | None) -> dict[str, Any]:
     """
     if what is None:
         codec = AdapTok.from_pretrained(None, device="cpu")
-        return _model_document("adaptok", codec.config.model_dump(mode="json"), codec.model.parameter_counts(), codec.weights_hash)
+        return _model_document(
+            "adaptok", codec.config.model_dump(mode="json"), codec.model.parameter_counts(), codec.weights_hash
+        )
     path = Path(what)
     if path.is_file():
         try:
@@ -98,5 +100,3 @@ def describe_tokens(tokens: VideoTokens) -> str:
 def _short(value: Any, limit: int = 400) -> str:
     text = json.dumps(value, default=str) if isinstance(value, dict | list | tuple) else str(value)
     return text if len(text) <= limit else text[:limit] + " …"
-
-

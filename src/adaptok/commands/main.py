@@ -7,7 +7,7 @@ import io
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tyro
@@ -17,7 +17,7 @@ from adaptok.commands import convert, decode, encode, info, reconstruct, train
 DESCRIPTION = "Video in, short adaptive sequences of discrete tokens out, and back."
 USER_ERROR = 2
 INTERRUPTED = 130
-_COMMANDS = {
+_COMMANDS: dict[str, Callable[..., Any]] = {
     "encode": encode.Encode,
     "decode": decode.Decode,
     "reconstruct": reconstruct.Reconstruct,

@@ -68,7 +68,9 @@ class Reconstruct(Common):
             budgets = [codec.max_budget / 2]
         encodings = self._encode(codec, budgets, probe(self.video).frames)
         with ExitStack() as stack:
-            watchers = [stack.enter_context(_Watcher(self, tokens, out)) for tokens, out in zip(encodings, outputs, strict=True)]
+            watchers = [
+                stack.enter_context(_Watcher(self, tokens, out)) for tokens, out in zip(encodings, outputs, strict=True)
+            ]
             samples = _Samples(encodings[0].info.frames, len(encodings))
 
             def visit(original: Tensor, decoded: list[Tensor]) -> None:

@@ -395,7 +395,8 @@ def _picture(frame: av.VideoFrame, short_side: int | None) -> Frames:
         scale = short_side / min(width, height)
         width, height = max(1, round(width * scale)), max(1, round(height * scale))
     # AREA averages every source pixel: bilinear scaling of FFmpeg is antialiased too, but blurs more
-    rgb = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation=Interpolation.AREA)
+    area = Interpolation.AREA
+    rgb = np.asarray(frame.to_ndarray(format="rgb24", width=width, height=height, interpolation=area), np.uint8)
     return np.rot90(rgb, round(frame.rotation / 90) % 4) if frame.rotation else rgb
 
 

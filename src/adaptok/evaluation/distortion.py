@@ -38,8 +38,8 @@ def block_distortion(prediction: Tensor, target: Tensor, kind: Distortion, block
 def frame_ssim(prediction: Tensor, target: Tensor) -> Tensor:
     """Structural similarity (Wang et al. 2004, Gaussian window of 11, sigma 1.5) of every frame: `[B, T]`."""
     b, _, t = target.shape[:3]
-    flat = (x.transpose(1, 2).flatten(0, 1).float() for x in (prediction, target))
-    values = structural_similarity_index_measure(*flat, data_range=1.0, reduction="none")
+    first, second = (x.transpose(1, 2).flatten(0, 1).float() for x in (prediction, target))
+    values = structural_similarity_index_measure(first, second, data_range=1.0, reduction="none")
     assert isinstance(values, Tensor)
     return values.view(b, t)
 

@@ -68,7 +68,9 @@ class SideBySide:
         draw.line((left, bottom + 1, right, bottom + 1), fill=_FAINT)
 
 
-def save_figure(path: Path, reports: Sequence[Report], originals: Sequence[Frame], shown: Sequence[Sequence[Frame]]) -> None:
+def save_figure(
+    path: Path, reports: Sequence[Report], originals: Sequence[Frame], shown: Sequence[Sequence[Frame]]
+) -> None:
     """Write the figure of one video: frames, tokens of every block over time, predicted against actual distortion.
 
     Args:
@@ -81,9 +83,12 @@ def save_figure(path: Path, reports: Sequence[Report], originals: Sequence[Frame
 
     rows, columns = 1 + len(reports), max(1, len(originals))
     figure = Figure(figsize=(11, 1.75 * rows + 3.4), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1.75 * rows, 3.4))
+    top, bottom = np.asarray(figure.subfigures(2, 1, height_ratios=(1.75 * rows, 3.4))).tolist()
     axes = top.subplots(rows, columns, squeeze=False)
-    names = ["original", *(f"{report.tokens.tokens_per_second:.0f} tokens/s\n{report.psnr:.1f} dB" for report in reports)]
+    names = [
+        "original",
+        *(f"{report.tokens.tokens_per_second:.0f} tokens/s\n{report.psnr:.1f} dB" for report in reports),
+    ]
     for row, (name, frames) in enumerate(zip(names, [originals, *shown], strict=True)):
         for axis, frame in zip(axes[row], frames, strict=True):
             axis.imshow(frame)
@@ -97,7 +102,8 @@ def save_figure(path: Path, reports: Sequence[Report], originals: Sequence[Frame
     over_time.legend(loc="best", fontsize="small")
     if against.collections:
         against.set(xlabel="predicted distortion of a block", ylabel="actual", xscale="log", yscale="log")
-        against.axline((1e-3, 1e-3), slope=1, color="gray", linewidth=0.8, linestyle=":")
+        limits = against.get_xlim()
+        against.plot(limits, limits, color="gray", linewidth=0.8, linestyle=":", zorder=0)
         against.legend(loc="best", fontsize="small")
     else:
         against.set_axis_off()

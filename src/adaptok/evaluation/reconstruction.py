@@ -130,7 +130,9 @@ def _measure(report: Report, prediction: Tensor, clip: Tensor, frames: int, kind
     report.mse += error[:frames].tolist()
     report.ssim_values += frame_ssim(prediction[None, :, :frames], clip[None, :, :frames])[0].tolist()
     if kind is not None and kind != "lpips":
-        report.actual += block_distortion(prediction[None], clip[None], kind, report.tokens.info.block_frames)[0].tolist()
+        report.actual += block_distortion(prediction[None], clip[None], kind, report.tokens.info.block_frames)[
+            0
+        ].tolist()
 
 
 def frames_of(clip: Tensor) -> Iterator[NDArray[np.uint8]]:

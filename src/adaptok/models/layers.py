@@ -100,9 +100,9 @@ def attend_backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor) 
     if _tiled(q):
         return _attend_tiled_backward(grad, q, k, v, out)
     with torch.enable_grad():
-        inputs = [x.detach().requires_grad_() for x in (q, k, v)]
-        again = F.scaled_dot_product_attention(*inputs)
-    dq, dk, dv = torch.autograd.grad(again, inputs, grad)
+        q, k, v = (x.detach().requires_grad_() for x in (q, k, v))
+        again = F.scaled_dot_product_attention(q, k, v)
+    dq, dk, dv = torch.autograd.grad(again, (q, k, v), grad)
     return dq, dk, dv
 
 
@@ -138,9 +138,7 @@ def _attend_tiled(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return out.view(b, h, n, d)
 
 
-def _attend_tiled_backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _attend_tiled_backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     b, h, n, d = q.shape
     m, scale = k.shape[2], d**-0.5
     lanes, rows = _tiles(q, m)

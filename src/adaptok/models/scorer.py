@@ -29,9 +29,13 @@ def scorer_plan(lengths: Sequence[Sequence[int]], first_block: int, step: int, r
     """
     clips, blocks = len(lengths), len(lengths[0])
     ends = list(accumulate(lengths[n][i] for i in range(blocks) for n in range(clips)))
-    runs = [[slice(ends[i * clips + n] - lengths[n][i], ends[i * clips + n]) for i in range(blocks)] for n in range(clips)]
+    runs = [
+        [slice(ends[i * clips + n] - lengths[n][i], ends[i * clips + n]) for i in range(blocks)] for n in range(clips)
+    ]
     past = ends[first_block * clips - 1] if first_block else 0
-    segments, final, outputs = [], [], []
+    segments: list[Segment] = []
+    final: list[Segment] = []
+    outputs: list[slice] = []
     for i in range(first_block, blocks):
         for n in range(clips):
             own = runs[n][i]

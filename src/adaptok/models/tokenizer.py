@@ -97,6 +97,12 @@ def unpatchify(x: Tensor, channels: int, patch: int, temporal: int) -> Tensor:
 class Tokenizer(nn.Module):
     """Block-causal transformer autoencoder with a discrete bottleneck (arXiv 2505.17011, section 3)."""
 
+    encoder_patch_positions: Tensor
+    encoder_queries: Tensor
+    decoder_latent_positions: Tensor
+    decoder_patch_queries: Tensor
+    decoder_patch_type: Tensor
+
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         self.config = config
@@ -238,4 +244,3 @@ class Tokenizer(nn.Module):
 def kept_mask(lengths: Sequence[Sequence[int]] | Tensor, latents: int, device: torch.device) -> Tensor:
     """Lengths `[B, g]` to `[B, g, K]` bool: which latents are kept."""
     return torch.arange(latents, device=device) < torch.as_tensor(lengths, device=device)[..., None]
-

@@ -157,7 +157,9 @@ def linear_start(tokenizer: Tokenizer, clips: Tensor) -> None:
         assert isinstance(config.quantizer, ScalarQuantizerConfig)
         levels = config.quantizer.levels * layout.sets
         spreads = torch.tensor([best_spread(x, n) for x, n in zip(standard.T, levels, strict=True)])
-        _write_pixels(tokenizer, layout, mean, components, units, float((code + held[:used].sum() / layout.width).sqrt()))
+        _write_pixels(
+            tokenizer, layout, mean, components, units, float((code + held[:used].sum() / layout.width).sqrt())
+        )
         scale = spreads / held[:used].sqrt()  # from a component, as the stream holds it, to its code
         _write_encoder(tokenizer, layout, scale, norm)
         _write_decoder(tokenizer, layout, _decoding_gains(tokenizer, layout, clips) / scale, float(code.sqrt()))
@@ -219,7 +221,8 @@ def place_code(layout: Layout, block: int, cell: Cell, *, patch: bool) -> Tensor
     """Code of a token in the full width; all have the same sum and norm."""
     code = torch.zeros(layout.width)
     path = [
-        (cell.row >> (cell.level - 1 - i) & 1) * 2 + (cell.column >> (cell.level - 1 - i) & 1) for i in range(cell.level)
+        (cell.row >> (cell.level - 1 - i) & 1) * 2 + (cell.column >> (cell.level - 1 - i) & 1)
+        for i in range(cell.level)
     ]
     for i, corner in enumerate([block, *path]):
         code[layout.place + 3 * i : layout.place + 3 * i + 3] = _CORNERS[corner]

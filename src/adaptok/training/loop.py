@@ -100,7 +100,8 @@ def new_model(config: TrainingConfig, data: Data) -> Model:
 
 def measure_targets(model: Model, config: TrainingConfig, data: Data) -> Model:
     """The same model with its scorer normalised by the statistics of true distortions over the training clips."""
-    assert model.scorer is not None and config.model.scorer is not None
+    assert model.scorer is not None
+    assert config.model.scorer is not None
     unit = {"mean": 0.0, "std": 1.0}
     probe_config = config.model.model_copy(update={"scorer": config.model.scorer.model_copy(update=unit)})
     probe = Model(probe_config)
@@ -185,9 +186,7 @@ class Run:
             multiplier = config.written_multiplier if name.startswith(written) else multiplier
             rates.setdefault(config.learning_rate * multiplier, []).append(parameter)
         groups = [{"params": parameters, "initial_lr": rate} for rate, parameters in rates.items()]
-        return torch.optim.AdamW(
-            groups, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
-        )
+        return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay)
 
     def _batches(self) -> Iterator[Tensor]:
         config, processes = self.config, self.accelerator.num_processes
@@ -230,7 +229,9 @@ class Run:
             clips = next(batches).to(accelerator.device)
             outcome = self.objective(clips, self._draw(micro), self.step / config.steps)
             if not torch.isfinite(outcome.loss):
-                raise FloatingPointError(f"the loss of step {self.step} is {outcome.loss.item()}; weights are untouched")
+                raise FloatingPointError(
+                    f"the loss of step {self.step} is {outcome.loss.item()}; weights are untouched"
+                )
             accelerator.backward(outcome.loss / config.accumulation)
         norm = accelerator.clip_grad_norm_(self.parameters.values(), config.optimizer.clip_norm)
         if not torch.isfinite(norm):
@@ -238,7 +239,12 @@ class Run:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self._update_average()
-        return {"loss": outcome.loss.detach(), **outcome.metrics, "gradient_norm": norm.detach(), "rate": norm.new_tensor(factor)}
+        return {
+            "loss": outcome.loss.detach(),
+            **outcome.metrics,
+            "gradient_norm": norm.detach(),
+            "rate": norm.new_tensor(factor),
+        }
 
     def _draw(self, micro: int) -> Draw:
         position = (self.step * self.config.accumulation + micro) * self.accelerator.num_processes

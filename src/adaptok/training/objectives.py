@@ -15,6 +15,7 @@ from adaptok.configuration import LengthLaw, NormalLengths, TrainingConfig, Unif
 from adaptok.evaluation.distortion import block_distortion, frame_ssim, psnr
 from adaptok.models.model import Model
 from adaptok.models.prior import squeeze
+from adaptok.models.quantizer import VectorQuantizer
 from adaptok.models.tokenizer import kept_mask
 
 
@@ -72,6 +73,7 @@ class TokenizerObjective(nn.Module):
             terms["dssim"] = 1 - frame_ssim(prediction, clips).mean()
         if self.model.prior is not None:
             kept = kept_mask(lengths, tokenizer.config.latents, clips.device).flatten(1)
+            assert isinstance(tokenizer.quantizer, VectorQuantizer)
             row = squeeze(quantized.codes.flatten(1, 2), quantized.ids.flatten(1), kept)
             share = self.model.prior.replaced_share(progress)
             terms["prior"] = self.model.prior.loss(

@@ -6,7 +6,7 @@ Legend: `T` frames, `H` and `W` of the video, `S` pixels of the model's square.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-FITS = ("crop", "pad", "stretch")
+Fit = Literal["crop", "pad", "stretch"]
+FITS = get_args(Fit)
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Geometry:
         ValueError: the fit is unknown, or a size not positive.
     """
 
-    fit: str
+    fit: Fit
     width: int
     height: int
     size: int

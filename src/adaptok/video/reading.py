@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -164,7 +165,9 @@ class VideoReader:
         except (av.FFmpegError, ValueError) as error:
             first, reason = None, f" ({_reason(error)})"
         if first is None:
-            raise VideoError(f"{self.path}: no frame can be decoded{reason or self._damage()}; expected a whole video file")
+            raise VideoError(
+                f"{self.path}: no frame can be decoded{reason or self._damage()}; expected a whole video file"
+            )
         return first
 
     def _damage(self) -> str:
@@ -179,8 +182,7 @@ class VideoReader:
                 packet = next(packets, None)
                 if packet is None:
                     return
-                for frame in packet.decode():
-                    yield frame  # type: ignore[misc]
+                yield from packet.decode()
             except av.EOFError:
                 return
             except (av.FFmpegError, ValueError) as error:
@@ -197,7 +199,8 @@ class VideoReader:
     def _seek(self) -> VideoFrame | None:
         """Go to the last key frame before `start` and return the first frame from there."""
         base = self._stream.time_base
-        assert base is not None and self._origin is not None
+        assert base is not None
+        assert self._origin is not None
         self._container.seek(int((self._origin + Fraction(self._start)) / base), stream=self._stream)
         self._decoded = self._decode()
         return next(self._decoded, None)
@@ -206,10 +209,8 @@ class VideoReader:
         """Decoded frames and the instant, counted from `start`, that each is shown from."""
         frame: VideoFrame | None = first
         if self._start > 0 and self._origin is not None and self._stream.time_base is not None:
-            try:
+            with contextlib.suppress(av.FFmpegError):  # what cannot seek is decoded up to there
                 frame = self._seek() or first
-            except av.FFmpegError:
-                pass  # cannot seek: decode up to there
         time = -1 / self.info.rate
         place: Fraction | None = None
         index = 0
@@ -254,9 +255,8 @@ class VideoReader:
 
     def _picture(self, frame: VideoFrame) -> Frame:
         """RGB, turned as it is shown, at the size of the first frame."""
-        size = {} if self._size is None else {"width": self._size[0], "height": self._size[1]}
         self._size = self._size or (frame.width, frame.height)
-        rgb = frame.to_ndarray(format="rgb24", **size)
+        rgb = np.asarray(frame.to_ndarray(format="rgb24", width=self._size[0], height=self._size[1]), np.uint8)
         turns = self.info.rotation // 90
         rgb = np.rot90(rgb, turns) if turns else rgb
         return np.ascontiguousarray(rgb)
@@ -267,7 +267,9 @@ class VideoReader:
         if self._failure or short:
             of = f" of {promised}" if promised else ""
             reason = f" ({self._failure})" if self._failure else ""
-            self.warning = f"{self.path}: damaged or cut off{reason}; {decoded}{of} frames could be decoded and are used"
+            self.warning = (
+                f"{self.path}: damaged or cut off{reason}; {decoded}{of} frames could be decoded and are used"
+            )
 
 
 _EARLY = Fraction(1, 1000)
