@@ -1,14 +1,14 @@
 """Lengths for a budget: a multiple-choice knapsack, one choice per block, solved exactly.
 
-Legend: `N` blocks, `L` candidate lengths: `step, 2 step, … L step` tokens. `scores[n, j]` is the predicted distortion
-of block n at `(j + 1) step` tokens; it may be any finite number, convex or not, falling or not. Inside, lengths are levels
-`0 … L - 1`, and the budget is a capacity in levels above the least.
+Legend: `N` blocks, `L` candidate lengths: `step, 2 step, … L step` tokens. `scores[n, j]` is the predicted
+distortion of block n at `(j + 1) step` tokens; it may be any finite number, convex or not, falling or not. Inside,
+lengths are levels `0 … L - 1`, and the budget is a capacity in levels above the least.
 
-How: the lower convex hulls of all blocks, their edges sorted by slope, give the solution of the linear relaxation,
-which is a price and a lower bound (Sinha and Zoltners 1979, doi:10.1287/opre.27.3.503), and a solution that is nearly always
+How: the lower convex hulls of all blocks, their edges sorted by slope, give the solution of the linear relaxation. It
+is a price and a lower bound (Sinha and Zoltners 1979, doi:10.1287/opre.27.3.503), and a solution that is nearly always
 within a hair of it. Options whose reduced cost at that price exceeds what is left of the gap cannot be in a better
-solution; over the few blocks that still have a choice, dynamic programming finishes. Where even those are too many, the
-gap is returned as it is.
+solution; over the few blocks that still have a choice, dynamic programming finishes. Where even those are too many,
+the gap is returned as it is.
 """
 
 from __future__ import annotations

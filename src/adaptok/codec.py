@@ -1,7 +1,7 @@
 """The codec: video in, adaptive tokens out, and video back.
 
-Legend: `B` clips, `C` channels, `T` frames, `S` pixels of the model's square, `g` blocks of a call (at most the `G` of a
-clip), `K` latents of a block, `L` = K / step candidate lengths, `D` width.
+Legend: `B` clips, `C` channels, `T` frames, `S` pixels of the model's square, `g` blocks of a call (at most the `G`
+of a clip), `K` latents of a block, `L` = K / step candidate lengths, `D` width.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class AdapTok:
         """Load a model.
 
         Args:
-            name: a folder, or a hub id `owner/name`, of our layout or of the official one; None is the model in the box.
+            name: a folder, or a hub id `owner/name`, of our layout or the official one; None is the model in the box.
             device: a torch device; "auto" takes CUDA, then MPS, then the CPU.
             dtype: "float32", "bfloat16" or "float16", of weights and computation.
 
@@ -181,7 +181,8 @@ class AdapTok:
         c = self.config.tokenizer
         if ids.ndim != 3 or ids.is_floating_point() or ids.shape[1] > c.blocks or ids.shape[2] > c.latents:
             raise ValueError(
-                f"ids of shape {tuple(ids.shape)} and type {ids.dtype}, expected integers [B, 1..{c.blocks}, 0..{c.latents}]"
+                f"ids of shape {tuple(ids.shape)} and type {ids.dtype},"
+                f" expected integers [B, 1..{c.blocks}, 0..{c.latents}]"
             )
         rows = check_lengths(lengths, *ids.shape)
         kept = torch.arange(ids.shape[2]) < torch.tensor(rows)[..., None]

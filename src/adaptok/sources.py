@@ -97,7 +97,8 @@ def _array_frames(video: Any) -> Frame:
         frames = values.astype(np.float32, copy=False).transpose(0, 2, 3, 4, 1)
         return frames.reshape(-1, *frames.shape[2:])
     raise ValueError(
-        f"an array of shape {tuple(shape)} and type {kind}, expected frames uint8 [T, H, W, 3] or clips float [B, 3, T, H, W]"
+        f"an array of shape {tuple(shape)} and type {kind}, expected frames uint8 [T, H, W, 3]"
+        " or clips float [B, 3, T, H, W]"
     )
 
 

@@ -36,8 +36,8 @@ class Spending:
     Args:
         budget: tokens per clip, on average over what the scope spans; None spends everything, unless there is a
             target. For the scope "batch" it may be a sequence: tokens per block, for each of the G block indices.
-        scope: "video": all blocks of a video share; "clip": the blocks of one clip; "batch": the same block of all clips
-            of a batch, block index after block index (the official procedure); "stream": each block by itself, at a
+        scope: "video": all blocks of a video share; "clip": the blocks of one clip; "batch": the same block of all
+            clips of a batch, block index after block index (the official procedure); "stream": each block by itself, at a
             price that follows the running average.
         target: predicted distortion that those who share may have on average; takes the fewest tokens.
         uniform: spend evenly, whatever the scores say.
@@ -75,8 +75,8 @@ class Spending:
         if isinstance(self.budget, Sequence) and not isinstance(self.budget, str):
             if self.scope != "batch" or self.uniform or len(self.budget) != shape.blocks:
                 raise ValueError(
-                    f"budget {list(self.budget)}: a list of {shape.blocks} (tokens for each block index) is for the scope"
-                    " 'batch'; expected one number"
+                    f"budget {list(self.budget)}: a list of {shape.blocks} (tokens for each block index) is for"
+                    " the scope 'batch'; expected one number"
                 )
             for part in self.budget:
                 check_budget(part, 1, Shape(1, shape.latents, shape.step))

@@ -17,7 +17,7 @@ from adaptok.commands.common import Common, Fit, output_path, parse_budgets, war
 from adaptok.commands.info import tokens_document
 from adaptok.evaluation.pictures import SideBySide, save_figure
 from adaptok.evaluation.reconstruction import Report, compare, frames_of
-from adaptok.spending import Scope
+from adaptok.spending import Scope, Spending
 from adaptok.tokens import VideoTokens
 from adaptok.video.reading import probe
 from adaptok.video.writing import VideoWriter
@@ -112,6 +112,13 @@ class Reconstruct(Common):
             "stop": self.stop,
             "rate": self.fps,
         }
+        if self.scope in ("video", "clip") and len(budgets) > 1:
+            with self.progress("encoding", frames) as progress:
+                full = codec.encode(self.video, progress=progress, **options)
+            spendings = [Spending(budget, self.scope, uniform=self.uniform) for budget in budgets]
+            for spending in spendings:
+                spending.check(codec.shape)
+            return [full.shorten(s.lengths(full.scores, len(full.lengths), codec.shape)) for s in spendings]
         encodings = []
         for budget in budgets:
             with self.progress("encoding", frames) as progress:

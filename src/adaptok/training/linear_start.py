@@ -2,7 +2,8 @@
 
 A transformer autoencoder with random weights spends thousands of steps on finding where to look, and gives back the
 mean colour until then. Here the first attention layer of encoder and decoder is written by hand, and the others start
-switched off (zero output layers), so that the model is a lossy picture codec before its first step and training starts from there:
+switched off (zero output layers), so that the model is a lossy picture codec before its first step, and training goes
+on from there:
 
 - patch embedding and output layer are the principal components of pixel patches;
 - a token's place is a code of its own: block, quadrant, quadrant of that quadrant and so on, each level one corner of a
