@@ -363,8 +363,8 @@ class AdapTok:
         ours = (c.quantizer.codebook_size, c.latents, c.temporal_patch_size, c.blocks, c.size)
         if theirs != ours:
             raise TokenMismatchError(
-                f"the tokens are of the model {info.model!r}, whose codebook, latents, block, clip and size {theirs} do not"
-                f" fit {self.config.name!r} {ours}; give the model that wrote them"
+                f"the tokens are of the model {info.model!r}, whose codebook, latents, block, clip and size {theirs}"
+                f" do not fit {self.config.name!r} {ours}; give the model that wrote them"
             )
         if info.model_hash != self.weights_hash and not any_model:
             raise TokenMismatchError(

@@ -37,8 +37,8 @@ class Spending:
         budget: tokens per clip, on average over what the scope spans; None spends everything, unless there is a
             target. For the scope "batch" it may be a sequence: tokens per block, for each of the G block indices.
         scope: "video": all blocks of a video share; "clip": the blocks of one clip; "batch": the same block of all
-            clips of a batch, block index after block index (the official procedure); "stream": each block by itself, at a
-            price that follows the running average.
+            clips of a batch, block index after block index (the official procedure); "stream": each block by itself, at
+            a price that follows the running average.
         target: predicted distortion that those who share may have on average; takes the fewest tokens.
         uniform: spend evenly, whatever the scores say.
     """
