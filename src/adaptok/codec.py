@@ -387,7 +387,8 @@ class AdapTok:
         fits = len(shape) == 5 and shape[0] > 0 and shape[1] == c.channels and shape[3:] == (c.size, c.size)
         if not fits or not clips.is_floating_point() or shape[2] % pt or not 0 < shape[2] <= c.frames:
             raise ValueError(
-                f"clips of shape {shape} and type {clips.dtype}, expected float [B, {c.channels}, T, {c.size}, {c.size}]"
+                f"clips of shape {shape} and type {clips.dtype}, expected float"
+                f" [B, {c.channels}, T, {c.size}, {c.size}]"
                 f" with T a multiple of {pt} up to {c.frames}"
             )
         check_range(clips)
