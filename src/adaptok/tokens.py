@@ -3,8 +3,8 @@
 A token file is one safetensors file. Tensors: `ids` (uint16 `[N]`, the kept ids of all blocks in order), `lengths`
 (uint16 `[blocks]`) and, where they were kept, `scores` (float32 `[blocks, L]`). Its only metadata entry, `adaptok`, is
 a JSON object: the fields of `TokenInfo`, its `padding` and `crop`, `version`, and `checksum`. That is the SHA-256 of
-the whole file with its own 64 digits replaced by zeros, so that no byte can change unnoticed. The same tokens always give
-the same bytes.
+the whole file with its own 64 digits replaced by zeros, so that no byte can change unnoticed. The same tokens
+always give the same bytes.
 """
 
 from __future__ import annotations
