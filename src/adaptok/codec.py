@@ -441,7 +441,8 @@ class AdapTok:
             chosen = spending.batch_lengths(scores, i, self.shape)
             for clip, length in zip(lengths, chosen.tolist(), strict=True):
                 clip.append(length)
-            scorer.remember(*now, lengths, first_block=i, cache=cache)
+            if i < g - 1:
+                scorer.remember(*now, lengths, first_block=i, cache=cache)
             found.append(scores)
         return np.array(lengths), np.stack(found, 1)
 
