@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from adaptok import AdapTok, CheckpointError, Spending
 from adaptok.checkpoints import read_folder
+from adaptok.models.tokenizer import kept_mask
 
 DATA = Path(__file__).parent / "data"
 
@@ -78,3 +79,15 @@ def test_missing_and_unknown_weights_are_listed(official):
     with pytest.raises(CheckpointError, match=r"missing weights: tokenizer.to_code.weight.*unknown weights: surplus"):
         checkpoint._replace(state=state).build()
     assert np.isfinite(official.max_budget)
+
+
+def test_quantizer_losses(official, golden):
+    tokenizer = official.model.tokenizer
+    encoded = golden["encoder_output"].unflatten(1, (tokenizer.config.blocks, tokenizer.config.latents))
+    full = tokenizer.quantize(encoded)
+    close(full.codes, golden["codes_normalized"])
+    close(full.commitment, golden["loss_commit_full"], 1e-6)
+    kept = kept_mask(golden["counts"].long(), tokenizer.config.latents, encoded.device)
+    counted = tokenizer.quantize(encoded, kept=kept)
+    close(counted.commitment, golden["loss_commit_counts"], 1e-6)
+    close(counted.codebook, golden["loss_codebook_counts"], 1e-6)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 
+import av
 import numpy as np
 import pytest
+import torch
+from safetensors.numpy import save_file
 
 from adaptok.commands.main import main
 from adaptok.video.reading import probe, read_video
@@ -72,15 +75,32 @@ def test_encode_decode_reconstruct(video, model, tmp_path, capsys):
     assert run("encode", video, tokens, "--model", model) == 2  # exists
 
 
-def bad_inputs(tmp_path):
-    (tmp_path / "empty.mp4").touch()
-    (tmp_path / "text.mp4").write_text("not a video")
-    return [tmp_path / "none.mp4", tmp_path / "empty.mp4", tmp_path / "text.mp4", tmp_path]
+def write_sound(path) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), format="fltp", layout="mono")
+        sound.rate = 8000
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode())
+
+
+def bad_inputs(tmp_path, video):
+    """Files that hold no video, for different reasons."""
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("not a video")
+    write_sound(folder / "sound.mp4")
+    data = bytearray(video.read_bytes())
+    start = data.index(b"mdat") + 4
+    data[start:] = bytes(len(data) - start)  # its index lies in front and is whole
+    (folder / "blank.mp4").write_bytes(bytes(data))
+    return [folder / "none.mp4", folder, *folder.iterdir()]
 
 
 def test_bad_input_is_one_line(video, model, tmp_path, capsys):
     out = tmp_path / "never.adaptok"
-    for path in bad_inputs(tmp_path):
+    for path in bad_inputs(tmp_path, video):
         assert run("encode", path, out, "--model", model, "--budget", 16) == 2
         assert_one_line(capsys, out)
     for budget in ("0", "-3", "1e9", "nan", "many"):
@@ -91,6 +111,68 @@ def test_bad_input_is_one_line(video, model, tmp_path, capsys):
         assert_one_line(capsys, out)
     assert run("encode", video, tmp_path / "no" / "folder.adaptok", "--model", model) == 2
     assert_one_line(capsys, out)
+
+
+def test_bad_token_files_are_one_line(video, model, codec, tmp_path, capsys):
+    tokens, out = tmp_path / "x.adaptok", tmp_path / "never.mp4"
+    assert run("encode", video, tokens, "--model", model, "--budget", 16, "--quiet") == 0
+    data = tokens.read_bytes()
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    (bad / "cut").write_bytes(data[: len(data) // 2])
+    (bad / "flipped").write_bytes(data[:-3] + bytes([data[-3] ^ 1]) + data[-2:])
+    (bad / "version").write_bytes(data.replace(b'\\"version\\":1', b'\\"version\\":9', 1))
+    (bad / "empty").touch()
+    save_file({"weight": np.zeros(3, np.float32)}, bad / "foreign")
+    capsys.readouterr()
+    for path in [*bad.iterdir(), bad, tmp_path / "none"]:
+        assert run("decode", path, out, "--model", model) == 2, path
+        assert_one_line(capsys, out)
+    assert run("decode", bad / "version", out, "--model", model) == 2
+    assert "version 9" in capsys.readouterr().err
+    with torch.no_grad():
+        codec.model.tokenizer.encoder_queries.add_(1)
+    codec.save_pretrained(tmp_path / "other")
+    assert run("decode", tokens, out, "--model", tmp_path / "other") == 2
+    assert_one_line(capsys, out)
+    assert run("decode", tokens, out, "--model", tmp_path / "other", "--any-model", "--quiet") == 0
+
+
+def test_unwritable_output(video, model, tmp_path, capsys):
+    (tmp_path / "folder.adaptok").mkdir()
+    for out in (tmp_path / "folder.adaptok", tmp_path / "no" / "x.adaptok", "/proc/x.adaptok", video / "x.adaptok"):
+        assert run("encode", video, out, "--model", model, "--force") == 2
+        assert_one_line(capsys, tmp_path / "no")
+    assert run("encode", video, video, "--model", model, "--force") == 2
+    assert_one_line(capsys, tmp_path / "no")
+
+
+@pytest.mark.parametrize(("count", "height", "width"), [(1, 48, 64), (3, 37, 53), (2, 1, 40), (2, 16, 5000)])
+def test_odd_videos(model, tmp_path, count, height, width):
+    frames = np.zeros((count, height, width, 3), np.uint8)
+    with av.open(str(tmp_path / "odd.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=30)
+        stream.width, stream.height, stream.pix_fmt = width, height, "bgr0"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="bgr0")))
+        container.mux(stream.encode())
+    out = tmp_path / "out.mp4"
+    assert run("reconstruct", tmp_path / "odd.mkv", out, "--model", model, "--budget", 16, "--quiet") == 0
+    assert len(read_video(out)[0]) == count
+    assert probe(out).width == max(16, width + width % 2)
+
+
+def test_cut_off_video_warns(model, tmp_path, capsys):
+    path, out = tmp_path / "cut.mp4", tmp_path / "x.adaptok"
+    with VideoWriter(path, 30) as writer:
+        writer.write(np.random.default_rng(0).integers(0, 256, (40, 48, 64, 3), dtype=np.uint8))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert run("encode", path, out, "--model", model, "--budget", 16, "--json") == 0
+    captured = capsys.readouterr()
+    result = json.loads(captured.out)
+    assert 0 < result["frames"] < 40
+    assert f"{result['frames']} of 40 frames" in result["warning"]
+    assert "warning" in captured.err
 
 
 def assert_one_line(capsys, out):

@@ -205,8 +205,9 @@ class VideoReader:
         self._decoded = self._decode()
         return next(self._decoded, None)
 
-    def _placed(self, first: VideoFrame) -> Iterator[tuple[VideoFrame, int]]:
-        """Decoded frames and the instant, counted from `start`, that each is shown from."""
+    def _placed(self, first: VideoFrame) -> Iterator[tuple[VideoFrame, int, int]]:
+        """Decoded frames, the instant, counted from `start`, that each is shown from, and the one that it would be
+        shown up to if it were the last."""
         frame: VideoFrame | None = first
         if self._start > 0 and self._origin is not None and self._stream.time_base is not None:
             with contextlib.suppress(av.FFmpegError):  # what cannot seek is decoded up to there
@@ -224,7 +225,8 @@ class VideoReader:
                 index += 1  # the usual step, whatever the rounding of times
             else:
                 index = math.floor(place + Fraction(1, 2))
-            yield frame, index
+            end = index + 1 if self._own_rate else math.ceil(place + self.rate / self.info.rate - _EARLY)
+            yield frame, index, end
             frame = next(self._decoded, None)
 
     def _on_grid(self, first: VideoFrame) -> Iterator[Frame]:
@@ -232,10 +234,9 @@ class VideoReader:
         end = math.inf
         if self._stop is not None:
             end = math.ceil((Fraction(self._stop) - Fraction(self._start)) * self.rate - _EARLY)
-        slot, decoded = 0, 0
+        slot, decoded, last = 0, 0, 0
         shown: VideoFrame | None = None
-        index = 0
-        for frame, index in self._placed(first):
+        for frame, index, until in self._placed(first):
             decoded += 1
             if shown is not None and index > slot:
                 picture = self._picture(shown)
@@ -244,11 +245,10 @@ class VideoReader:
                     slot += 1
             if slot >= end:
                 return
-            shown = frame
+            shown, last = frame, until
         if shown is not None:
-            span = 1 if self._own_rate else math.ceil(self.rate / self.info.rate - _EARLY)
             picture = self._picture(shown)
-            while slot < min(max(index, 0 if self._start else index) + span, end):
+            while slot < min(last, end):
                 yield picture
                 slot += 1
         self._note_damage(decoded)

@@ -1,0 +1,74 @@
+"""Peak memory of `adaptok encode` and `adaptok decode` through files, of a long video against a short one.
+
+python benchmarks/long_video.py [--short 20] [--long 600] [--size 640x360]
+
+The videos are the bundled sample, played over and over at 30 frames per second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from importlib.resources import as_file, files
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from adaptok.video.reading import read_video
+from adaptok.video.writing import VideoWriter
+
+RATE = 30
+
+
+def make_video(path: Path, seconds: float, width: int, height: int) -> None:
+    """The sample, to and fro, scaled to this size."""
+    with as_file(files("adaptok") / "assets" / "walk.mp4") as sample:
+        frames, _ = read_video(sample)
+    scaled = F.interpolate(torch.from_numpy(frames).permute(0, 3, 1, 2).float(), size=(height, width), mode="bilinear")
+    pictures = scaled.round().byte().permute(0, 2, 3, 1).numpy()
+    turn = np.concatenate([np.arange(len(pictures)), np.arange(len(pictures) - 2, 0, -1)])
+    with VideoWriter(path, RATE, crf=28) as writer:
+        for index in range(round(seconds * RATE)):
+            writer.write(pictures[turn[index % len(turn)]])
+
+
+def run(*arguments: str | Path) -> tuple[float, float]:
+    """Seconds, and peak resident megabytes, of one command of the program."""
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "adaptok", *map(str, arguments), "--quiet", "--device", "cpu"]
+    process = subprocess.Popen(command)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"{' '.join(command)} ended with {os.waitstatus_to_exitcode(status)}")
+    return time.perf_counter() - started, usage.ru_maxrss * 1024 / 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--short", type=float, default=20)
+    parser.add_argument("--long", type=float, default=600)
+    parser.add_argument("--size", default="640x360")
+    options = parser.parse_args()
+    width, height = map(int, options.size.split("x"))
+    memory: dict[str, list[float]] = {"encode": [], "decode": []}
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        for seconds in (options.short, options.long):
+            video, tokens, back = (folder / f"{seconds:g}{suffix}" for suffix in (".mp4", ".adaptok", "-back.mp4"))
+            make_video(video, seconds, width, height)
+            for command, source, target in (("encode", video, tokens), ("decode", tokens, back)):
+                took, peak = run(command, source, target)
+                memory[command].append(peak)
+                print(f"{command} {seconds:g} s of {options.size}: {took:.1f} s, peak {peak:.0f} MB", flush=True)
+    for command, (short, long) in memory.items():
+        print(f"{command}: {long - short:+.0f} MB for the long video")
+
+
+if __name__ == "__main__":
+    main()
