@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import av
 import numpy as np
@@ -173,6 +177,24 @@ def test_cut_off_video_warns(model, tmp_path, capsys):
     assert 0 < result["frames"] < 40
     assert f"{result['frames']} of 40 frames" in result["warning"]
     assert "warning" in captured.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_work_leaves_nothing(model, tmp_path, number):
+    video, out = tmp_path / "long.mp4", tmp_path / "out" / "back.mp4"
+    with VideoWriter(video, 30) as writer:
+        for index in range(2000):
+            writer.write(np.full((48, 64, 3), index % 250, np.uint8))
+    out.parent.mkdir()
+    command = [sys.executable, "-m", "adaptok", "reconstruct", video, out, "--model", model, "--device", "cpu"]
+    process = subprocess.Popen([str(word) for word in command], stderr=subprocess.PIPE, text=True)
+    while not list(out.parent.iterdir()) and process.poll() is None:  # until it writes
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert list(out.parent.iterdir()) == []
 
 
 def assert_one_line(capsys, out):

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from adaptok.codec import AdapTok
+from adaptok.spending import Scope
 from adaptok.video.geometry import Fit
 
 
@@ -85,6 +86,32 @@ class Common:
             bar.stop()
 
 
+@dataclass(kw_only=True)
+class Encoding(Common):
+    """Flags of every command that encodes a video."""
+
+    budget: str | None = None
+    """Tokens per clip of 16 frames, on average; half of the model's maximum if neither this nor --target is given."""
+    target: float | None = None
+    """Instead of a budget: the predicted distortion to reach with the fewest tokens."""
+    scope: Scope = "video"
+    """What shares the budget: the whole video, each clip, the same block of a batch of clips, or a stream."""
+    uniform: bool = False
+    """Spend the budget evenly, whatever the scores say; for comparison."""
+    fit: Fit = "crop"
+    """How frames come to the model's square."""
+    start: float = 0.0
+    """First second of the video to encode."""
+    stop: float | None = None
+    """Second of the video to stop at."""
+    fps: float | None = None
+    """Frames per second to sample the video at; its own if not given."""
+
+    def part(self) -> dict[str, Any]:
+        """Which part of the video is read, and how much at once: arguments of `AdapTok.encode` and `compare`."""
+        return {"batch_size": self.batch_size, "start": self.start, "stop": self.stop, "rate": self.fps}
+
+
 def warn(message: str | None) -> None:
     """A warning on stderr, where there is one."""
     if message:
@@ -125,6 +152,3 @@ def parse_budgets(values: Sequence[str]) -> list[float]:
         except ValueError:
             raise ValueError(f"--budget {value!r}, expected a number of tokens per clip") from None
     return budgets
-
-
-__all__ = ["Common", "Fit", "output_path", "parse_budgets", "warn"]

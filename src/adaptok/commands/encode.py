@@ -7,37 +7,20 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from adaptok.commands.common import Common, Fit, output_path, parse_budgets, warn
+from adaptok.commands.common import Encoding, output_path, parse_budgets, warn
 from adaptok.commands.info import describe_tokens, tokens_document
-from adaptok.spending import Scope
 from adaptok.tokens import SUFFIX
 from adaptok.video.reading import probe
 
 
 @dataclass(kw_only=True)
-class Encode(Common):
+class Encode(Encoding):
     """Encode a video into a token file."""
 
     video: Positional[Path]
     """Video file."""
     out: Positional[Path | None] = None
     """Token file to write; the video's name with .adaptok if not given."""
-    budget: str | None = None
-    """Tokens per clip of 16 frames, on average; half of the model's maximum if neither this nor --target is given."""
-    target: float | None = None
-    """Instead of a budget: the predicted distortion to reach with the fewest tokens."""
-    scope: Scope = "video"
-    """What shares the budget: the whole video, each clip, the same block of a batch of clips, or a stream."""
-    uniform: bool = False
-    """Spend the budget evenly, whatever the scores say; for comparison."""
-    fit: Fit = "crop"
-    """How frames come to the model's square."""
-    start: float = 0.0
-    """First second of the video to encode."""
-    stop: float | None = None
-    """Second of the video to stop at."""
-    fps: float | None = None
-    """Frames per second to sample the video at; its own if not given."""
     scores: bool = True
     """Keep predicted distortions, so that the file can be shortened later without the model."""
 
@@ -57,12 +40,9 @@ class Encode(Common):
                 target=self.target,
                 uniform=self.uniform,
                 fit=self.fit,
-                batch_size=self.batch_size,
                 keep_scores=self.scores,
-                start=self.start,
-                stop=self.stop,
-                rate=self.fps,
                 progress=progress,
+                **self.part(),
             )
         tokens.save(out)
         warn(tokens.warning)

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail("interrupted; nothing half-made is left behind", INTERRUPTED)
     except BrokenPipeError:
         sys.exit(1)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
         _fail(_one_line(error), USER_ERROR)
 
 

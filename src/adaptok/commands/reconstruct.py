@@ -13,11 +13,11 @@ from torch import Tensor
 from tyro.conf import Positional
 
 from adaptok.codec import AdapTok, info_geometry
-from adaptok.commands.common import Common, Fit, output_path, parse_budgets, warn
+from adaptok.commands.common import Encoding, output_path, parse_budgets, warn
 from adaptok.commands.info import tokens_document
 from adaptok.evaluation.pictures import SideBySide, save_figure
 from adaptok.evaluation.reconstruction import Report, compare, frames_of
-from adaptok.spending import Scope, Spending
+from adaptok.spending import Spending
 from adaptok.tokens import VideoTokens
 from adaptok.video.reading import probe
 from adaptok.video.writing import VideoWriter
@@ -26,34 +26,20 @@ FIGURE_FRAMES = 8
 
 
 @dataclass(kw_only=True)
-class Reconstruct(Common):
-    """Encode and decode a video; report quality and tokens, and show them."""
+class Reconstruct(Encoding):
+    """Encode and decode a video; report quality and tokens, and show them.
+
+    Several budgets are compared: give numbers with commas between them, or the flag more than once.
+    """
 
     video: Positional[Path]
     """Video file."""
     out: Positional[Path | None] = None
     """Video to write (.mp4); with several budgets, one for each, the budget added to the name. None if not given."""
-    budget: str | None = None
-    """Tokens per clip of 16 frames, on average; several numbers, or the flag several times, compare them. Half of the
-    model's maximum if neither this nor --target is given."""
-    target: float | None = None
-    """Instead of a budget: the predicted distortion to reach with the fewest tokens."""
-    scope: Scope = "video"
-    """What shares the budget: the whole video, each clip, the same block of a batch of clips, or a stream."""
-    uniform: bool = False
-    """Spend the budget evenly, whatever the scores say; for comparison."""
     side_by_side: bool = False
     """Write the original beside the reconstruction, over the tokens of every block."""
     plot: Path | None = None
     """Figure to write (.png, .pdf, .svg): frames, tokens over time, predicted and actual distortion."""
-    fit: Fit = "crop"
-    """How frames come to the model's square."""
-    start: float = 0.0
-    """First second of the video to encode."""
-    stop: float | None = None
-    """Second of the video to stop at."""
-    fps: float | None = None
-    """Frames per second to sample the video at; its own if not given."""
 
     def run(self) -> None:
         if self.side_by_side and self.out is None:
@@ -83,12 +69,9 @@ class Reconstruct(Common):
                     codec,
                     self.video,
                     encodings,
-                    batch_size=self.batch_size,
-                    start=self.start,
-                    stop=self.stop,
-                    rate=self.fps,
                     progress=progress,
                     visit=visit,
+                    **self.part(),
                 )
         if plot is not None:
             save_figure(plot, reports, samples.original, samples.decoded)
@@ -105,13 +88,7 @@ class Reconstruct(Common):
 
     def _encode(self, codec: AdapTok, budgets: list[float | None], frames: int | None) -> list[VideoTokens]:
         """One encoding for each budget; where the scope allows it, the video is encoded once and then shortened."""
-        options: dict[str, Any] = {
-            "fit": self.fit,
-            "batch_size": self.batch_size,
-            "start": self.start,
-            "stop": self.stop,
-            "rate": self.fps,
-        }
+        options = {"fit": self.fit, **self.part()}
         if self.scope in ("video", "clip") and len(budgets) > 1:
             with self.progress("encoding", frames) as progress:
                 full = codec.encode(self.video, progress=progress, **options)

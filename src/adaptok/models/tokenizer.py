@@ -44,7 +44,7 @@ def encoder_plan(blocks: int, patches: int, latents: int, past_rows: int = 0) ->
 
 def decoder_plan(lengths: Sequence[Sequence[int]], patches: int, past_rows: int = 0) -> Plan:
     """Rows, clip after clip: kept latents of all blocks, then the patches of all blocks; only patches leave the last
-    layer. `past_rows` kept latents of earlier blocks lie in a cache (one clip only)."""
+    layer, nothing where there are none. `past_rows` kept latents of earlier blocks lie in a cache (one clip only)."""
     assert past_rows == 0 or len(lengths) == 1
     segments, final, outputs = [], [], []
     row, out = 0, 0
@@ -58,7 +58,7 @@ def decoder_plan(lengths: Sequence[Sequence[int]], patches: int, past_rows: int 
             row += length
             ends.append(row)
         first_patch = row
-        for end in ends:
+        for end in ends if patches else ():
             own = slice(past_rows + row, past_rows + row + patches)
             seen = slice(start, past_rows + end)
             keys = (slice(start, own.stop),) if seen.stop == own.start else (seen, own)
@@ -225,6 +225,20 @@ class Tokenizer(nn.Module):
             cache.keep(past + sum(lengths[0]))
         pixels = self.to_pixels(self.final_norm(x)).view(b, g, c.patches, -1)
         return unpatchify(pixels, c.channels, c.patch_size, c.temporal_patch_size)
+
+    def remember(self, inputs: Tensor, lengths: Sequence[int], cache: KeyValueCache) -> None:
+        """Add the kept latents of a clip's first blocks to an empty cache, without decoding their pixels.
+
+        Args:
+            inputs: `[B, g, K, D]` decoder inputs.
+            lengths: of the g blocks, the same for all clips.
+            cache: of `decoder_cache`.
+        """
+        positions = self.decoder_latent_positions.view(self.config.blocks, self.config.latents, -1)[: inputs.shape[1]]
+        latents = inputs + positions
+        x = torch.cat([latents[:, i, :length] for i, length in enumerate(lengths)], 1)
+        self.decoder(x, decoder_plan([lengths], 0), cache)
+        cache.keep(x.shape[1])
 
     def forward(
         self,

@@ -62,11 +62,14 @@ def restore(
     """Load a checkpoint in place and return its `state.json`."""
     model.load_state_dict(load_file(folder / "model.safetensors"))
     if average is not None:
-        average.update(load_file(folder / "average.safetensors"))
+        for name, tensor in load_file(folder / "average.safetensors").items():
+            average[name].copy_(tensor)
     tensors = load_file(folder / "optimizer.safetensors")
     for index, parameter in enumerate(_parameters(optimizer)):
         prefix = f"{index}."
         values = {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
+        # counters of steps are kept on the CPU, as the optimizer does
+        values = {name: t if t.ndim == 0 else t.to(parameter.device) for name, t in values.items()}
         if values:
             optimizer.state[parameter] = values
     state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))

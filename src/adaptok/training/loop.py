@@ -23,6 +23,7 @@ from adaptok.checkpoints import read_folder, write_folder
 from adaptok.configuration import OptimizerConfig, TrainingConfig
 from adaptok.data import ClipMixture, ClipSource, ImageFolder, VideoFolder, fixed_clips
 from adaptok.evaluation.distortion import psnr
+from adaptok.files import replacing
 from adaptok.models.model import Model
 from adaptok.training import checkpoint
 from adaptok.training.linear_start import WRITTEN, linear_start
@@ -170,12 +171,28 @@ class Run:
         self.step = 0
         if found:
             self.step = int(checkpoint.restore(found[-1], self.model, self.average, optimizer)["step"])
+        self._trim_metrics()
 
     def _claim_folder(self) -> None:
         path, text = self.folder / "config.yaml", yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
         if path.exists() and path.read_text(encoding="utf-8") != text:
             raise ValueError(f"{self.folder} holds a run of another configuration; choose another folder or remove it")
         path.write_text(text, encoding="utf-8")
+
+    def _trim_metrics(self) -> None:
+        """Forget lines of steps that will be done again."""
+        path = self.folder / "metrics.jsonl"
+        if not path.exists() or not self.accelerator.is_main_process:
+            return
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] <= self.step:
+                    kept.append(line + "\n")
+            except ValueError:  # written when the run was killed
+                continue
+        with replacing(path) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
 
     def _optimizer(self) -> torch.optim.Optimizer:
         config = self.config.optimizer
@@ -229,13 +246,19 @@ class Run:
             clips = next(batches).to(accelerator.device)
             outcome = self.objective(clips, self._draw(micro), self.step / config.steps)
             if not torch.isfinite(outcome.loss):
+                parts = [name for name, value in outcome.metrics.items() if not torch.isfinite(value)]
                 raise FloatingPointError(
-                    f"the loss of step {self.step} is {outcome.loss.item()}; weights are untouched"
+                    f"the loss of step {self.step} is {outcome.loss.item()} (from: {', '.join(parts) or 'the sum'});"
+                    f" the weights are untouched, and the last checkpoint in {self.folder} is good"
                 )
             accelerator.backward(outcome.loss / config.accumulation)
         norm = accelerator.clip_grad_norm_(self.parameters.values(), config.optimizer.clip_norm)
         if not torch.isfinite(norm):
-            raise FloatingPointError(f"the gradient of step {self.step} is not finite; weights are untouched")
+            parts = [n for n, p in self.parameters.items() if p.grad is not None and not p.grad.isfinite().all()]
+            raise FloatingPointError(
+                f"the gradient of step {self.step} is not finite (in {', '.join(parts[:3]) or 'its norm'});"
+                f" the weights are untouched, and the last checkpoint in {self.folder} is good"
+            )
         self.optimizer.step()
         self.optimizer.zero_grad()
         self._update_average()

@@ -127,7 +127,7 @@ class ScorerObjective(nn.Module):
         block, pt = len(earlier), tokenizer.config.temporal_patch_size
         cache = tokenizer.decoder_cache()
         if block:
-            tokenizer.decode(inputs[:, :block], [earlier] * len(clips), cache=cache)
+            tokenizer.remember(inputs[:, :block], earlier, cache)
         held, target = cache.rows, clips[:, :, block * pt :]
         columns = []
         for length in range(config.step, tokenizer.config.latents + 1, config.step):

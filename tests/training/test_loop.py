@@ -1,0 +1,150 @@
+"""The training loop: a run that was stopped is the run that was not; a bad number changes nothing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from adaptok import AdapTok
+from adaptok.checkpoints import write_folder
+from adaptok.configuration import PriorConfig, TrainingConfig
+from adaptok.models.model import Model
+from adaptok.training import checkpoint
+from adaptok.training.loop import Data, Run
+from adaptok.training.objectives import ScorerObjective
+from tests.conftest import small_config
+
+
+class Clips(torch.utils.data.Dataset):
+    """Clip i is a function of i; `bad` is not a number."""
+
+    def __init__(self, bad=None):
+        self.bad = bad
+
+    def __len__(self):
+        return 1000
+
+    def __getitem__(self, index):
+        if index == self.bad:
+            return torch.full((3, 8, 16, 16), float("nan"))
+        return torch.rand(3, 8, 16, 16, generator=torch.Generator().manual_seed(index))
+
+
+def config(tmp_path, stage: str, **changes) -> TrainingConfig:
+    model = small_config(vector=stage == "tokenizer").model_dump()
+    if stage == "tokenizer":
+        model |= {"scorer": None, "prior": PriorConfig(width=16, depth=1, heads=2).model_dump()}
+    values = {
+        "stage": stage,
+        "model": model,
+        "data": {"videos": [], "workers": 0},
+        "lengths": {"kind": "uniform", "least": 1, "most": 8},
+        "losses": {"l1": 1.0, "mse": 1.0, "dssim": 0.5},
+        "optimizer": {"warmup_steps": 3},
+        "steps": 12,
+        "batch": 2,
+        "precision": "float32",
+        "log_every": 1,
+        "validate_every": 6,
+        "checkpoint_every": 4,
+    }
+    if stage == "scorer":
+        torch.manual_seed(0)
+        write_folder(Model(small_config()), tmp_path / "tokenizer")
+        values["initial"] = str(tmp_path / "tokenizer")
+    return TrainingConfig.parse({**values, **changes})
+
+
+def train(config, folder, stop_at=None, bad=None):
+    """One run, stopped like a killed one after the step `stop_at`."""
+
+    def report(line):
+        if stop_at is not None and line["step"] >= stop_at:
+            raise KeyboardInterrupt
+
+    validation = torch.stack([Clips()[i] for i in (900, 901)])
+    Run(config, Data(Clips(bad), validation), folder, report).train()
+
+
+def everything(folder):
+    """Weights, average and optimizer of the last checkpoint, and the metrics without the speed."""
+    last = checkpoint.folders(folder)[-1]
+    tensors = {f"{path.stem}.{n}": t for path in last.glob("*.safetensors") for n, t in load_file(path).items()}
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return tensors, [{k: v for k, v in line.items() if k != "clips_per_second"} for line in lines]
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "scorer"])
+def test_a_run_that_was_stopped_is_the_run_that_was_not(tmp_path, stage):
+    options = config(tmp_path, stage)
+    train(options, tmp_path / "whole")
+    for stop in (3, 5, 10):
+        with pytest.raises(KeyboardInterrupt):
+            train(options, tmp_path / "parts", stop_at=stop)
+    train(options, tmp_path / "parts")
+    (tensors, metrics), (again, metrics_again) = everything(tmp_path / "whole"), everything(tmp_path / "parts")
+    assert tensors.keys() == again.keys()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in tensors.items())
+    assert metrics == metrics_again
+    assert [line["step"] for line in metrics if "loss" in line] == list(range(1, 13))
+    AdapTok.from_pretrained(tmp_path / "parts" / "model", device="cpu")
+
+
+def test_half_made_checkpoints_are_not_taken(tmp_path):
+    options = config(tmp_path, "tokenizer", steps=4, checkpoint_every=2)
+    train(options, tmp_path / "run")
+    torn = tmp_path / "run" / "checkpoints" / ".writing-00000006"
+    torn.mkdir()
+    (torn / "model.safetensors").write_bytes(b"half")
+    assert [path.name for path in checkpoint.folders(tmp_path / "run")] == ["step-00000002", "step-00000004"]
+    train(options, tmp_path / "run")
+
+
+def test_accumulation_equals_a_large_batch(tmp_path):
+    plain = {"lengths": {"kind": "uniform", "least": 8, "most": 8}, "steps": 5, "losses": {"quantizer": 0, "prior": 0}}
+    model = small_config().model_dump() | {"scorer": None}
+    for name, batch, accumulation in (("one", 8, 1), ("four", 2, 4)):
+        train(
+            config(tmp_path, "tokenizer", model=model, batch=batch, accumulation=accumulation, **plain), tmp_path / name
+        )
+    one, four = everything(tmp_path / "one")[0], everything(tmp_path / "four")[0]
+    for name in (n for n in one if n.startswith("model.")):
+        torch.testing.assert_close(four[name], one[name], atol=1e-5, rtol=0)
+
+
+def test_a_bad_number_stops_before_the_weights_change(tmp_path):
+    options = config(tmp_path, "tokenizer")
+    train(config(tmp_path, "tokenizer", steps=12), tmp_path / "good")
+    with pytest.raises(FloatingPointError, match=r"step 7 .*l1"):
+        train(options, tmp_path / "bad", bad=15)  # the second clip of step 7
+    assert [path.name for path in checkpoint.folders(tmp_path / "bad")] == ["step-00000004"]
+    train(options, tmp_path / "bad")  # the file was mended
+    good, mended = everything(tmp_path / "good")[0], everything(tmp_path / "bad")[0]
+    assert all(torch.equal(tensor, mended[name]) for name, tensor in good.items())
+
+
+def test_another_configuration_does_not_continue_a_run(tmp_path):
+    train(config(tmp_path, "tokenizer", steps=2), tmp_path / "run")
+    with pytest.raises(ValueError, match="another configuration"):
+        train(config(tmp_path, "tokenizer", steps=3), tmp_path / "run")
+
+
+def test_targets_are_the_distortions_of_decoded_blocks(tmp_path, clips):
+    options = config(tmp_path, "scorer")
+    model = AdapTok.from_pretrained(options.initial, device="cpu").model
+    torch.nn.init.normal_(model.tokenizer.to_pixels.weight, std=0.3)
+    objective = ScorerObjective(model, options)
+    tokenizer = model.tokenizer
+    inputs = tokenizer.project_codes(tokenizer.quantize(tokenizer.encode(clips)).codes)
+    with torch.no_grad():
+        for earlier in ([], [3], [8, 1, 5]):
+            block = len(earlier)
+            seen = clips[:, :, : 2 * (block + 1)]
+            found = objective.distortions(seen, inputs[:, : block + 1], earlier)
+            for column, length in enumerate(range(2, 9, 2)):
+                decoded = tokenizer.decode(inputs[:, : block + 1], [[*earlier, length]] * 3).clamp(0, 1)
+                error = (decoded - seen).square()[:, :, 2 * block :].mean((1, 2, 3, 4))
+                torch.testing.assert_close(found[:, column], error, atol=1e-6, rtol=1e-5)
