@@ -133,3 +133,12 @@ def test_saved_model_is_the_same(codec, tmp_path):
     codec.save_pretrained(tmp_path)
     again = AdapTok.from_pretrained(tmp_path, device="cpu")
     assert again.encode(frames_of(6), 16) == codec.encode(frames_of(6), 16)
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [np.zeros((4, 8), np.uint8), np.zeros((4, 8, 3), np.int64), np.full((4, 8, 3), 2.0), np.full((4, 8, 3), np.nan)],
+)
+def test_bad_frames_of_a_stream(codec, frames):
+    with pytest.raises(ValueError, match="expected"):
+        codec.streaming().push(frames)

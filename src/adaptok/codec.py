@@ -125,12 +125,12 @@ class AdapTok:
     @property
     def step(self) -> int:
         """Distance between candidate lengths; 1 for a model without a scorer."""
-        return 1 if self.config.scorer is None else self.config.scorer.step
+        return self.shape.step
 
     @property
     def shape(self) -> Shape:
         """Blocks of a clip, their latents and step."""
-        return Shape(self.config.tokenizer.blocks, self.config.tokenizer.latents, self.step)
+        return Shape.of(self.config)
 
     # Clips: for trainers and pipelines.
 
@@ -354,7 +354,9 @@ class AdapTok:
         """
         spending = Spending(budget, "stream", target, uniform)
         spending.check(self.shape)
-        return Streaming(self, spending, fit)
+        if spending.needs_scores:
+            self._scorer()
+        return Streaming(self.model, spending, fit)
 
     def check_tokens(self, tokens: VideoTokens, *, any_model: bool = False) -> None:
         """Raise TokenMismatchError if these tokens are not of this model."""
@@ -447,7 +449,7 @@ class AdapTok:
         return np.array(lengths), np.stack(found, 1)
 
     def _encode_stream(self, source: Source, geometry: Geometry, spending: Spending) -> Iterator[_Piece]:
-        stream = Streaming(self, spending, geometry.fit)
+        stream = Streaming(self.model, spending, geometry.fit)
         pushed = 0
         for frame in source.frames:
             pushed += 1

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaptok.allocation import StreamAllocator, allocate, allocate_exact, allocate_to_target, uniform_lengths
+from adaptok.configuration import ModelConfig
 
 Scope = Literal["video", "clip", "batch", "stream"]
 Lengths = NDArray[np.int64]
@@ -27,6 +28,12 @@ class Shape:
     blocks: int
     latents: int
     step: int
+
+    @classmethod
+    def of(cls, config: ModelConfig) -> Shape:
+        """That of a model; lengths of one without a scorer may be any."""
+        step = 1 if config.scorer is None else config.scorer.step
+        return cls(config.tokenizer.blocks, config.tokenizer.latents, step)
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptok.spending import Scores, Spending
+from adaptok.models.model import Model
+from adaptok.sources import check_range
+from adaptok.spending import Scores, Shape, Spending
 from adaptok.video.geometry import Fit, Geometry
-
-if TYPE_CHECKING:
-    from adaptok.codec import AdapTok
 
 
 class BlockTokens(NamedTuple):
@@ -35,18 +34,17 @@ class Streaming:
     Attention reaches back to the beginning of the clip that a block lies in, so memory does not grow.
 
     Args:
-        codec: the model.
+        model: in evaluation mode; with a scorer, where the spending needs scores.
         spending: how lengths are chosen, one block at a time.
         fit: how frames come to the model's square.
     """
 
-    def __init__(self, codec: AdapTok, spending: Spending, fit: Fit) -> None:
-        self.codec, self.fit = codec, fit
+    def __init__(self, model: Model, spending: Spending, fit: Fit) -> None:
+        self.model, self.fit = model, fit
         self.geometry: Geometry | None = None
-        self._chooser = spending.stream(codec.shape)
-        self._scored = spending.needs_scores
-        tokenizer = codec.model.tokenizer
-        self._scorer = codec._scorer() if self._scored else None
+        self._chooser = spending.stream(Shape.of(model.config))
+        tokenizer = model.tokenizer
+        self._scorer = model.scorer if spending.needs_scores else None
         self._encoder_cache, self._decoder_cache = tokenizer.encoder_cache(), tokenizer.decoder_cache()
         self._scorer_cache = None if self._scorer is None else self._scorer.cache(1)
         self._pending: list[Tensor] = []
@@ -54,15 +52,22 @@ class Streaming:
         self._encoded = self._decoded = 0
 
     def push(self, frames: NDArray[Any]) -> list[BlockTokens]:
-        """Add frames, uint8 `[H, W, 3]` or `[T, H, W, 3]`, all of one size; returns the blocks that became full.
+        """Add frames, `[H, W, 3]` or `[T, H, W, 3]`, uint8 or float in [0, 1], all of one size.
+
+        Returns:
+            the blocks that became full.
 
         Raises:
-            ValueError: a frame has another shape or type.
+            ValueError: a frame has another shape, type or range.
         """
         frames = frames[None] if frames.ndim == 3 else frames
         if frames.ndim != 4 or frames.shape[3] != 3 or min(frames.shape[1:3]) < 1:
             raise ValueError(f"frames of shape {frames.shape}, expected [H, W, 3] or [T, H, W, 3]")
-        c = self.codec.config.tokenizer
+        if np.issubdtype(frames.dtype, np.floating):
+            check_range(torch.from_numpy(np.ascontiguousarray(frames, dtype=np.float32)))
+        elif frames.dtype != np.uint8:
+            raise ValueError(f"frames of type {frames.dtype}, expected uint8, or floats in [0, 1]")
+        c = self.model.config.tokenizer
         if self.geometry is None:
             self.geometry = Geometry(self.fit, frames.shape[2], frames.shape[1], c.size)
         done = []
@@ -77,21 +82,21 @@ class Streaming:
         """The last block, where frames are waiting: its last frame is repeated. Ends the stream; call it once."""
         done = []
         if self._pending:
-            missing = self.codec.config.tokenizer.temporal_patch_size - len(self._pending)
+            missing = self.model.config.tokenizer.temporal_patch_size - len(self._pending)
             done.append(self._encode(torch.cat(self._pending + self._pending[-1:] * missing, 1)[None]))
             self._pending = []
         return done
 
     @torch.no_grad()
     def _encode(self, clip: Tensor) -> BlockTokens:
-        tokenizer, config = self.codec.model.tokenizer, self.codec.config.tokenizer
+        tokenizer, config = self.model.tokenizer, self.model.config.tokenizer
         place = self._encoded % config.blocks
         if place == 0:
             self._encoder_cache.keep(0)
             self._lengths = []
             if self._scorer_cache is not None:
                 self._scorer_cache.keep(0)
-        encoded = tokenizer.encode(clip.to(self.codec.device), first_block=place, cache=self._encoder_cache)
+        encoded = tokenizer.encode(clip.to(self.model.device), first_block=place, cache=self._encoder_cache)
         quantized = tokenizer.quantize(encoded)
         scores = None
         if self._scorer is not None and self._scorer_cache is not None:
@@ -118,7 +123,7 @@ class Streaming:
         Raises:
             ValueError: too many ids, or one outside the codebook.
         """
-        tokenizer, config = self.codec.model.tokenizer, self.codec.config.tokenizer
+        tokenizer, config = self.model.tokenizer, self.model.config.tokenizer
         ids = np.asarray(block.ids if isinstance(block, BlockTokens) else block)
         top = config.quantizer.codebook_size
         if ids.ndim != 1 or len(ids) > config.latents or (len(ids) and not 0 <= ids.min() <= ids.max() < top):
@@ -126,7 +131,7 @@ class Streaming:
         place = self._decoded % config.blocks
         if place == 0:
             self._decoder_cache.keep(0)
-        inputs = tokenizer.lookup(torch.from_numpy(ids.astype(np.int64)).to(self.codec.device))[None, None]
+        inputs = tokenizer.lookup(torch.from_numpy(ids.astype(np.int64)).to(self.model.device))[None, None]
         clip = tokenizer.decode(inputs, [[len(ids)]], first_block=place, cache=self._decoder_cache)[0]
         self._decoded += 1
         clip = clip.float().clamp(0, 1).cpu()

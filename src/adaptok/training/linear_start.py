@@ -22,9 +22,10 @@ from the bias of the LayerNorm, in a dimension that nothing else writes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adaptok.configuration import ScalarQuantizerConfig, TokenizerConfig
 from adaptok.models.layers import TransformerBlock
@@ -279,6 +280,27 @@ def _clear_attention(block: TransformerBlock, layout: Layout) -> None:
     block.norm1.bias[layout.constant] = 1
 
 
+class _Written(NamedTuple):
+    """A layer whose first heads are empty and ready to be written.
+
+    weight: of qkv, `[3 D, D]`. unit: what makes a place code of size 1. gate: two of them make a score of GATE.
+    """
+
+    block: TransformerBlock
+    weight: Tensor
+    width: int
+    head_width: int
+    unit: float
+    gate: float
+
+
+def _open(block: nn.Module, layout: Layout, norm: float) -> _Written:
+    assert isinstance(block, TransformerBlock)
+    _clear_attention(block, layout)
+    d = layout.width // block.attn.heads
+    return _Written(block, block.attn.qkv.weight, layout.width, d, norm / CODE_SCALE, (GATE * d**0.5) ** 0.5)
+
+
 def _match_places(block: TransformerBlock, layout: Layout, head: int, norm: float) -> None:
     """Queries and keys of a head agree where the places do: SHARPNESS for each level that matches."""
     width, d = layout.width, layout.width // block.attn.heads
@@ -289,11 +311,7 @@ def _match_places(block: TransformerBlock, layout: Layout, head: int, norm: floa
 
 
 def _write_encoder(tokenizer: Tokenizer, layout: Layout, scale: Tensor, norm: float) -> None:
-    block = tokenizer.encoder.blocks[0]
-    assert isinstance(block, TransformerBlock)
-    _clear_attention(block, layout)
-    width, d = layout.width, layout.width // block.attn.heads
-    weight, unit, gate = block.attn.qkv.weight, norm / CODE_SCALE, (GATE * d**0.5) ** 0.5
+    block, weight, width, d, unit, gate = _open(tokenizer.encoder.blocks[0], layout, norm)
     for head in range(layout.sets):
         _match_places(block, layout, head, norm)
         # latents of this set look at patches, all others away from them
@@ -331,11 +349,7 @@ def _write_decoder(tokenizer: Tokenizer, layout: Layout, gains: Tensor, norm: fl
     tokenizer.from_code.bias.zero_()
     for i in range(layout.code_dim):
         tokenizer.from_code.weight[layout.slots + i, i] = 1
-    block = tokenizer.decoder.blocks[0]
-    assert isinstance(block, TransformerBlock)
-    _clear_attention(block, layout)
-    width, d = layout.width, layout.width // block.attn.heads
-    weight, unit, gate = block.attn.qkv.weight, norm / CODE_SCALE, (GATE * d**0.5) ** 0.5
+    block, weight, width, d, unit, gate = _open(tokenizer.decoder.blocks[0], layout, norm)
     for head in range(layout.sets):
         _match_places(block, layout, head, norm)
         own, patch = head * d + layout.place_dims, head * d + layout.place_dims + 1
