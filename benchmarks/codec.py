@@ -15,71 +15,17 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 
 from adaptok import AdapTok, Spending
-from adaptok.configuration import ModelConfig, TransformerConfig, base
+from adaptok.configuration import base
 from adaptok.models.model import Model
+from adaptok.models.work import decoder_work, encoder_work, scorer_work
 
 DECODED_LENGTHS = ([448, 256, 192, 128], [128, 256, 256, 384], [512, 192, 192, 128], [256, 256, 256, 256])
 """1024 tokens a clip, as an allocation may spread them."""
-
-
-def stack_work(
-    stack: TransformerConfig, rows: float, pairs: float, last_rows: float | None = None, last_pairs: float | None = None
-) -> float:
-    """Operations of a transformer stack: `rows` of tokens, `pairs` of a query and a key that it sees.
-
-    Args:
-        last_rows, last_pairs: those that leave the last layer; all of them if None.
-    """
-    d = stack.width
-    keep_rows, keep_pairs = rows if last_rows is None else last_rows, pairs if last_pairs is None else last_pairs
-    whole = 24 * d * d * rows + 4 * d * pairs
-    last = 4 * d * d * rows + 20 * d * d * keep_rows + 4 * d * keep_pairs
-    return (stack.depth - 1) * whole + last
-
-
-def encoder_work(config: ModelConfig) -> float:
-    """Operations to make the ids of one clip, and what the scorer and decoder read."""
-    c = config.tokenizer
-    group, g, k, d = c.patches + c.latents, c.blocks, c.latents, c.encoder.width
-    seen = [(i + 1) * group for i in range(g)]
-    work = stack_work(c.encoder, g * group, group * sum(seen), g * k, k * sum(seen))
-    work += 2 * g * c.patches * c.patch_dim * d
-    code = c.quantizer.code_dim
-    return work + 2 * g * k * code * (d + c.quantizer.codebook_size + c.decoder.width)
-
-
-def scorer_work(config: ModelConfig, lengths: Sequence[int] | None) -> float:
-    """Operations to score one clip: with everything kept, or block by block given the lengths of earlier blocks."""
-    c, s = config.tokenizer, config.scorer
-    assert s is not None
-    g, k, levels = c.blocks, c.latents, c.latents // s.step
-    kept = [k] * g if lengths is None else list(lengths)
-    before = [sum(kept[:i]) for i in range(g)]
-    pairs = sum(k * (before[i] + k) for i in range(g))
-    read = sum(levels * (before[i] + k) for i in range(g))
-    work = stack_work(s, g * k, pairs, g * levels, read)
-    work += 2 * g * k * (c.encoder.width + c.decoder.width) * s.width + 4 * g * levels * s.width * (s.width + 1)
-    if lengths is not None:  # blocks but the last once more, at the lengths that later ones see
-        again = sum(n * (b + n) for n, b in zip(kept[:-1], before, strict=False))
-        work += stack_work(s, before[-1], again, 0, 0)
-    return work
-
-
-def decoder_work(config: ModelConfig, lengths: Sequence[int]) -> float:
-    """Operations to decode one clip."""
-    c = config.tokenizer
-    kept, p, code = sum(lengths), c.patches, c.quantizer.code_dim
-    upto = [sum(lengths[: i + 1]) for i in range(c.blocks)]
-    of_latents = sum(n * u for n, u in zip(lengths, upto, strict=True))
-    of_patches = sum(p * (u + p) for u in upto)
-    rows = c.blocks * p
-    work = stack_work(c.decoder, kept + rows, of_latents + of_patches, rows, of_patches)
-    return work + 2 * kept * code * c.decoder.width + 2 * rows * c.decoder.width * c.patch_dim
 
 
 def peak(dtype: torch.dtype) -> float:

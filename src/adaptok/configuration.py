@@ -36,7 +36,7 @@ class Config(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            raise ValueError(f"{source}: " + "; ".join(_explain(cls, item) for item in error.errors())) from None
+            raise ValueError(f"{source}: " + "; ".join(explain(cls, item) for item in error.errors())) from None
 
     @classmethod
     def load(cls: type[ConfigT], path: str | Path) -> ConfigT:
@@ -51,7 +51,8 @@ class Config(BaseModel):
         return cls.parse(values, str(path))
 
 
-def _explain(cls: type[BaseModel], error: Any) -> str:
+def explain(cls: type[BaseModel], error: Any) -> str:
+    """One of pydantic's errors in words."""
     where = [part for part in error["loc"] if isinstance(part, str)]
     name = ".".join(str(part) for part in error["loc"])
     if error["type"] != "extra_forbidden":
@@ -257,114 +258,30 @@ class ModelConfig(Config):
         return self
 
 
-class UniformLengths(Config):
-    """Lengths drawn evenly from `least … most`, for every clip and block."""
+class DiscriminatorConfig(TransformerConfig):
+    """Transformer that tells real clips from reconstructed ones, and how it is trained."""
 
-    kind: Literal["uniform"] = "uniform"
-    least: Annotated[int, Field(ge=0)]
-    most: Positive
-
-    @model_validator(mode="after")
-    def _check(self) -> UniformLengths:
-        if self.least > self.most:
-            raise ValueError(f"least {self.least} is above most {self.most}")
-        return self
-
-
-class NormalLengths(Config):
-    """Lengths drawn from a normal law and cut to `least … most`: the official tail drop."""
-
-    kind: Literal["normal"] = "normal"
-    mean: float
-    std: Annotated[float, Field(gt=0.0)]
-    least: Annotated[int, Field(ge=0)]
-    most: Positive
-
-
-LengthLaw = Annotated[UniformLengths | NormalLengths, Field(discriminator="kind")]
-
-
-class DataConfig(Config):
-    """Where training clips come from."""
-
-    videos: tuple[str, ...]
-    """Folders of videos, searched recursively."""
-    images: tuple[str, ...] = ()
-    """Folders of photographs, which become clips under a moving camera."""
-    image_share: Fraction01 = 0.3
-    """Share of the clips that are drawn from photographs, where there are any."""
-    validation: str | None = None
-    """Folder of videos whose first clips are reconstructed now and then."""
-    workers: Annotated[int, Field(ge=0)] = 1
-    cache_gib: Annotated[float, Field(ge=0.0)] = 3.0
-    """Decoded frames kept in memory by each worker."""
-
-
-class OptimizerConfig(Config):
-    """AdamW and its schedule."""
-
-    learning_rate: Annotated[float, Field(gt=0.0)] = 3e-4
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup_steps: Annotated[int, Field(ge=0)] = 100
-    final_ratio: Fraction01 = 0.02
-    """Learning rate at the last step, as a share of the peak."""
-    clip_norm: Annotated[float, Field(gt=0.0)] = 1.0
-    """Largest norm of the gradient."""
-    prior_multiplier: Annotated[float, Field(gt=0.0)] = 50.0
-    """Learning rate of the prior, as a multiple of the rest's."""
-    written_multiplier: Annotated[float, Field(ge=0.0)] = 0.1
-    """The same for the weights that a linear start wrote."""
-
-
-class TokenizerLossConfig(Config):
-    """Weights of the tokenizer's objective."""
-
-    l1: Annotated[float, Field(ge=0.0)] = 1.0
-    mse: Annotated[float, Field(ge=0.0)] = 0.0
-    dssim: Annotated[float, Field(ge=0.0)] = 0.0
-    """Of 1 - structural similarity."""
-    quantizer: Annotated[float, Field(ge=0.0)] = 0.1
-    prior: Annotated[float, Field(ge=0.0)] = 0.06
-
-
-class TrainingConfig(Config):
-    """One run of one stage."""
-
-    stage: Literal["tokenizer", "scorer"]
-    model: ModelConfig
-    start: Literal["random", "linear"] = "random"
-    """Initialisation of a new tokenizer: 'linear' makes it a progressive linear codec before the first step."""
-    initial: str | None = None
-    """Model folder to start from; the scorer's tokenizer comes from here."""
-    data: DataConfig
-    lengths: LengthLaw
-    losses: TokenizerLossConfig = TokenizerLossConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    steps: Positive
-    batch: Positive = 8
-    """Clips of a step on each process, before accumulation."""
-    accumulation: Positive = 1
-    """Batches whose gradients are averaged before a step."""
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
-    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
-    """Of the moving average of the weights, which is what is exported; 0 keeps none."""
-    seed: int = 0
-    log_every: Positive = 20
-    validate_every: Positive = 500
-    checkpoint_every: Positive = 500
-    keep_checkpoints: Positive = 2
-
-    @model_validator(mode="after")
-    def _check(self) -> TrainingConfig:
-        if self.stage == "scorer" and self.model.scorer is None:
-            raise ValueError("the model of a scorer run needs a scorer")
-        if self.lengths.most > self.model.tokenizer.latents:
-            raise ValueError(
-                f"lengths.most {self.lengths.most} is above the {self.model.tokenizer.latents} latents of a block"
-            )
-        return self
+    width: Positive = 512
+    depth: Positive = 12
+    heads: Positive = 8
+    patch_size: Positive = 8
+    temporal_patch_size: Positive = 4
+    learning_rate: Annotated[float, Field(gt=0.0)] = 3e-5
+    betas: tuple[float, float] = (0.5, 0.9)
+    every: Positive = 5
+    """Steps between its updates."""
+    real_noise: Annotated[float, Field(ge=0.0)] = 0.15
+    """Labels of real clips are 1 - real_noise * |normal| …"""
+    real_least: Fraction01 = 0.7
+    """… and at least this."""
+    fake_noise: Annotated[float, Field(ge=0.0)] = 0.15
+    """Labels of made clips are fake_noise * |normal| …"""
+    fake_most: Fraction01 = 0.3
+    """… and at most this."""
+    lecam: Annotated[float, Field(ge=0.0)] = 0.001
+    """Weight of the LeCam regularisation."""
+    lecam_decay: Fraction01 = 0.999
+    """Of the moving averages that it compares with."""
 
 
 def base() -> ModelConfig:

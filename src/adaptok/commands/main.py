@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import signal
 import sys
@@ -25,6 +26,19 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "convert": convert.Convert,
     "train": train.Train,
 }
+
+
+def run() -> None:
+    """The program: `main`, and a quick end where it was interrupted. Everything is cleaned up by then, and decoding
+    threads that were stopped in the middle can keep the interpreter from ever ending by itself."""
+    try:
+        main()
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)
+        raise
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -51,6 +65,8 @@ def parse(arguments: Sequence[str]) -> Any:
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):
+            if arguments[:1] == ["train"]:  # its flags depend on the configuration that they name
+                return train.parse(arguments[1:])
             return tyro.extras.subcommand_cli_from_dict(
                 _COMMANDS,
                 prog="adaptok",

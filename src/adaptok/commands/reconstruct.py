@@ -145,13 +145,14 @@ class _Watcher:
     def __init__(self, options: Reconstruct, tokens: VideoTokens, out: Path | None) -> None:
         self.side_by_side = options.side_by_side
         self.geometry = info_geometry(tokens.info)
-        self.writer = None if out is None else VideoWriter(out, tokens.info.fps)
+        self.out, self.rate = out, tokens.info.fps
+        self.writer: VideoWriter | None = None
         _, _, height, width = self.geometry.region
         self.picture = SideBySide(tokens, width, height)
 
     def __enter__(self) -> _Watcher:
-        if self.writer is not None:
-            self.writer.__enter__()
+        if self.out is not None:
+            self.writer = VideoWriter(self.out, self.rate).__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:

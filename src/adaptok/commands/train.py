@@ -1,54 +1,109 @@
-"""`adaptok train STAGE --config FILE --out RUN`."""
+"""`adaptok train STAGE --config FILE|PRESET --data.train DIR … --out RUN`."""
 
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from tyro.conf import Positional
+import tyro
+from pydantic import ValidationError
 
-from adaptok.configuration import TrainingConfig
+from adaptok.configuration import explain
+from adaptok.training.configuration import TrainingConfig, load_config
+
+Stage = Literal["tokenizer", "scorer"]
 
 
 @dataclass(kw_only=True)
 class Train:
-    """Train a tokenizer, or a scorer for one. A run that was stopped goes on where it was."""
+    """Train a tokenizer, or a scorer for one. A run that was stopped goes on where it was.
 
-    stage: Positional[Literal["tokenizer", "scorer"]]
+    Runs on one process as it is, and on several under `torchrun` or `accelerate launch -m adaptok`.
+    """
+
+    what: tyro.conf.Positional[Stage]
     """What to train."""
-    config: Path
-    """YAML file, as in configs/."""
-    out: Path
-    """Folder of the run: configuration, metrics, checkpoints, and the model at the end."""
-    steps: int | None = None
-    """Instead of the configuration's number of steps."""
+    config: str = "tiny"
+    """YAML file, or a preset: tiny, small or base. All fields below override it."""
+    out: Path | None = None
+    """Folder of the run: configuration, metrics, samples, checkpoints, and the model at the end; runs/CONFIG-STAGE if
+    not given."""
+    resume: Literal["auto", "never"] = "auto"
+    """auto: go on where the run in the folder stopped; never: it is an error that there is one."""
+    dry_run: bool = False
+    """Check configuration and data, and tell sizes, memory and work of a step, without training."""
     json: bool = False
     """Print one JSON object on stdout at the end."""
     quiet: bool = False
     """No lines of metrics on stderr."""
+    training: Annotated[TrainingConfig, tyro.conf.arg(name="")]
+    """The configuration."""
+
+    @property
+    def folder(self) -> Path:
+        return self.out or Path("runs") / f"{Path(self.config).stem.removesuffix(f'-{self.what}')}-{self.what}"
 
     def run(self) -> None:
-        config = TrainingConfig.load(self.config)
-        if config.stage != self.stage:
-            raise ValueError(f"{self.config}: a configuration for the stage {config.stage!r}, asked for {self.stage!r}")
-        if self.steps is not None:
-            config = TrainingConfig.parse({**config.model_dump(), "steps": self.steps}, "--steps")
+        if self.dry_run:
+            self._describe()
+            return
         try:
             import accelerate  # noqa: F401
         except ModuleNotFoundError:
             raise ImportError("training needs accelerate; install it with: pip install 'adaptok[train]'") from None
         from adaptok.training.loop import Run, open_data
 
-        run = Run(config, open_data(config), self.out, report=None if self.quiet else _report)
+        if self.resume == "never" and (self.folder / "checkpoints").exists():
+            raise ValueError(f"{self.folder} holds a run; choose another --out, or go on with --resume auto")
+        run = Run(self.training, open_data(self.training), self.folder, None if self.quiet else report)
         run.train()
+        if self.json and run.accelerator.is_main_process:
+            document = {"out": str(self.folder), "model": str(self.folder / "model"), "steps": run.step}
+            print(json.dumps({**document, "broken": dict(run.data.broken)}))
+
+    def _describe(self) -> None:
+        from adaptok.training.estimate import describe
+
+        document = describe(self.training)
         if self.json:
-            print(json.dumps({"out": str(self.out / "model"), "steps": run.step}))
+            print(json.dumps(document))
+            return
+        for name, value in document.items():
+            print(f"{name}: {json.dumps(value)}" if not isinstance(value, str) else f"{name}: {value}")
 
 
-def _report(line: dict[str, Any]) -> None:
-    import sys
+def parse(arguments: Sequence[str]) -> Train:
+    """The command that the arguments after `train` ask for: the configuration they name, and fields that override it.
 
+    Raises:
+        ValueError: a value is not allowed, or the configuration not valid.
+        SystemExit: help was asked for, or the arguments cannot be understood; told on stderr.
+    """
+    stage: Any = next((argument for argument in arguments if argument in get_args(Stage)), "tokenizer")
+    name = "tiny"
+    for place, argument in enumerate(arguments):
+        if argument == "--config" and place + 1 < len(arguments):
+            name = arguments[place + 1]
+        elif argument.startswith("--config="):
+            name = argument.removeprefix("--config=")
+    training = load_config(name, stage)
+    try:
+        return tyro.cli(
+            Train,
+            prog="adaptok train",
+            args=list(arguments),
+            default=Train(what=tyro.MISSING, training=training),
+            config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff),
+        )
+    except ValidationError as error:
+        raise ValueError("; ".join(explain(TrainingConfig, item) for item in error.errors())) from None
+
+
+def report(line: dict[str, Any]) -> None:
+    """A line of metrics on stderr."""
     parts = (f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in line.items())
     print("  ".join(parts), file=sys.stderr, flush=True)

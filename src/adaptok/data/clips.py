@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptok.data.camera import photograph_clip
+from adaptok.data.manifests import read_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,10 @@ class FrameCache:
 
 
 class ClipSource(Protocol):
-    """Something that clips can be drawn from."""
+    """Something that clips can be drawn from. `listed` files, of which some may be broken."""
+
+    @property
+    def listed(self) -> int: ...
 
     @property
     def broken(self) -> dict[str, str]:
@@ -85,10 +89,16 @@ class ClipSource(Protocol):
 
 
 class _Files:
-    """Files of a kind, of which the unreadable ones are reported once and left out."""
+    """Files of a kind, of which the unreadable ones are reported once and left out.
+
+    Attributes:
+        broken: those that could not be read so far, with the reason.
+        listed: how many there are, broken ones included.
+    """
 
     def __init__(self) -> None:
         self.broken: dict[str, str] = {}
+        self.listed = 0
 
     def _exclude(self, path: Path, reason: str) -> None:
         if str(path) not in self.broken:
@@ -132,8 +142,11 @@ class VideoFolder(_Files):
         super().__init__()
         self.segments: list[_Segment] = []
         weights: list[float] = []
-        for path in _find(folders, VIDEO_SUFFIXES):
+        for path in find_files(folders, VIDEO_SUFFIXES):
+            self.listed += 1
             segments = self._survey(path)
+            if not segments:
+                continue
             total = sum(segment.frames for segment in segments)
             self.segments += segments
             weights += [total**0.5 * segment.frames / total for segment in segments]
@@ -184,7 +197,8 @@ class ImageFolder(_Files):
             ValueError: there is no photograph, or the first few cannot be read.
         """
         super().__init__()
-        self.paths = list(_find(folders, IMAGE_SUFFIXES))
+        self.paths = list(find_files(folders, IMAGE_SUFFIXES))
+        self.listed = len(self.paths)
         self.still_share = _share("still_share", still_share)
         self.layered_share = _share("layered_share", layered_share)
         if not any(self._picture(path, 8, FrameCache(0)) is not None for path in self.paths):
@@ -257,6 +271,7 @@ class ClipMixture(torch.utils.data.Dataset[Tensor]):
         if min(frames, size, length, *strides, seed + 1) < 1:
             raise ValueError(f"{frames=}, {size=}, {length=}, {strides=} must be at least 1 and {seed=} at least 0")
         self.sources = list(sources)
+        self.files = sum(source.listed - len(source.broken) for source in sources)
         self.seed = seed
         self.flip = flip
         self.jitter = jitter
@@ -301,7 +316,7 @@ def fixed_clips(folder: Folders, *, frames: int, size: int, per_video: int) -> T
     """
     clips: list[Tensor] = []
     broken: dict[str, str] = {}
-    for path in _find(folder, VIDEO_SUFFIXES):
+    for path in find_files(folder, VIDEO_SUFFIXES):
         try:
             video = _decode(_Segment(path, None, frames * per_video), None)
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -316,12 +331,24 @@ def fixed_clips(folder: Folders, *, frames: int, size: int, per_video: int) -> T
     return torch.stack(clips)
 
 
-def _find(folders: Folders, suffixes: frozenset[str]) -> Iterator[Path]:
-    for folder in [folders] if isinstance(folders, str | Path) else folders:
-        if not Path(folder).is_dir():
-            raise FileNotFoundError(f"{folder}: no such folder")
-        paths = (path for path in Path(folder).rglob("*") if path.suffix.lower() in suffixes)
-        yield from sorted(path for path in paths if path.is_file())
+def find_files(sources: Folders, suffixes: frozenset[str]) -> Iterator[Path]:
+    """Files with one of these suffixes: in folders, searched recursively and in order, or listed in CSV manifests.
+
+    Raises:
+        FileNotFoundError: a folder or manifest does not exist.
+        ValueError: a file is no manifest.
+    """
+    for source in [sources] if isinstance(sources, str | Path) else sources:
+        source = Path(source)
+        if source.is_dir():
+            paths = (path for path in source.rglob("*") if path.suffix.lower() in suffixes)
+            yield from sorted(path for path in paths if path.is_file())
+        elif not source.exists():
+            raise FileNotFoundError(f"{source}: no such folder or manifest")
+        elif source.suffix.lower() == ".csv":
+            yield from (entry.path for entry in read_manifest(source) if entry.path.suffix.lower() in suffixes)
+        else:
+            raise ValueError(f"{source}: expected a folder, or a CSV manifest (.csv)")
 
 
 def _nothing(kind: str, folders: Folders, broken: dict[str, str]) -> str:
@@ -346,7 +373,8 @@ def _measure(path: Path) -> tuple[int, Fraction]:
         if not container.streams.video:
             raise ValueError("there is no picture in it")
         stream = container.streams.video[0]
-        next(iter(container.decode(stream)), None)
+        if next(iter(container.decode(stream)), None) is None:
+            raise ValueError("no frame could be decoded")
         rate = stream.average_rate or Fraction(25)
         frames = stream.frames or round(float(container.duration or 0) / av.time_base * rate)
     return max(1, frames), rate

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 MLP_RATIO = 4
 NORM_EPS = 1e-5
@@ -271,11 +272,17 @@ class TransformerStack(nn.Module):
     def __init__(self, width: int, depth: int, heads: int) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(TransformerBlock(width, heads) for _ in range(depth))
+        self.checkpointing = False
+        """Keep only the input of each layer for the gradient, and compute the rest again."""
 
     def forward(self, x: Tensor, plan: Plan, cache: KeyValueCache | None = None) -> Tensor:
         """`x [B, N, D]` to `[B, rows in plan.outputs (else N), D]`. The caller moves the cache on with `keep`."""
         for layer, block in enumerate(self.blocks):
-            x = block(x, plan, layer, cache, layer == len(self.blocks) - 1)
+            last = layer == len(self.blocks) - 1
+            if self.checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, plan, layer, cache, last, use_reentrant=False)
+            else:
+                x = block(x, plan, layer, cache, last)
         return x
 
 

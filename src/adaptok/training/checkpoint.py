@@ -1,8 +1,8 @@
 """Run checkpoints: everything that a step depends on, written beside and renamed, without pickles.
 
 A checkpoint is a folder `step-00001000` of `model.safetensors`, `average.safetensors` (the moving average, where one is
-kept), `optimizer.safetensors` and `state.json`. Data and random state need no file: both are functions of the seed and
-the step. Only whole folders ever carry a `step-` name.
+kept), `optimizer.safetensors`, the same two of the adversary, where there is one, and `state.json`. Data and random
+state need no file: both are functions of the seed and the step. Only whole folders ever carry a `step-` name.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def folders(run: Path) -> list[Path]:
 def save(
     run: Path,
     step: int,
-    model: nn.Module,
+    modules: Mapping[str, nn.Module],
     average: Mapping[str, Tensor] | None,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Mapping[str, torch.optim.Optimizer],
     extra: Mapping[str, Any],
     keep: int,
 ) -> Path:
@@ -43,35 +43,43 @@ def save(
         shutil.rmtree(leftover)
     temporary, final = parent / f".writing-{step:08d}", parent / f"step-{step:08d}"
     temporary.mkdir()
-    save_file(_plain(model.state_dict()), temporary / "model.safetensors")
+    for name, module in modules.items():
+        save_file(_plain(module.state_dict()), temporary / f"{name}.safetensors")
     if average is not None:
         save_file(_plain(average), temporary / "average.safetensors")
-    save_file(_optimizer_tensors(optimizer), temporary / "optimizer.safetensors")
+    for name, optimizer in optimizers.items():
+        save_file(_optimizer_tensors(optimizer), temporary / f"{name}.safetensors")
     (temporary / "state.json").write_text(json.dumps({"step": step, **extra}), encoding="utf-8")
     if final.exists():
         shutil.rmtree(final)
     temporary.rename(final)
     for old in folders(run)[:-keep]:
-        shutil.rmtree(old)
+        old.rename(parent / f".writing-old-{old.name}")  # at once: a folder with this name is always whole
+        shutil.rmtree(parent / f".writing-old-{old.name}")
     return final
 
 
 def restore(
-    folder: Path, model: nn.Module, average: dict[str, Tensor] | None, optimizer: torch.optim.Optimizer
+    folder: Path,
+    modules: Mapping[str, nn.Module],
+    average: dict[str, Tensor] | None,
+    optimizers: Mapping[str, torch.optim.Optimizer],
 ) -> dict[str, Any]:
     """Load a checkpoint in place and return its `state.json`."""
-    model.load_state_dict(load_file(folder / "model.safetensors"))
+    for name, module in modules.items():
+        module.load_state_dict(load_file(folder / f"{name}.safetensors"))
     if average is not None:
         for name, tensor in load_file(folder / "average.safetensors").items():
             average[name].copy_(tensor)
-    tensors = load_file(folder / "optimizer.safetensors")
-    for index, parameter in enumerate(_parameters(optimizer)):
-        prefix = f"{index}."
-        values = {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
-        # counters of steps are kept on the CPU, as the optimizer does
-        values = {name: t if t.ndim == 0 else t.to(parameter.device) for name, t in values.items()}
-        if values:
-            optimizer.state[parameter] = values
+    for name, optimizer in optimizers.items():
+        tensors = load_file(folder / f"{name}.safetensors")
+        for index, parameter in enumerate(_parameters(optimizer)):
+            prefix = f"{index}."
+            values = {key[len(prefix) :]: t for key, t in tensors.items() if key.startswith(prefix)}
+            # counters of steps are kept on the CPU, as the optimizer does
+            values = {key: t if t.ndim == 0 else t.to(parameter.device) for key, t in values.items()}
+            if values:
+                optimizer.state[parameter] = values
     state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     return state
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,25 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from adaptok.checkpoints import read_folder, write_folder
-from adaptok.configuration import OptimizerConfig, TrainingConfig
-from adaptok.data import ClipMixture, ClipSource, ImageFolder, VideoFolder, fixed_clips
+from adaptok.data import (
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    ClipMixture,
+    ClipSource,
+    ImageFolder,
+    VideoFolder,
+    find_files,
+    fixed_clips,
+)
 from adaptok.evaluation.distortion import psnr
 from adaptok.files import replacing
+from adaptok.models.layers import Mlp, TransformerStack
 from adaptok.models.model import Model
 from adaptok.training import checkpoint
+from adaptok.training.configuration import OptimizerConfig, TrainingConfig
+from adaptok.training.journal import plot_metrics, save_samples, write_card
 from adaptok.training.linear_start import WRITTEN, linear_start
+from adaptok.training.losses import Adversary
 from adaptok.training.objectives import Draw, ScorerObjective, TokenizerObjective, build_objective
 
 START_CLIPS = 256
@@ -37,10 +50,16 @@ STATISTICS_BATCHES = 16
 
 @dataclass(frozen=True)
 class Data:
-    """Clips to train on, by index, and clips `[N, C, T, S, S]` to validate on."""
+    """Clips to train on, by index, and clips `[N, C, T, S, S]` to validate on.
+
+    files: how many the clips come from, where they do: an epoch.
+    broken: those of them that cannot be read, with the reason.
+    """
 
     train: Dataset[Tensor]
     validation: Tensor | None
+    files: int | None = None
+    broken: Mapping[str, str] = field(default_factory=dict)
 
 
 def open_data(config: TrainingConfig) -> Data:
@@ -50,30 +69,69 @@ def open_data(config: TrainingConfig) -> Data:
         ValueError: a folder holds nothing that can be read.
     """
     tokenizer, data = config.model.tokenizer, config.data
-    sources: list[ClipSource] = [VideoFolder(data.videos)]
-    weights = [1.0]
-    if data.images:
-        sources.append(ImageFolder(data.images))
-        weights = [1 - data.image_share, data.image_share]
+    if not data.train:
+        raise ValueError("nothing to train on; name folders or manifests with --data.train")
+    groups = [(entry,) for entry in data.train] if data.weights else [data.train]
+    sources: list[ClipSource] = []
+    weights: list[float] = []
+    for group, weight in zip(groups, data.weights or [1.0], strict=True):
+        videos = VideoFolder(group) if any(find_files(group, VIDEO_SUFFIXES)) else None
+        images = ImageFolder(group) if any(find_files(group, IMAGE_SUFFIXES)) else None
+        if videos is None and images is None:
+            raise ValueError(f"no video and no photograph in {', '.join(group)}")
+        share = data.image_share if videos is not None else 1.0
+        if videos is not None:
+            sources.append(videos)
+            weights.append(weight * (1 - share if images is not None else 1.0))
+        if images is not None:
+            sources.append(images)
+            weights.append(weight * share)
+    broken = {path: reason for source in sources for path, reason in source.broken.items()}
+    listed = sum(source.listed for source in sources)
+    if len(broken) > data.most_broken * listed:
+        raise ValueError(
+            f"{len(broken)} of {listed} files cannot be read, more than data.most_broken {data.most_broken:g} allows;"
+            f" the first: {next(f'{path}: {reason}' for path, reason in broken.items())}"
+        )
     train = ClipMixture(
         sources,
         weights,
         frames=tokenizer.frames,
         size=tokenizer.size,
         seed=config.seed,
+        strides=data.strides,
+        flip=data.flip,
         cache_bytes=int(data.cache_gib * 2**30),
     )
     validation = None
     if data.validation is not None:
         validation = fixed_clips(data.validation, frames=tokenizer.frames, size=tokenizer.size, per_video=1)
-    return Data(train, validation)
+    return Data(train, validation, train.files, broken)
 
 
-def learning_rate_factor(config: OptimizerConfig, step: int, steps: int) -> float:
-    """Share of the peak learning rate at `step` of `steps`."""
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    progress = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
+def run_length(config: TrainingConfig, files: int | None, processes: int = 1) -> tuple[int, int]:
+    """Steps of a run, and those of its warm-up.
+
+    Raises:
+        ValueError: it is given in epochs, and the number of files is not known.
+    """
+    if config.steps is not None:
+        return config.steps, config.optimizer.warmup_steps
+    assert config.epochs is not None
+    if not files:
+        raise ValueError("the length of the run is given in epochs, which needs files; give steps")
+    per_epoch = files / (config.batch * config.accumulation * processes)
+    warmup = config.optimizer.warmup_epochs
+    return max(1, math.ceil(config.epochs * per_epoch)), (
+        config.optimizer.warmup_steps if warmup is None else math.ceil(warmup * per_epoch)
+    )
+
+
+def learning_rate_factor(config: OptimizerConfig, step: int, steps: int, warmup: int) -> float:
+    """Share of the peak learning rate at `step` of `steps`, the first `warmup` of which it rises."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
     if config.schedule == "constant":
         return 1.0
     shape = 1 - progress if config.schedule == "linear" else (1 + math.cos(math.pi * progress)) / 2
@@ -151,9 +209,17 @@ class Run:
 
         self.config, self.data, self.folder, self.report = config, data, folder, report
         precision = "bf16" if config.precision == "bfloat16" else "no"
-        self.accelerator = Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
+        self.accelerator = Accelerator(
+            mixed_precision=precision,
+            cpu=not torch.cuda.is_available(),
+            log_with=list(config.trackers) or None,
+            project_dir=folder,
+        )
+        self.steps, self.warmup = run_length(config, data.files, self.accelerator.num_processes)
         folder.mkdir(parents=True, exist_ok=True)
-        self._claim_folder()
+        if self.accelerator.is_main_process:
+            self._claim_folder()
+        self.accelerator.wait_for_everyone()
         found = checkpoint.folders(folder)
         if found:
             state = json.loads((found[-1] / "state.json").read_text(encoding="utf-8"))
@@ -163,15 +229,44 @@ class Run:
             if config.stage == "scorer":
                 model = measure_targets(model, config, data)
         self.model = model.to(self.accelerator.device)
+        self._prepare_layers()
         objective = build_objective(self.model, config)
         self.parameters = dict(objective.trained())
-        optimizer = self._optimizer()
-        self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
+        self._modules: dict[str, torch.nn.Module] = {"model": self.model}
+        self._optimizers = {"optimizer": self._optimizer()}
+        self.objective, self.optimizer = self.accelerator.prepare(objective, self._optimizers["optimizer"])
+        self._adversary: Adversary | None = None
+        if config.stage == "tokenizer" and config.losses.adversarial:
+            self._prepare_adversary()
         self.average = {n: p.detach().clone() for n, p in self.parameters.items()} if config.ema_decay else None
-        self.step = 0
+        self.step, self.best = 0, -math.inf
         if found:
-            self.step = int(checkpoint.restore(found[-1], self.model, self.average, optimizer)["step"])
-        self._trim_metrics()
+            state = checkpoint.restore(found[-1], self._modules, self.average, self._optimizers)
+            self.step, self.best = int(state["step"]), float(state["best"])
+        if self.accelerator.is_main_process:
+            self._trim_metrics()
+        self.accelerator.init_trackers("adaptok", config=None)
+
+    def _prepare_layers(self) -> None:
+        config = self.config
+        stacks = [module for module in self.model.modules() if isinstance(module, TransformerStack)]
+        for stack in stacks:
+            stack.checkpointing = config.activation_checkpointing
+            if config.compile:
+                for part in stack.modules():
+                    if isinstance(part, Mlp | torch.nn.LayerNorm):
+                        part.compile()
+
+    def _prepare_adversary(self) -> None:
+        discriminator = self.config.discriminator
+        torch.manual_seed(self.config.seed + 1)
+        self._adversary = Adversary(discriminator, self.config.model.tokenizer).to(self.accelerator.device)
+        optimizer = torch.optim.AdamW(
+            self._adversary.parameters(), lr=discriminator.learning_rate, betas=discriminator.betas, weight_decay=0.0
+        )
+        self._modules["adversary"] = self._adversary
+        self._optimizers["adversary-optimizer"] = optimizer
+        self.critic, self.critic_optimizer = self.accelerator.prepare(self._adversary, optimizer)
 
     def _claim_folder(self) -> None:
         path, text = self.folder / "config.yaml", yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
@@ -182,7 +277,7 @@ class Run:
     def _trim_metrics(self) -> None:
         """Forget lines of steps that will be done again."""
         path = self.folder / "metrics.jsonl"
-        if not path.exists() or not self.accelerator.is_main_process:
+        if not path.exists():
             return
         kept = []
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -211,7 +306,7 @@ class Run:
         rank = self.accelerator.process_index
 
         def order() -> Iterator[list[int]]:
-            for step in range(self.step, config.steps):
+            for step in range(self.step, self.steps):
                 for micro in range(config.accumulation):
                     first = step * per_step + (micro * processes + rank) * config.batch
                     yield list(range(first, first + config.batch))
@@ -222,52 +317,90 @@ class Run:
     def train(self) -> Model:
         """Run to the last step and return the exported model."""
         batches, started, logged = self._batches(), time.monotonic(), self.step
-        while self.step < self.config.steps:
-            metrics = self._train_step(batches)
+        waited = 0.0
+        while self.step < self.steps:
+            metrics, waiting = self._train_step(batches)
+            waited += waiting
             self.step += 1
-            if self.step % self.config.log_every == 0 or self.step == self.config.steps:
+            last = self.step == self.steps
+            if self.step % self.config.log_every == 0 or last:
                 clips = (self.step - logged) * self.config.batch * self.config.accumulation
-                speed = clips * self.accelerator.num_processes / (time.monotonic() - started)
-                self._log({**{name: value.item() for name, value in metrics.items()}, "clips_per_second": speed})
-                started, logged = time.monotonic(), self.step
-            if self.step % self.config.validate_every == 0 or self.step == self.config.steps:
-                self._log(self.validate())
-            if self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps:
+                elapsed = time.monotonic() - started
+                values = {name: self._mean(value) for name, value in metrics.items()}
+                speed = {
+                    "clips_per_second": clips * self.accelerator.num_processes / elapsed,
+                    "waiting_for_data": waited / elapsed,
+                }
+                self._log({**values, **speed})
+                started, logged, waited = time.monotonic(), self.step, 0.0
+            if self.step % self.config.validate_every == 0 or last:
+                self._validate()
+            if self.step % self.config.checkpoint_every == 0 or last:
                 self.save()
+        self._note_broken()
+        self.accelerator.end_training()
         return self.export()
 
-    def _train_step(self, batches: Iterator[Tensor]) -> dict[str, Tensor]:
+    def _mean(self, value: Tensor) -> float:
+        """Over all processes."""
+        return float(self.accelerator.reduce(value.float(), "mean"))
+
+    def _train_step(self, batches: Iterator[Tensor]) -> tuple[dict[str, Tensor], float]:
+        """One step; returns its metrics, and the seconds that it waited for clips."""
         config, accelerator = self.config, self.accelerator
-        factor = learning_rate_factor(config.optimizer, self.step, config.steps)
+        factor = learning_rate_factor(config.optimizer, self.step, self.steps, self.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         self.objective.train()
+        adversary = self._adversary if self.step >= config.losses.start.get("adversarial", 0) else None
+        criticise = adversary is not None and self.step % config.discriminator.every == 0
+        metrics: dict[str, Tensor] = {}
+        waited = 0.0
         for micro in range(config.accumulation):
+            started = time.monotonic()
             clips = next(batches).to(accelerator.device)
-            outcome = self.objective(clips, self._draw(micro), self.step / config.steps)
-            if not torch.isfinite(outcome.loss):
-                parts = [name for name, value in outcome.metrics.items() if not torch.isfinite(value)]
-                raise FloatingPointError(
-                    f"the loss of step {self.step} is {outcome.loss.item()} (from: {', '.join(parts) or 'the sum'});"
-                    f" the weights are untouched, and the last checkpoint in {self.folder} is good"
-                )
-            accelerator.backward(outcome.loss / config.accumulation)
+            waited += time.monotonic() - started
+            draw = self._draw(micro)
+            maker = None if adversary is None else adversary.of_maker
+            more = micro < config.accumulation - 1
+            with accelerator.no_sync(self.objective) if more else nullcontext():
+                outcome = self.objective(clips, draw, self.step, self.step / self.steps, maker)
+                self._check(outcome.loss, outcome.metrics)
+                accelerator.backward(outcome.loss / config.accumulation)
+            metrics = {"loss": outcome.loss.detach(), **outcome.metrics}
+            if criticise:
+                with accelerator.autocast():
+                    loss, more_metrics = self.critic(clips, outcome.prediction, draw.device)
+                self._check(loss, more_metrics)
+                accelerator.backward(loss / config.accumulation)
+                metrics |= more_metrics
         norm = accelerator.clip_grad_norm_(self.parameters.values(), config.optimizer.clip_norm)
-        if not torch.isfinite(norm):
-            parts = [n for n, p in self.parameters.items() if p.grad is not None and not p.grad.isfinite().all()]
-            raise FloatingPointError(
-                f"the gradient of step {self.step} is not finite (in {', '.join(parts[:3]) or 'its norm'});"
-                f" the weights are untouched, and the last checkpoint in {self.folder} is good"
-            )
+        self._check_gradient(norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        if criticise:
+            self.critic_optimizer.step()
+            self.critic_optimizer.zero_grad()
         self._update_average()
-        return {
-            "loss": outcome.loss.detach(),
-            **outcome.metrics,
-            "gradient_norm": norm.detach(),
-            "rate": norm.new_tensor(factor),
-        }
+        return {**metrics, "gradient_norm": norm.detach(), "rate": norm.new_tensor(factor)}, waited
+
+    def _check(self, loss: Tensor, metrics: Mapping[str, Tensor]) -> None:
+        if torch.isfinite(loss):
+            return
+        parts = [name for name, value in metrics.items() if not torch.isfinite(value)]
+        raise FloatingPointError(
+            f"the loss of step {self.step} is {loss.item()} (from: {', '.join(parts) or 'the sum'});"
+            f" the weights are untouched, and the last checkpoint in {self.folder} is good"
+        )
+
+    def _check_gradient(self, norm: Tensor) -> None:
+        if torch.isfinite(norm):
+            return
+        parts = [n for n, p in self.parameters.items() if p.grad is not None and not p.grad.isfinite().all()]
+        raise FloatingPointError(
+            f"the gradient of step {self.step} is not finite (in {', '.join(parts[:3]) or 'its norm'});"
+            f" the weights are untouched, and the last checkpoint in {self.folder} is good"
+        )
 
     def _draw(self, micro: int) -> Draw:
         position = (self.step * self.config.accumulation + micro) * self.accelerator.num_processes
@@ -288,6 +421,7 @@ class Run:
         if self.accelerator.is_main_process:
             with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
+            self.accelerator.log({k: v for k, v in line.items() if k != "step"}, step=self.step)
             if self.report is not None:
                 self.report(line)
 
@@ -298,6 +432,33 @@ class Run:
         if self.average is not None:
             model.load_state_dict({name: t.cpu() for name, t in self.average.items()}, strict=False)
         return model.eval()
+
+    def _validate(self) -> None:
+        """Measure, draw, and keep the best model so far."""
+        values = self.validate()
+        self._log(values)
+        if not self.accelerator.is_main_process:
+            return
+        plot_metrics(self.folder / "metrics.jsonl", self.folder / "metrics.png")
+        if not values or self.data.validation is None:
+            return
+        model = self.averaged()
+        if self.config.stage == "tokenizer":
+            save_samples(self.folder / "samples" / f"step-{self.step:08d}", model, self.data.validation)
+            value = sum(values.values())
+        else:
+            value = -values["validation_loss"]
+        if value > self.best:
+            self.best = value
+            write_folder(model, self.folder / "best")
+
+    def _note_broken(self) -> None:
+        """Name the files that could not be read."""
+        if self.data.broken and self.accelerator.is_main_process:
+            with replacing(self.folder / "broken.json") as path:
+                path.write_text(json.dumps(dict(self.data.broken), indent=2), encoding="utf-8")
+            if self.report is not None:
+                self.report({"step": self.step, "broken_files": len(self.data.broken)})
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:
@@ -310,7 +471,7 @@ class Run:
             return validate_tokenizer(model, clips)
         objective = ScorerObjective(model, self.config)
         outcomes = [
-            objective(clips, Draw(torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed)), 0.0)
+            objective(clips, Draw(torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed)), 0, 0.0)
             for seed in range(8)
         ]
         error = torch.stack([outcome.metrics["relative_error"] for outcome in outcomes]).mean().item()
@@ -320,10 +481,15 @@ class Run:
     def save(self) -> None:
         """Write a checkpoint of the current step."""
         if self.accelerator.is_main_process:
-            extra = {"model": self.model.config.model_dump(mode="json")}
-            optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+            extra = {"model": self.model.config.model_dump(mode="json"), "best": self.best}
             checkpoint.save(
-                self.folder, self.step, self.model, self.average, optimizer, extra, self.config.keep_checkpoints
+                self.folder,
+                self.step,
+                self._modules,
+                self.average,
+                self._optimizers,
+                extra,
+                self.config.keep_checkpoints,
             )
         self.accelerator.wait_for_everyone()
 
@@ -332,6 +498,7 @@ class Run:
         model = self.averaged()
         if self.accelerator.is_main_process:
             write_folder(model, self.folder / "model")
+            write_card(self.folder / "model" / "README.md", self.config, self.folder / "metrics.jsonl", self.step)
         return model
 
 

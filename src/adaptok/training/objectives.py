@@ -5,25 +5,36 @@ Legend: `B` clips, `G` blocks, `K` latents of a block, `L` candidate lengths.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from adaptok.configuration import LengthLaw, NormalLengths, TrainingConfig, UniformLengths
 from adaptok.evaluation.distortion import block_distortion, frame_ssim, psnr
 from adaptok.models.model import Model
 from adaptok.models.prior import squeeze
 from adaptok.models.quantizer import VectorQuantizer
 from adaptok.models.tokenizer import kept_mask
+from adaptok.training.configuration import (
+    FixedLengths,
+    LengthLaw,
+    MixtureLengths,
+    NormalLengths,
+    TrainingConfig,
+    UniformLengths,
+)
+from adaptok.training.losses import frequency_loss
+
+Maker = Callable[[Tensor], Tensor]
 
 
 class Outcome(NamedTuple):
-    """`loss` is minimised; `metrics` are logged."""
+    """`loss` is minimised; `metrics` are logged; `prediction` are the clips that were made, where there are any."""
 
     loss: Tensor
     metrics: dict[str, Tensor]
+    prediction: Tensor | None = None
 
 
 class Draw(NamedTuple):
@@ -35,19 +46,28 @@ class Draw(NamedTuple):
 
 def draw_lengths(law: LengthLaw, clips: int, blocks: int, generator: torch.Generator) -> list[list[int]]:
     """Lengths of every clip and block from a law; the first block keeps at least one latent."""
-    if isinstance(law, UniformLengths):
-        lengths = torch.randint(law.least, law.most + 1, (clips, blocks), generator=generator)
-    elif isinstance(law, NormalLengths):
-        normal = torch.randn(clips, blocks, generator=generator) * law.std + law.mean
-        lengths = normal.round().long().clamp(law.least, law.most)
+    if isinstance(law, MixtureLengths):
+        chosen = torch.multinomial(torch.tensor(law.weights), clips, replacement=True, generator=generator)
+        lengths = torch.cat([_draw_simple(law.laws[int(index)], 1, blocks, generator) for index in chosen])
     else:
-        raise TypeError(f"unknown law of lengths {law!r}")
+        lengths = _draw_simple(law, clips, blocks, generator)
     lengths[:, 0].clamp_(min=1)
     return lengths.tolist()
 
 
+def _draw_simple(
+    law: UniformLengths | NormalLengths | FixedLengths, clips: int, blocks: int, generator: torch.Generator
+) -> Tensor:
+    if isinstance(law, UniformLengths):
+        return torch.randint(law.least, law.most + 1, (clips, blocks), generator=generator)
+    if isinstance(law, NormalLengths):
+        normal = torch.randn(clips, blocks, generator=generator) * law.std + law.mean
+        return normal.round().long().clamp(law.least, law.most)
+    return torch.full((clips, blocks), law.length)
+
+
 class TokenizerObjective(nn.Module):
-    """Reconstruction from rows of random lengths, plus the quantizer's and the prior's losses."""
+    """Reconstruction from rows of random lengths, plus the losses of the quantizer, the prior and an adversary."""
 
     def __init__(self, model: Model, config: TrainingConfig) -> None:
         super().__init__()
@@ -57,8 +77,14 @@ class TokenizerObjective(nn.Module):
         """Named parameters that this stage changes."""
         return (item for item in self.model.named_parameters() if not item[0].startswith("scorer."))
 
-    def forward(self, clips: Tensor, draw: Draw, progress: float) -> Outcome:
-        """`clips [B, C, T, S, S]` in [0, 1]; `progress` in [0, 1) of the run."""
+    def forward(self, clips: Tensor, draw: Draw, step: int, progress: float, maker: Maker | None = None) -> Outcome:
+        """The loss of a batch.
+
+        Args:
+            clips: `[B, C, T, S, S]` in [0, 1].
+            step, progress: of the run; progress in [0, 1).
+            maker: gives the adversarial loss of clips.
+        """
         tokenizer, losses = self.model.tokenizer, self.config.losses
         lengths = draw_lengths(self.config.lengths, clips.shape[0], tokenizer.config.blocks, draw.cpu)
         prediction, quantized = tokenizer(clips, lengths, generator=draw.device, sample=True)
@@ -71,6 +97,10 @@ class TokenizerObjective(nn.Module):
         }
         if losses.dssim:
             terms["dssim"] = 1 - frame_ssim(prediction, clips).mean()
+        if losses.frequency:
+            terms["frequency"] = frequency_loss(prediction, clips)
+        if maker is not None:
+            terms["adversarial"] = maker(prediction)
         if self.model.prior is not None:
             kept = kept_mask(lengths, tokenizer.config.latents, clips.device).flatten(1)
             assert isinstance(tokenizer.quantizer, VectorQuantizer)
@@ -79,8 +109,10 @@ class TokenizerObjective(nn.Module):
             terms["prior"] = self.model.prior.loss(
                 row, tokenizer.quantizer.codebook, replaced=share, generator=draw.device
             )
-        loss = sum((getattr(losses, name) * term for name, term in terms.items()), clips.new_zeros(()))
-        return Outcome(loss, {**terms, "psnr": psnr(mse.detach().clamp(max=1)).mean()})
+        loss = sum((losses.weight(name, step) * term for name, term in terms.items()), clips.new_zeros(()))
+        metrics = {name: term.detach() for name, term in terms.items()}
+        metrics["psnr"] = psnr(mse.detach().clamp(max=1)).mean()
+        return Outcome(loss, metrics, prediction.detach())
 
 
 class ScorerObjective(nn.Module):
@@ -99,8 +131,8 @@ class ScorerObjective(nn.Module):
         """Named parameters that this stage changes."""
         return (item for item in self.model.named_parameters() if item[0].startswith("scorer."))
 
-    def forward(self, clips: Tensor, draw: Draw, progress: float) -> Outcome:
-        """`clips [B, C, T, S, S]` in [0, 1]."""
+    def forward(self, clips: Tensor, draw: Draw, step: int, progress: float, maker: Maker | None = None) -> Outcome:
+        """The loss of a batch `clips [B, C, T, S, S]` in [0, 1]; the rest is as for the tokenizer, and not used."""
         tokenizer = self.model.tokenizer
         block = int(torch.randint(tokenizer.config.blocks, (), generator=draw.cpu))
         earlier = draw_lengths(self.config.lengths, 1, tokenizer.config.blocks, draw.cpu)[0][:block]

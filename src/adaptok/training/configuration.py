@@ -1,0 +1,226 @@
+"""Typed, validated configuration of a training run, and the presets of both stages."""
+
+from __future__ import annotations
+
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from adaptok.configuration import Config, DiscriminatorConfig, Fraction01, ModelConfig, Positive
+
+
+class UniformLengths(Config):
+    """Lengths drawn evenly from `least … most`, for every clip and block."""
+
+    kind: Literal["uniform"] = "uniform"
+    least: Annotated[int, Field(ge=0)]
+    most: Positive
+
+    @model_validator(mode="after")
+    def _check(self) -> UniformLengths:
+        if self.least > self.most:
+            raise ValueError(f"least {self.least} is above most {self.most}")
+        return self
+
+
+class NormalLengths(Config):
+    """Lengths drawn from a normal law and cut to `least … most`: the official tail drop."""
+
+    kind: Literal["normal"] = "normal"
+    mean: float
+    std: Annotated[float, Field(gt=0.0)]
+    least: Annotated[int, Field(ge=0)]
+    most: Positive
+
+
+class FixedLengths(Config):
+    """The same length for every clip and block."""
+
+    kind: Literal["fixed"] = "fixed"
+    length: Positive
+
+    @property
+    def most(self) -> int:
+        return self.length
+
+
+SimpleLaw = Annotated[UniformLengths | NormalLengths | FixedLengths, Field(discriminator="kind")]
+
+
+class MixtureLengths(Config):
+    """One of several laws, drawn for every clip."""
+
+    kind: Literal["mixture"] = "mixture"
+    laws: Annotated[tuple[SimpleLaw, ...], Field(min_length=1)]
+    weights: tuple[Annotated[float, Field(ge=0.0)], ...]
+    """How often each law is drawn, in proportion."""
+
+    @property
+    def most(self) -> int:
+        return max(law.most for law in self.laws)
+
+    @model_validator(mode="after")
+    def _check(self) -> MixtureLengths:
+        if len(self.weights) != len(self.laws) or sum(self.weights) <= 0:
+            raise ValueError(f"{len(self.weights)} weights for {len(self.laws)} laws, expected one each, not all 0")
+        return self
+
+
+LengthLaw = Annotated[UniformLengths | NormalLengths | FixedLengths | MixtureLengths, Field(discriminator="kind")]
+
+
+class DataConfig(Config):
+    """Where training clips come from."""
+
+    train: tuple[str, ...] = ()
+    """Folders, searched recursively for videos and photographs; CSV manifests; Parquet indices."""
+    weights: tuple[Annotated[float, Field(ge=0.0)], ...] = ()
+    """How often a clip comes from each entry of `train`, in proportion; with none, all are one collection."""
+    image_share: Fraction01 = 0.3
+    """Share of the clips that are drawn from photographs, under a moving camera, where there are both."""
+    strides: tuple[Positive, ...] = (1, 1, 2)
+    """Steps between the frames of a video, one drawn per clip."""
+    flip: bool = True
+    """Mirror half of the clips."""
+    validation: str | None = None
+    """Folder of videos whose first clips are reconstructed now and then."""
+    most_broken: Fraction01 = 0.2
+    """Share of unreadable files above which a run does not start."""
+    workers: Annotated[int, Field(ge=0)] = 1
+    """Processes that decode."""
+    cache_gib: Annotated[float, Field(ge=0.0)] = 3.0
+    """Decoded frames kept in memory by each worker."""
+
+
+class OptimizerConfig(Config):
+    """AdamW (which is Adam where the decay is 0) and its schedule."""
+
+    learning_rate: Annotated[float, Field(gt=0.0)] = 3e-4
+    """At its peak."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """Of the moving averages of the gradient and of its square."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    """Steps over which the rate rises from 0."""
+    warmup_epochs: Annotated[float, Field(ge=0.0)] | None = None
+    """Instead of `warmup_steps`, where the length of the run is given in epochs."""
+    final_ratio: Fraction01 = 0.02
+    """Learning rate at the last step, as a share of the peak."""
+    clip_norm: Annotated[float, Field(gt=0.0)] = 1.0
+    """Largest norm of the gradient."""
+    prior_multiplier: Annotated[float, Field(gt=0.0)] = 50.0
+    """Learning rate of the prior, as a multiple of the rest's."""
+    written_multiplier: Annotated[float, Field(ge=0.0)] = 0.1
+    """The same for the weights that a linear start wrote."""
+
+
+TERMS = ("l1", "mse", "dssim", "frequency", "quantizer", "prior", "adversarial")
+"""Of the tokenizer's objective."""
+
+
+class TokenizerLossConfig(Config):
+    """Weights of the tokenizer's objective."""
+
+    l1: Annotated[float, Field(ge=0.0)] = 1.0
+    mse: Annotated[float, Field(ge=0.0)] = 0.0
+    dssim: Annotated[float, Field(ge=0.0)] = 0.0
+    """Of 1 - structural similarity."""
+    frequency: Annotated[float, Field(ge=0.0)] = 0.0
+    """Of the distance of the spectra of frames."""
+    quantizer: Annotated[float, Field(ge=0.0)] = 0.1
+    prior: Annotated[float, Field(ge=0.0)] = 0.06
+    adversarial: Annotated[float, Field(ge=0.0)] = 0.0
+    start: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
+    """Step from which a term counts, for those that wait."""
+
+    @model_validator(mode="after")
+    def _check(self) -> TokenizerLossConfig:
+        if unknown := sorted(self.start.keys() - set(TERMS)):
+            raise ValueError(f"start of {unknown[0]!r}, expected one of {', '.join(TERMS)}")
+        return self
+
+    def weight(self, term: str, step: int) -> float:
+        """Weight of a term at a step."""
+        return getattr(self, term) if step >= self.start.get(term, 0) else 0.0
+
+
+class TrainingConfig(Config):
+    """One run of one stage."""
+
+    stage: Literal["tokenizer", "scorer"]
+    """What is trained."""
+    model: ModelConfig
+    """Its architecture."""
+    start: Literal["random", "linear"] = "random"
+    """Initialisation of a new tokenizer: 'linear' makes it a progressive linear codec before the first step."""
+    initial: str | None = None
+    """Model folder to start from; the scorer's tokenizer comes from here."""
+    data: DataConfig
+    lengths: LengthLaw
+    losses: TokenizerLossConfig = TokenizerLossConfig()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    """For the adversarial loss."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    steps: Positive | None = None
+    """Length of the run."""
+    epochs: Annotated[float, Field(gt=0.0)] | None = None
+    """Instead of `steps`: one clip of every file is an epoch."""
+    batch: Positive = 8
+    """Clips of a step on each process, before accumulation."""
+    accumulation: Positive = 1
+    """Batches whose gradients are averaged before a step."""
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of the computation; weights are float32."""
+    compile: bool = False
+    """Compile the parts of the layers that do not depend on lengths."""
+    activation_checkpointing: bool = False
+    """Keep the input of each layer only, and compute it again for the gradient: less memory, a third more work."""
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
+    """Of the moving average of the weights, which is what is exported; 0 keeps none."""
+    seed: int = 0
+    """Of everything random: clips, lengths, ids, weights."""
+    log_every: Positive = 20
+    validate_every: Positive = 500
+    checkpoint_every: Positive = 500
+    keep_checkpoints: Positive = 2
+    """The newest ones; the model that validates best is kept besides."""
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
+    """What metrics are sent to, besides metrics.jsonl."""
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainingConfig:
+        if self.stage == "scorer" and self.model.scorer is None:
+            raise ValueError("the model of a scorer run needs a scorer")
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(f"steps {self.steps} and epochs {self.epochs}: give one of them")
+        if self.optimizer.warmup_epochs is not None and self.epochs is None:
+            raise ValueError("optimizer.warmup_epochs needs epochs; give optimizer.warmup_steps with steps")
+        if self.data.weights and len(self.data.weights) != len(self.data.train):
+            raise ValueError(f"{len(self.data.weights)} data.weights for {len(self.data.train)} entries of data.train")
+        if self.lengths.most > self.model.tokenizer.latents:
+            raise ValueError(
+                f"lengths.most {self.lengths.most} is above the {self.model.tokenizer.latents} latents of a block"
+            )
+        return self
+
+
+def load_config(name: str, stage: str) -> TrainingConfig:
+    """A configuration from a YAML file, or a preset by name ("tiny", "small", "base") for a stage.
+
+    Raises:
+        FileNotFoundError: there is neither.
+        ValueError: the file is not a configuration, or one for another stage.
+    """
+    if Path(name).suffix in (".yaml", ".yml", ".json"):
+        config = TrainingConfig.load(name)
+    else:
+        with as_file(files("adaptok") / "configs" / f"{name}-{stage}.yaml") as path:
+            if not path.is_file():
+                raise FileNotFoundError(f"{name}: neither a YAML file nor a preset, expected tiny, small or base")
+            config = TrainingConfig.load(path)
+    if config.stage != stage:
+        raise ValueError(f"{name}: a configuration for the stage {config.stage!r}, asked for {stage!r}")
+    return config

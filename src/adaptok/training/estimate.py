@@ -1,0 +1,90 @@
+"""What a run will cost, before it runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from adaptok.configuration import TransformerConfig
+from adaptok.models.discriminator import Discriminator
+from adaptok.models.model import Model
+from adaptok.models.work import decoder_work, encoder_work, scorer_work, stack_work
+from adaptok.training.configuration import TrainingConfig
+from adaptok.training.loop import open_data, run_length
+from adaptok.training.objectives import draw_lengths
+
+SAMPLE = 256
+"""Clips over which the law of lengths is averaged."""
+KEPT_VALUES = 17
+"""Times the width, what a layer keeps of a row for its gradient: norms, qkv, attention, both sides of the MLP."""
+
+
+def parameter_counts(config: TrainingConfig) -> dict[str, int]:
+    """Trainable numbers by part; 0 for a part that is not there."""
+    with torch.device("meta"):
+        counts = {"tokenizer": 0, "prior": 0, "scorer": 0, "discriminator": 0} | Model(config.model).parameter_counts()
+        if config.stage == "tokenizer" and config.losses.adversarial:
+            critic = Discriminator(config.discriminator, config.model.tokenizer)
+            counts["discriminator"] = sum(p.numel() for p in critic.parameters())
+    return counts
+
+
+def step_work(config: TrainingConfig) -> float:
+    """Operations of a step on one process, on average, forward and backward; the prior and the losses are left out."""
+    tokenizer, clips = config.model.tokenizer, config.batch * config.accumulation
+    lengths = draw_lengths(config.lengths, SAMPLE, tokenizer.blocks, torch.Generator().manual_seed(0))
+    if config.stage == "scorer":
+        assert config.model.scorer is not None
+        levels = range(config.model.scorer.step, tokenizer.latents + 1, config.model.scorer.step)
+        decoded = sum(decoder_work(config.model, [n] * tokenizer.blocks) / tokenizer.blocks for n in levels)
+        return clips * (encoder_work(config.model) + decoded + 3 * scorer_work(config.model, None))
+    decode = sum(decoder_work(config.model, clip) for clip in lengths) / len(lengths)
+    work = 3 * (encoder_work(config.model) + decode)
+    if config.losses.adversarial:
+        critic = config.discriminator
+        rows = (tokenizer.frames // critic.temporal_patch_size) * (tokenizer.size // critic.patch_size) ** 2 + 1
+        once = stack_work(critic, rows, rows * rows)
+        work += 2 * once + 6 * once / critic.every  # of the made clips; and of both, where the critic learns
+    return clips * work
+
+
+def step_memory(config: TrainingConfig) -> float:
+    """Bytes of weights, gradients, optimizer and average, and of what a batch keeps for its gradient: roughly."""
+    counts = parameter_counts(config)
+    learning = counts["scorer"] if config.stage == "scorer" else counts["tokenizer"] + counts["prior"]
+    learning += counts["discriminator"]
+    fixed = 4 * sum(counts.values()) + (12 + 4 * bool(config.ema_decay)) * learning
+    tokenizer = config.model.tokenizer
+    size = 2 if config.precision == "bfloat16" else 4
+    rows = tokenizer.blocks * (tokenizer.patches + tokenizer.latents)
+    if config.stage == "scorer":
+        assert config.model.scorer is not None
+        stacks: list[TransformerConfig] = [config.model.scorer]
+        rows = tokenizer.blocks * tokenizer.latents
+    else:
+        stacks = [tokenizer.encoder, tokenizer.decoder]
+    values = 1 if config.activation_checkpointing else KEPT_VALUES
+    return fixed + config.batch * size * sum(s.depth * values * rows * s.width for s in stacks)
+
+
+def describe(config: TrainingConfig) -> dict[str, Any]:
+    """Everything that is known before a run, as a JSON object. The data is opened.
+
+    Raises:
+        ValueError: there is no data, or too much of it is broken.
+    """
+    data = open_data(config)
+    steps, warmup = run_length(config, data.files)
+    return {
+        "parameters": parameter_counts(config),
+        "steps": steps,
+        "warmup_steps": warmup,
+        "clips_per_step": config.batch * config.accumulation,
+        "gflop_per_step": step_work(config) / 1e9,
+        "memory_gb": step_memory(config) / 1e9,
+        "files": data.files,
+        "broken": dict(data.broken),
+        "validation_clips": 0 if data.validation is None else len(data.validation),
+        "configuration": config.model_dump(mode="json"),
+    }
