@@ -56,7 +56,8 @@ def explain(cls: type[BaseModel], error: Any) -> str:
     where = [part for part in error["loc"] if isinstance(part, str)]
     name = ".".join(str(part) for part in error["loc"])
     if error["type"] != "extra_forbidden":
-        return f"{name or 'value'}: {error['msg']}, got {error['input']!r}" if name else str(error["msg"])
+        message = str(error["msg"]).removeprefix("Value error, ")
+        return f"{name}: {message}, got {error['input']!r}" if name and error["type"] != "value_error" else message
     fields = _fields_at(cls, where[:-1])
     near = difflib.get_close_matches(where[-1], fields, n=1)
     return f"unknown field {name!r}" + (

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from adaptok.data.camera import photograph_clip
 from adaptok.data.manifests import read_manifest
+from adaptok.video.reading import decoded_frames
 
 logger = logging.getLogger(__name__)
 
@@ -373,7 +374,8 @@ def _measure(path: Path) -> tuple[int, Fraction]:
         if not container.streams.video:
             raise ValueError("there is no picture in it")
         stream = container.streams.video[0]
-        if next(iter(container.decode(stream)), None) is None:
+        stream.thread_type = "AUTO"
+        if next(decoded_frames(container, stream, lambda _: None), None) is None:
             raise ValueError("no frame could be decoded")
         rate = stream.average_rate or Fraction(25)
         frames = stream.frames or round(float(container.duration or 0) / av.time_base * rate)
@@ -383,36 +385,36 @@ def _measure(path: Path) -> tuple[int, Fraction]:
 def _decode(segment: _Segment, short_side: int | None) -> Frames:
     """Frames `[<=segment.frames, H, W, 3]`, scaled down so that the short side is at most `short_side`.
 
-    Damage after the first frame ends the video there.
+    Damaged parts are left out.
     """
     frames: list[Frames] = []
+    damage: list[str] = []
     with av.open(str(segment.path)) as container:
         if not container.streams.video:
             raise ValueError("there is no picture in it")
-        try:
-            for frame in _decoded(container, segment.start):
-                frames.append(_picture(frame, short_side))
-                if len(frames) == segment.frames:
-                    break
-        except av.FFmpegError as error:
-            if not frames:
-                raise
-            logger.warning("%s stops after %d frames: %s", segment.path, len(frames), error)
+        for frame in _decoded(container, segment.start, damage.append):
+            frames.append(_picture(frame, short_side))
+            if len(frames) == segment.frames:
+                break
+    if damage and frames:
+        logger.warning("%s is damaged, %d frames are used: %s", segment.path, len(frames), damage[0])
     same = [frame for frame in frames if frame.shape == frames[0].shape]
     if not same:
-        raise ValueError("no frame could be decoded")
+        raise ValueError(f"no frame could be decoded ({damage[0]})" if damage else "no frame could be decoded")
     return np.stack(same)
 
 
-def _decoded(container: av.container.InputContainer, start: Fraction | None) -> Iterator[av.VideoFrame]:
+def _decoded(
+    container: av.container.InputContainer, start: Fraction | None, note: Callable[[str], None]
+) -> Iterator[av.VideoFrame]:
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
     if start is None or stream.time_base is None:
-        yield from container.decode(stream)
+        yield from decoded_frames(container, stream, note)
         return
     offset = round(start / stream.time_base) + (stream.start_time or 0)
     container.seek(offset, stream=stream)
-    for frame in container.decode(stream):
+    for frame in decoded_frames(container, stream, note):
         if frame.pts is None or frame.pts >= offset:
             yield frame
 

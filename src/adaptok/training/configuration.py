@@ -158,7 +158,7 @@ class TrainingConfig(Config):
     """Initialisation of a new tokenizer: 'linear' makes it a progressive linear codec before the first step."""
     initial: str | None = None
     """Model folder to start from; the scorer's tokenizer comes from here."""
-    data: DataConfig
+    data: DataConfig = DataConfig()
     lengths: LengthLaw
     losses: TokenizerLossConfig = TokenizerLossConfig()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 Frame = NDArray[np.uint8]
 
 DEFAULT_RATE = Fraction(25)
+MOST_FAILURES = 64
+"""Damaged packets after which a video is given up."""
 HIGHEST_RATE = 1000
 """Frames per second above which a header is not believed."""
 
@@ -174,22 +176,10 @@ class VideoReader:
         return f" ({self._failure})" if self._failure else ""
 
     def _decode(self) -> Iterator[VideoFrame]:
-        """Decoded frames up to the end, or to damage that cannot be passed."""
-        failures = 0
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets, None)
-                if packet is None:
-                    return
-                yield from packet.decode()
-            except av.EOFError:
-                return
-            except (av.FFmpegError, ValueError) as error:
-                self._failure = self._failure or _reason(error)
-                failures += 1
-                if failures > 64:
-                    return
+        return decoded_frames(self._container, self._stream, self._note)
+
+    def _note(self, reason: str) -> None:
+        self._failure = self._failure or reason
 
     def _time(self, frame: VideoFrame) -> Fraction | None:
         if frame.pts is None or frame.time_base is None:
@@ -279,6 +269,27 @@ _EARLY = Fraction(1, 1000)
 def _steady(step: Fraction) -> bool:
     """Whether a step between frames is one period but for rounding."""
     return Fraction(1, 2) < step < Fraction(3, 2)
+
+
+def decoded_frames(container: InputContainer, stream: VideoStream, note: Callable[[str], None]) -> Iterator[VideoFrame]:
+    """Decoded frames from where the container stands up to its end, or to damage that cannot be passed.
+
+    Args:
+        note: called with what was wrong with a packet that gave nothing.
+    """
+    failures = 0
+    packets = container.demux(stream)
+    while failures <= MOST_FAILURES:
+        try:
+            packet = next(packets, None)
+            if packet is None:
+                return
+            yield from packet.decode()
+        except av.EOFError:
+            return
+        except (av.FFmpegError, ValueError) as error:
+            note(_reason(error))
+            failures += 1
 
 
 def _open(path: Path) -> InputContainer:

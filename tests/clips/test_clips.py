@@ -1,0 +1,94 @@
+"""Training clips: the same for the same index, and broken files do not stop anything."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from adaptok.data import ClipMixture, ImageFolder, VideoFolder, fixed_clips, read_manifest
+from adaptok.training.configuration import load_config
+from adaptok.training.loop import open_data
+from adaptok.video.writing import VideoWriter
+
+
+def write_video(path, count, seed):
+    noise = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    with VideoWriter(path, 30) as writer:
+        for index in range(count):
+            writer.write(np.roll(noise, index // 3, 0).repeat(12, 0).repeat(12, 1))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for index in range(4):
+        (tmp_path / "videos" / str(index % 2)).mkdir(parents=True, exist_ok=True)
+        write_video(tmp_path / "videos" / str(index % 2) / f"{index}.mp4", (3, 20, 40, 30)[index], index)
+    (tmp_path / "images").mkdir()
+    for index in range(3):
+        picture = np.random.default_rng(index).integers(0, 256, (8, 10, 3), dtype=np.uint8).repeat(9, 0).repeat(9, 1)
+        Image.fromarray(picture).save(tmp_path / "images" / f"{index}.jpg")
+    return tmp_path
+
+
+def mixture(folder, **options):
+    sources = [VideoFolder(folder / "videos"), ImageFolder(folder / "images")]
+    return ClipMixture(sources, [0.5, 0.5], frames=8, size=32, **options)
+
+
+def test_a_clip_depends_on_seed_and_index_alone(folder):
+    first, second = mixture(folder), mixture(folder, cache_bytes=0)
+    clips = [first[index] for index in range(20)]
+    assert all(clip.shape == (3, 8, 32, 32) and 0 <= clip.min() <= clip.max() <= 1 for clip in clips)
+    for index in (19, 3, 11):  # in another order, and without a cache
+        assert torch.equal(second[index], clips[index])
+    assert not any(torch.equal(mixture(folder, seed=1)[index], clips[index]) for index in range(5))
+    assert len({float(clip.sum()) for clip in clips}) == 20
+
+
+def test_fixed_clips_pad_short_videos(folder):
+    clips = fixed_clips(folder / "videos", frames=8, size=32, per_video=1)
+    assert clips.shape == (4, 3, 8, 32, 32)
+    assert torch.equal(clips[0, :, 2], clips[0, :, 7])  # the first has 3 frames
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "id,path,action,label\n7,videos/0/0.mp4,jump,3\n8,videos/1/1.mp4,run,4\n",
+        "7,videos/0/0.mp4,jump,3\n8,videos/1/1.mp4,run,4\n",
+        "path,label\nvideos/0/0.mp4,3\nvideos/1/1.mp4,4\n",
+        "videos/0/0.mp4,3\nvideos/1/1.mp4,4\n",
+    ],
+)
+def test_manifests(folder, text):
+    (folder / "list.csv").write_text(text)
+    entries = read_manifest(folder / "list.csv")
+    assert [entry.label for entry in entries] == ["3", "4"]
+    assert entries[1].path == folder / "videos/1/1.mp4"
+    assert len(VideoFolder(folder / "list.csv")) == 2
+
+
+def test_broken_files_are_named_and_too_many_stop(folder):
+    videos = folder / "videos"
+    (videos / "zero.mp4").touch()
+    (videos / "text.mp4").write_text("not a video")
+    whole = (videos / "0" / "2.mp4").read_bytes()
+    (videos / "cut.mp4").write_bytes(whole[: len(whole) // 2])  # its beginning can be used
+    config = load_config("tiny", "tokenizer")
+
+    def data(most_broken):
+        changed = config.data.model_copy(
+            update={"train": (str(videos),), "validation": None, "most_broken": most_broken}
+        )
+        return open_data(config.model_copy(update={"data": changed}))
+
+    opened = data(0.3)
+    assert {path.rsplit("/", 1)[1] for path in opened.broken} == {"zero.mp4", "text.mp4"}
+    assert opened.files == 5
+    assert all(opened.train[index].isfinite().all() for index in range(10))
+    with pytest.raises(ValueError, match="2 of 7 files cannot be read"):
+        data(0.1)
+    with pytest.raises(ValueError, match=r"--data\.train"):
+        open_data(load_config("base", "tokenizer"))

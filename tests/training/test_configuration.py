@@ -1,0 +1,109 @@
+"""The presets: every number of the official recipe, and errors that name the field."""
+
+from __future__ import annotations
+
+import pytest
+
+from adaptok.commands.train import parse
+from adaptok.training.configuration import load_config
+from adaptok.training.estimate import parameter_counts, step_work
+
+RECIPE = {
+    "model.tokenizer.frames": 16,
+    "model.tokenizer.size": 128,
+    "model.tokenizer.patch_size": 8,
+    "model.tokenizer.temporal_patch_size": 4,
+    "model.tokenizer.latents": 512,
+    "model.tokenizer.quantizer.size": 8192,
+    "model.tokenizer.quantizer.dim": 16,
+    "model.tokenizer.quantizer.temperature": 0.03,
+    "model.tokenizer.quantizer.commitment_weight": 0.25,
+    "model.tokenizer.quantizer.codebook_weight": 1.0,
+    "model.prior.sampling_peak": 0.5,
+    "model.prior.sampling_ramp": 0.3,
+    "model.prior.dropout": 0.1,
+    "lengths.mean": 256,
+    "lengths.std": 128,
+    "lengths.least": 32,
+    "lengths.most": 512,
+    "losses.l1": 1.0,
+    "losses.quantizer": 0.1,
+    "losses.prior": 0.06,
+    "losses.adversarial": 0.3,
+    "discriminator.width": 512,
+    "discriminator.heads": 8,
+    "discriminator.depth": 12,
+    "discriminator.patch_size": 8,
+    "discriminator.temporal_patch_size": 4,
+    "discriminator.learning_rate": 3e-5,
+    "discriminator.every": 5,
+    "discriminator.real_noise": 0.15,
+    "discriminator.real_least": 0.7,
+    "discriminator.fake_noise": 0.15,
+    "discriminator.fake_most": 0.3,
+    "discriminator.lecam": 0.001,
+    "discriminator.lecam_decay": 0.999,
+    "optimizer.learning_rate": 1e-4,
+    "optimizer.betas": (0.5, 0.9),
+    "optimizer.weight_decay": 0.0,
+    "optimizer.schedule": "cosine",
+    "optimizer.warmup_epochs": 8,
+    "optimizer.final_ratio": 0.01,
+    "optimizer.prior_multiplier": 50.0,
+    "epochs": 250,
+    "batch": 128,
+}
+
+
+def test_base_is_the_official_recipe():
+    config = load_config("base", "tokenizer")
+    for name, expected in RECIPE.items():
+        value = config
+        for part in name.split("."):
+            value = getattr(value, part)
+        assert value == expected, name
+    scorer = load_config("base", "scorer")
+    assert (scorer.epochs, scorer.model.scorer.step) == (150, 64)
+
+
+def test_parameters_of_base():
+    counts = parameter_counts(load_config("base", "tokenizer"))
+    scorer = parameter_counts(load_config("base", "scorer"))["scorer"]
+    assert [round(counts[name] / 1e6) for name in ("tokenizer", "prior")] == [173, 22]
+    assert counts["prior"] / 1e6 == pytest.approx(22.1, abs=0.05)
+    assert scorer / 1e6 == pytest.approx(89.0, abs=0.05)
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "scorer"])
+@pytest.mark.parametrize("name", ["tiny", "small", "base"])
+def test_presets_are_whole(name, stage):
+    assert step_work(load_config(name, stage)) > 0
+
+
+def test_flags_override_the_configuration():
+    flags = ["--config", "base", "--epochs", "2", "--data.train", "a", "b", "--optimizer.learning-rate", "3e-4"]
+    config = parse(["tokenizer", *flags, "--model.tokenizer.encoder.depth", "6"]).training
+    assert (config.epochs, config.data.train) == (2, ("a", "b"))
+    assert config.optimizer.learning_rate == 3e-4
+    assert config.model.tokenizer.encoder.depth == 6
+    assert config.losses.adversarial == 0.3
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config", "huge"], "expected tiny, small or base"),
+        (["--steps", "5", "--epochs", "5"], "give one of them"),
+        (["--model.tokenizer.latents", "64"], "above the 64 latents"),
+        (["--batch", "0"], "batch"),
+    ],
+)
+def test_mistakes_are_named(flags, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        parse(["tokenizer", *flags])
+
+
+def test_typos_in_files_are_named(tmp_path):
+    (tmp_path / "x.yaml").write_text("stage: tokenizer\nmodel: {}\nlengths: {kind: fixed, length: 8}\nstep: 5\n")
+    with pytest.raises(ValueError, match="did you mean 'steps'"):
+        load_config(str(tmp_path / "x.yaml"), "tokenizer")

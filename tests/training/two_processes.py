@@ -1,0 +1,43 @@
+"""A short run in this process's share of a group; started by test_distributed.py."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from adaptok.training.loop import Data, Run
+from tests.training.test_loop import Clips, config
+
+
+def run(folder: Path, batch: int) -> None:
+    from tests.conftest import small_config
+
+    model = small_config(vector=True).model_dump() | {"scorer": None}
+    model["tokenizer"]["quantizer"]["temperature"] = 0.0  # nothing is drawn
+    changes = {
+        "model": model,
+        "steps": 20,
+        "batch": batch,
+        "lengths": {"kind": "fixed", "length": 6},
+        "discriminator": {
+            "width": 16,
+            "depth": 1,
+            "heads": 2,
+            "patch_size": 4,
+            "temporal_patch_size": 2,
+            "every": 2,
+            "real_noise": 0.0,
+            "fake_noise": 0.0,
+        },
+        "trackers": [],
+    }
+    torch.set_num_threads(1)
+    Run(config(folder, "tokenizer", **changes), Data(Clips(), None), folder / "run").train()
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]), int(sys.argv[2]))
