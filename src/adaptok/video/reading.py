@@ -26,7 +26,8 @@ MOST_FAILURES = 64
 HIGHEST_RATE = 1000
 """Frames per second above which a header is not believed."""
 
-av.logging.set_level(av.logging.PANIC)
+# Its handler takes the interpreter's lock: a decoding thread that logs while its decoder is freed would wait for ever.
+av.logging.set_level(None)
 
 
 class VideoError(ValueError):
@@ -283,13 +284,16 @@ def decoded_frames(container: InputContainer, stream: VideoStream, note: Callabl
         try:
             packet = next(packets, None)
             if packet is None:
-                return
+                break
             yield from packet.decode()
         except av.EOFError:
             return
         except (av.FFmpegError, ValueError) as error:
             note(_reason(error))
             failures += 1
+    if failures:  # the end was not reached in order: what the decoder still holds
+        with contextlib.suppress(av.FFmpegError, ValueError):
+            yield from stream.decode(None)
 
 
 def _open(path: Path) -> InputContainer:
