@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from adaptok import AdapTok
 from adaptok.checkpoints import write_folder
+from adaptok.commands.main import main
 from adaptok.configuration import PriorConfig
 from adaptok.models.model import Model
 from adaptok.training import checkpoint
@@ -95,7 +96,10 @@ def test_a_run_that_was_stopped_is_the_run_that_was_not(tmp_path, stage):
     assert all(torch.equal(tensor, again[name]) for name, tensor in tensors.items())
     assert metrics == metrics_again
     assert [line["step"] for line in metrics if "loss" in line] == list(range(1, 13))
-    AdapTok.from_pretrained(tmp_path / "parts" / "model", device="cpu")
+    main(["export", str(tmp_path / "parts"), str(tmp_path / "exported"), "--quiet"])
+    exported, finished = (load_file(tmp_path / name / "model.safetensors") for name in ("exported", "parts/model"))
+    assert all(torch.equal(tensor, finished[name]) for name, tensor in exported.items())
+    AdapTok.from_pretrained(tmp_path / "exported", device="cpu")
 
 
 def test_half_made_checkpoints_are_not_taken(tmp_path):

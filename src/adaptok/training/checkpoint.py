@@ -18,6 +18,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from adaptok.configuration import ModelConfig
+from adaptok.models.model import Model
+
 _NAME = re.compile(r"step-(\d{8})")
 
 
@@ -82,6 +85,16 @@ def restore(
                 optimizer.state[parameter] = values
     state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     return state
+
+
+def averaged(folder: Path) -> tuple[Model, int]:
+    """The model of a checkpoint with its averaged weights, where there are any, and its step."""
+    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    model = Model(ModelConfig.parse(state["model"], str(folder / "state.json")))
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    if (folder / "average.safetensors").exists():
+        model.load_state_dict(load_file(folder / "average.safetensors"), strict=False)
+    return model.eval(), int(state["step"])
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
