@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from adaptok.checkpoints import CONFIG_FILE
 from adaptok.codec import AdapTok
 from adaptok.spending import Scope
 from adaptok.video.geometry import Fit
@@ -110,6 +111,25 @@ class Encoding(Common):
     def part(self) -> dict[str, Any]:
         """Which part of the video is read, and how much at once: arguments of `AdapTok.encode` and `compare`."""
         return {"batch_size": self.batch_size, "start": self.start, "stop": self.stop, "rate": self.fps}
+
+
+@dataclass(kw_only=True)
+class ModelOutput:
+    """Flags of every command that writes a model folder."""
+
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the stored weights; less than float32 makes another model of it, with another hash."""
+    json: bool = False
+    """Print one JSON object on stdout."""
+    force: bool = False
+    """Overwrite a model that is there."""
+    quiet: bool = False
+    """No messages but errors."""
+
+    def check(self, folder: Path) -> None:
+        """Raise ValueError if the folder holds a model that may not be overwritten."""
+        if (folder / CONFIG_FILE).exists() and not self.force:
+            raise ValueError(f"{folder}: holds a model already; choose another folder, or overwrite it with --force")
 
 
 def warn(message: str | None) -> None:

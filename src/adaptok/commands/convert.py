@@ -5,33 +5,24 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from tyro.conf import Positional
 
-from adaptok.checkpoints import CONFIG_FILE, DTYPES, read_folder, resolve, write_folder
+from adaptok.checkpoints import DTYPES, read_folder, resolve, write_folder
+from adaptok.commands.common import ModelOutput
 
 
 @dataclass(kw_only=True)
-class Convert:
+class Convert(ModelOutput):
     """Write a model folder of our layout from one of ours or of the official layout."""
 
     src: Positional[str]
     """Model folder or hub id."""
     dst: Positional[Path]
     """Folder to write."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Precision of the stored weights; less than float32 makes another model of it, with another hash."""
-    json: bool = False
-    """Print one JSON object on stdout."""
-    force: bool = False
-    """Overwrite a model that is there."""
-    quiet: bool = False
-    """No messages but errors."""
 
     def run(self) -> None:
-        if (self.dst / CONFIG_FILE).exists() and not self.force:
-            raise ValueError(f"{self.dst}: holds a model already; choose another folder, or overwrite it with --force")
+        self.check(self.dst)
         checkpoint = read_folder(resolve(self.src))
         model = checkpoint.build()
         write_folder(model, self.dst, DTYPES[self.dtype])
