@@ -14,9 +14,15 @@ from adaptok.commands.main import main
 from adaptok.configuration import PriorConfig
 from adaptok.models.model import Model
 from adaptok.training import checkpoint
-from adaptok.training.configuration import TrainingConfig
+from adaptok.training.configuration import (
+    FixedLengths,
+    MixtureLengths,
+    NormalLengths,
+    TrainingConfig,
+    UniformLengths,
+)
 from adaptok.training.loop import Data, Run
-from adaptok.training.objectives import ScorerObjective
+from adaptok.training.objectives import ScorerObjective, draw_lengths
 from tests.conftest import small_config
 
 
@@ -157,3 +163,16 @@ def test_targets_are_the_distortions_of_decoded_blocks(tmp_path, clips):
                 decoded = tokenizer.decode(inputs[:, : block + 1], [[*earlier, length]] * 3).clamp(0, 1)
                 error = (decoded - seen).square()[:, :, 2 * block :].mean((1, 2, 3, 4))
                 torch.testing.assert_close(found[:, column], error, atol=1e-6, rtol=1e-5)
+
+
+def test_laws_of_lengths_keep_their_bounds():
+    uniform, normal = UniformLengths(least=2, most=4), NormalLengths(mean=6, std=9, least=5, most=8)
+    mixture = MixtureLengths(laws=(uniform, normal, FixedLengths(length=7)), weights=(1, 1, 0))
+    generator = torch.Generator().manual_seed(0)
+    rows = draw_lengths(mixture, 400, 4, generator)
+    low = [row for row in rows if max(row) <= 4]
+    assert 150 < len(low) < 250  # a clip follows one law
+    assert {length for row in low for length in row} == {2, 3, 4}
+    assert {length for row in rows if row not in low for length in row} == {5, 6, 7, 8}
+    assert draw_lengths(FixedLengths(length=3), 2, 4, generator) == [[3] * 4] * 2
+    assert all(row[0] == 1 for row in draw_lengths(UniformLengths(least=0, most=1), 9, 4, generator))

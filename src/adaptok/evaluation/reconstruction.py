@@ -26,7 +26,7 @@ class Report:
 
     Attributes:
         tokens: what was decoded.
-        mse, ssim: `[frames]`, of every frame, values in [0, 1].
+        mse, ssim_values: `[frames]`, of every frame, for values in [0, 1].
         actual: `[blocks]` distortion of every block, of the kind that the scorer predicts; empty if that cannot be
             computed here.
         predicted: `[blocks]` what the scores say of the lengths that were chosen; empty without scores.

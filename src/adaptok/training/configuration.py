@@ -75,7 +75,7 @@ class DataConfig(Config):
     """Where training clips come from."""
 
     train: tuple[str, ...] = ()
-    """Folders, searched recursively for videos and photographs; CSV manifests; Parquet indices."""
+    """Folders, searched recursively for videos and photographs; CSV manifests."""
     weights: tuple[Annotated[float, Field(ge=0.0)], ...] = ()
     """How often a clip comes from each entry of `train`, in proportion; with none, all are one collection."""
     image_share: Fraction01 = 0.3
