@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from adaptok import AdapTok, Spending
-from adaptok.data import VIDEO_SUFFIXES, find_files
+from adaptok.data import VIDEO_SUFFIXES, find_entries
 from adaptok.evaluation.reconstruction import compare, rank_correlation
 
 
@@ -26,7 +26,7 @@ def main() -> None:
     quality: list[tuple[float, float]] = []
     predicted: list[float] = []
     actual: list[float] = []
-    for video in find_files(options.folder, VIDEO_SUFFIXES):
+    for video in (entry.path for entry in find_entries(options.folder, VIDEO_SUFFIXES)):
         full = codec.encode(video)
         even = full.shorten(Spending(budget, uniform=True).lengths(None, len(full.lengths), codec.shape))
         adaptive, uniform = compare(codec, video, [full.truncate(budget), even])

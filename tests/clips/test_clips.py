@@ -9,7 +9,7 @@ from PIL import Image
 
 from adaptok.data import ClipMixture, ImageFolder, VideoFolder, fixed_clips, read_manifest
 from adaptok.training.configuration import load_config
-from adaptok.training.loop import open_data
+from adaptok.training.data import open_data
 from adaptok.video.writing import VideoWriter
 
 

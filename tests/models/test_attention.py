@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from adaptok.models.layers import PlannedAttention, Segment
 from adaptok.models.tokenizer import patchify
 
 ROWS = st.lists(st.lists(st.integers(0, 8), min_size=4, max_size=4), min_size=3, max_size=3)
@@ -73,3 +75,30 @@ def test_scorer_equals_its_dense_mask(codec, clips, lengths):
     fast = codec.score_clips(latents, lengths)
     own = torch.tensor(lengths)[..., None] >= torch.tensor([2, 4, 6, 8])
     torch.testing.assert_close(fast[own], rows[own], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(3, 1025), (1025, 1025), (300, 700), (64, 300)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_equal_those_of_plain_attention(dtype, queries, keys):
+    generator = torch.Generator().manual_seed(0)
+    shapes = (2, queries, 8, 16), (2, keys, 2, 8, 16), (2, queries, 8, 16)
+    q, kv, slope = (torch.randn(shape, generator=generator).to(dtype) for shape in shapes)
+    half = keys // 2
+    plan = (
+        Segment(slice(0, queries // 2), (slice(0, half),)),
+        Segment(slice(queries // 2, queries), (slice(0, keys // 3), slice(half, keys))),
+    )
+    alive = torch.ones(queries, keys, dtype=torch.bool)
+    alive[: queries // 2, half:] = False
+    alive[queries // 2 :, keys // 3 : half] = False
+    given = [x.clone().requires_grad_() for x in (q, kv)]
+    found = PlannedAttention.apply(*given, plan)
+    plain = [x.float().requires_grad_() for x in (q, kv)]
+    k, v = plain[1].permute(2, 0, 3, 1, 4)
+    expected = F.scaled_dot_product_attention(plain[0].transpose(1, 2), k, v, attn_mask=alive).transpose(1, 2)
+    found.backward(slope)
+    expected.backward(slope.float())
+    tolerance = 1e-5 if dtype == torch.float32 else 0.02
+    for mine, true in ((found, expected), *((a.grad, b.grad) for a, b in zip(given, plain, strict=True))):
+        error = (mine.float() - true).norm() / true.norm()
+        assert error < tolerance

@@ -21,8 +21,9 @@ from adaptok.training.configuration import (
     TrainingConfig,
     UniformLengths,
 )
-from adaptok.training.loop import Data, Run
-from adaptok.training.objectives import ScorerObjective, draw_lengths
+from adaptok.training.data import Data
+from adaptok.training.loop import Run
+from adaptok.training.objectives import Measures, ScorerObjective, draw_lengths
 from tests.conftest import small_config
 
 
@@ -151,7 +152,7 @@ def test_targets_are_the_distortions_of_decoded_blocks(tmp_path, clips):
     options = config(tmp_path, "scorer")
     model = AdapTok.from_pretrained(options.initial, device="cpu").model
     torch.nn.init.normal_(model.tokenizer.to_pixels.weight, std=0.3)
-    objective = ScorerObjective(model, options)
+    objective = ScorerObjective(model, options, Measures())
     tokenizer = model.tokenizer
     inputs = tokenizer.project_codes(tokenizer.quantize(tokenizer.encode(clips)).codes)
     with torch.no_grad():

@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -62,29 +62,9 @@ class Common:
         elif not self.quiet:
             print(text)
 
-    @contextmanager
-    def progress(self, title: str, total: int | None) -> Iterator[Callable[[int], None]]:
-        """A progress bar on stderr; gives a function that is called with the number of frames just finished."""
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("frames"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        bar = Progress(*columns, console=Console(stderr=True), disable=self.quiet)
-        task = bar.add_task(title, total=total)
-
-        def advance(frames: int) -> None:
-            bar.start()  # not before there is progress: an error then stands alone
-            bar.advance(task, frames)
-
-        try:
-            yield advance
-            bar.update(task, total=bar.tasks[0].completed)
-        finally:
-            bar.stop()
+    def progress(self, title: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:
+        """A progress bar of frames."""
+        return progress(title, total, "frames", self.quiet)
 
 
 @dataclass(kw_only=True)
@@ -130,6 +110,31 @@ class ModelOutput:
         """Raise ValueError if the folder holds a model that may not be overwritten."""
         if (folder / CONFIG_FILE).exists() and not self.force:
             raise ValueError(f"{folder}: holds a model already; choose another folder, or overwrite it with --force")
+
+
+@contextmanager
+def progress(title: str, total: int | None, unit: str, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr; gives a function that is called with how many were just finished."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    bar = Progress(*columns, console=Console(stderr=True), disable=quiet)
+    task = bar.add_task(title, total=total)
+
+    def advance(count: int) -> None:
+        bar.start()  # not before there is progress: an error then stands alone
+        bar.advance(task, count)
+
+    try:
+        yield advance
+        bar.update(task, total=bar.tasks[0].completed)
+    finally:
+        bar.stop()
 
 
 def warn(message: str | None) -> None:

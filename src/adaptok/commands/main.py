@@ -13,7 +13,7 @@ from typing import Any
 
 import tyro
 
-from adaptok.commands import convert, decode, encode, export, info, reconstruct, train
+from adaptok.commands import convert, data, decode, encode, export, info, reconstruct, train
 
 DESCRIPTION = "Video in, short adaptive sequences of discrete tokens out, and back."
 USER_ERROR = 2
@@ -24,6 +24,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "reconstruct": reconstruct.Reconstruct,
     "info": info.Info,
     "convert": convert.Convert,
+    "data": data.Data,
     "train": train.Train,
     "export": export.Export,
 }

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 import tyro
 from pydantic import ValidationError
 
+from adaptok.commands.common import progress
 from adaptok.configuration import explain
 from adaptok.training.configuration import TrainingConfig, load_config
 
@@ -55,15 +56,18 @@ class Train:
             import accelerate  # noqa: F401
         except ModuleNotFoundError:
             raise ImportError("training needs accelerate; install it with: pip install 'adaptok[train]'") from None
-        from adaptok.training.loop import Run, open_data
+        from adaptok.training.data import open_data
+        from adaptok.training.loop import Run
 
         if self.resume == "never" and (self.folder / "checkpoints").exists():
             raise ValueError(f"{self.folder} holds a run; choose another --out, or go on with --resume auto")
-        run = Run(self.training, open_data(self.training), self.folder, None if self.quiet else report)
+        with progress("opening files", None, "files", self.quiet or not sys.stderr.isatty()) as advance:
+            data = open_data(self.training, advance)
+        run = Run(self.training, data, self.folder, None if self.quiet else report)
         run.train()
         if self.json and run.accelerator.is_main_process:
             document = {"out": str(self.folder), "model": str(self.folder / "model"), "steps": run.step}
-            print(json.dumps({**document, "broken": dict(run.data.broken)}))
+            print(json.dumps({**document, "broken": run.broken}))
 
     def _describe(self) -> None:
         from adaptok.training.estimate import describe

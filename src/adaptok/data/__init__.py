@@ -1,18 +1,12 @@
 """Training clips from videos and photographs."""
 
-from adaptok.data.clips import (
-    IMAGE_SUFFIXES,
-    VIDEO_SUFFIXES,
-    ClipMixture,
-    ClipShape,
-    ClipSource,
-    FrameCache,
-    ImageFolder,
-    VideoFolder,
-    find_files,
-    fixed_clips,
-)
-from adaptok.data.manifests import Entry, read_manifest
+from adaptok.data.clips import ClipMixture, ClipSource, fixed_clips
+from adaptok.data.decoding import FrameCache
+from adaptok.data.images import ImageFolder
+from adaptok.data.manifests import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Entry, find_entries, read_manifest, write_index
+from adaptok.data.resizing import resize_collection
+from adaptok.data.survey import survey
+from adaptok.data.videos import ClipShape, VideoFolder
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -24,7 +18,10 @@ __all__ = [
     "FrameCache",
     "ImageFolder",
     "VideoFolder",
-    "find_files",
+    "find_entries",
     "fixed_clips",
     "read_manifest",
+    "resize_collection",
+    "survey",
+    "write_index",
 ]

@@ -10,21 +10,25 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from adaptok.configuration import Distortion
+from adaptok.evaluation.lpips import Lpips, clip_lpips
 
 
-def block_distortion(prediction: Tensor, target: Tensor, kind: Distortion, block_frames: int) -> Tensor:
+def block_distortion(
+    prediction: Tensor, target: Tensor, kind: Distortion, block_frames: int, lpips: Lpips | None = None
+) -> Tensor:
     """Mean distortion of every block.
 
     Args:
         prediction, target: `[B, C, T, S, S]`.
-        kind: "mse", "l1" or "dssim" (1 - SSIM, the mean over frames).
+        kind: "mse", "l1", "dssim" (1 - SSIM, the mean over frames) or "lpips" (the mean over frames).
         block_frames: pt; divides T.
+        lpips: the network that measures "lpips".
 
     Returns:
         `[B, g]`, differentiable.
 
     Raises:
-        ValueError: `kind` is of another kind.
+        ValueError: `kind` is of another kind, or its network is not given.
     """
     b, _, t = target.shape[:3]
     if kind in ("mse", "l1"):
@@ -32,6 +36,8 @@ def block_distortion(prediction: Tensor, target: Tensor, kind: Distortion, block
         return error.unflatten(2, (t // block_frames, block_frames)).mean((1, 3, 4, 5))
     if kind == "dssim":
         return 1 - frame_ssim(prediction, target).view(b, t // block_frames, block_frames).mean(2)
+    if kind == "lpips" and lpips is not None:
+        return clip_lpips(lpips, prediction, target).view(b, t // block_frames, block_frames).mean(2)
     raise ValueError(f"distortion {kind!r} cannot be computed here, expected 'mse', 'l1' or 'dssim'")
 
 

@@ -9,6 +9,7 @@ other). With a `KeyValueCache` the key runs may point at rows of earlier calls, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -96,10 +97,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v)
 
 
-def attend_backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def attend_backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `attend` with respect to q, k and v, from that of its result."""
     if _tiled(q):
-        return _attend_tiled_backward(grad, q, k, v, out)
+        return _attend_tiled_backward(grad, q, k, v)
     with torch.enable_grad():
         q, k, v = (x.detach().requires_grad_() for x in (q, k, v))
         again = F.scaled_dot_product_attention(q, k, v)
@@ -122,39 +123,52 @@ def _tiles(q: Tensor, keys: int) -> tuple[int, int]:
     return max(1, min(q.shape[0] * q.shape[1], _CPU_TILE_SCORES // (rows * keys))), rows
 
 
+def _part(buffer: Tensor, *shape: int) -> Tensor:
+    """The first numbers of a flat buffer in this shape, without gaps: not every operation minds the strides of its
+    result."""
+    return buffer[: math.prod(shape)].view(shape)
+
+
 def _attend_tiled(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     b, h, n, d = q.shape
     lanes, rows = _tiles(q, k.shape[2])
-    q, k, v = (x.reshape(b * h, x.shape[2], d) for x in (q, k, v))
+    q, k, v = (x.flatten(0, 1) for x in (q, k, v))
     out = q.new_empty(b * h, n, d)
-    scores = q.new_empty(lanes, rows, k.shape[1])
+    buffer = q.new_empty(lanes * rows * k.shape[1])
     for lane in range(0, b * h, lanes):
-        keys, values = k[lane : lane + lanes].transpose(1, 2), v[lane : lane + lanes]
+        own = slice(lane, lane + lanes)
+        keys, values = k[own].contiguous().transpose(1, 2), v[own]  # products with rows far apart are a fifth slower
         for row in range(0, n, rows):
-            tile = q[lane : lane + lanes, row : row + rows]
-            s = scores[: tile.shape[0], : tile.shape[1]]
+            tile = q[own, row : row + rows]
+            s = _part(buffer, *tile.shape[:2], k.shape[1])
             torch.baddbmm(s, tile, keys, beta=0, alpha=d**-0.5, out=s)
             torch.softmax(s, -1, out=s)
-            torch.bmm(s, values, out=out[lane : lane + lanes, row : row + rows])
+            torch.bmm(s, values, out=out[own, row : row + rows])
     return out.view(b, h, n, d)
 
 
-def _attend_tiled_backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _attend_tiled_backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     b, h, n, d = q.shape
     m, scale = k.shape[2], d**-0.5
     lanes, rows = _tiles(q, m)
-    inner = (grad.float() * out.float()).sum(-1, keepdim=True).to(q.dtype).reshape(b * h, n, 1)
-    q, k, v, grad = (x.reshape(b * h, x.shape[2], d) for x in (q, k, v, grad))
-    dq, dk, dv = q.new_empty(b * h, n, d), q.new_zeros(b * h, m, d), q.new_zeros(b * h, m, d)
+    q, k, v, grad = (x.flatten(0, 1) for x in (q, k, v, grad))
+    dq, dk, dv = q.new_empty(b * h, n, d), q.new_empty(b * h, m, d), q.new_empty(b * h, m, d)
+    buffers = q.new_empty(lanes * rows * m), q.new_empty(lanes * rows * m)
     for lane in range(0, b * h, lanes):
         own = slice(lane, lane + lanes)
+        keys, values = k[own].contiguous(), v[own].contiguous().transpose(1, 2)
+        to_keys = keys.transpose(1, 2)
         for row in range(0, n, rows):
-            part = slice(row, row + rows)
-            weights = torch.softmax(torch.bmm(q[own, part], k[own].transpose(1, 2)).mul_(scale), -1)
-            slope = torch.bmm(grad[own, part], v[own].transpose(1, 2)).sub_(inner[own, part]).mul_(weights).mul_(scale)
-            dv[own] += torch.bmm(weights.transpose(1, 2), grad[own, part])
-            dk[own] += torch.bmm(slope.transpose(1, 2), q[own, part])
-            torch.bmm(slope, k[own], out=dq[own, part])
+            part, more = slice(row, row + rows), int(row > 0)  # the first tile of rows overwrites dk and dv
+            tile, slope_of_tile = q[own, part], grad[own, part]
+            weights, slope = (_part(buffer, *tile.shape[:2], m) for buffer in buffers)
+            torch.baddbmm(weights, tile, to_keys, beta=0, alpha=scale, out=weights)
+            torch.softmax(weights, -1, out=weights)
+            torch.bmm(slope_of_tile, values, out=slope)
+            torch.ops.aten._softmax_backward_data.out(slope, weights, -1, q.dtype, grad_input=slope)
+            torch.baddbmm(dv[own], weights.transpose(1, 2), slope_of_tile, beta=more, out=dv[own])
+            torch.baddbmm(dk[own], slope.transpose(1, 2), tile, beta=more, alpha=scale, out=dk[own])
+            torch.baddbmm(dq[own, part], slope, keys, beta=0, alpha=scale, out=dq[own, part])
     return dq.view(b, h, n, d), dk.view(b, h, m, d), dv.view(b, h, m, d)
 
 
@@ -168,35 +182,37 @@ class PlannedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, kv: Tensor, segments: Sequence[Segment]) -> Tensor:
         """`q [B, N, H, d]` and `kv [B, M, 2, H, d]` to `[B, N, H, d]`; the segments cover the N rows."""
-        out = torch.empty_like(q, memory_format=torch.contiguous_format)
+        q, k, v = _by_head(q), _by_head(kv[:, :, 0]), _by_head(kv[:, :, 1])
+        out = torch.empty_like(q)
         for segment in segments:
-            out[:, segment.queries] = attend(*_operands(q, kv, segment)).transpose(1, 2)
-        ctx.save_for_backward(q, kv, out)
+            keys, values = join(k, segment.keys, 2), join(v, segment.keys, 2)
+            out[:, :, segment.queries] = attend(q[:, :, segment.queries], keys, values)
+        ctx.save_for_backward(q, k, v)
         ctx.segments = segments
-        return out
+        return out.transpose(1, 2)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        q, kv, out = ctx.saved_tensors
-        dq, dkv = torch.empty_like(q), torch.zeros_like(kv)
+        q, k, v = ctx.saved_tensors
+        grad = _by_head(grads[0])
+        dq, dkv = torch.empty_like(q), k.new_zeros(2, *k.shape)
         for segment in ctx.segments:
             rows = segment.queries
-            grad, result = grads[0][:, rows].transpose(1, 2), out[:, rows].transpose(1, 2)
-            own, keys, values = attend_backward(grad, *_operands(q, kv, segment), result)
-            dq[:, rows] = own.transpose(1, 2)
+            keys, values = join(k, segment.keys, 2), join(v, segment.keys, 2)
+            dq[:, :, rows], of_keys, of_values = attend_backward(grad[:, :, rows], q[:, :, rows], keys, values)
             start = 0
             for run in segment.keys:
                 stop = start + run.stop - run.start
-                dkv[:, run, 0] += keys[:, :, start:stop].transpose(1, 2)
-                dkv[:, run, 1] += values[:, :, start:stop].transpose(1, 2)
+                dkv[0, :, :, run] += of_keys[:, :, start:stop]
+                dkv[1, :, :, run] += of_values[:, :, start:stop]
                 start = stop
-        return dq, dkv, None
+        return dq.transpose(1, 2), dkv.permute(1, 3, 0, 2, 4), None
 
 
-def _operands(q: Tensor, kv: Tensor, segment: Segment) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values `[B, H, rows, d]` of a segment."""
-    seen = join(kv, segment.keys, 1)
-    return q[:, segment.queries].transpose(1, 2), seen[:, :, 0].transpose(1, 2), seen[:, :, 1].transpose(1, 2)
+def _by_head(x: Tensor) -> Tensor:
+    """`[B, N, H, d]` to `[B, H, N, d]`, in that order in memory where tiles of it are to be read."""
+    x = x.transpose(1, 2)
+    return x.contiguous() if _tiled(x) else x
 
 
 class Attention(nn.Module):

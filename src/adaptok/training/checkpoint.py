@@ -2,12 +2,14 @@
 
 A checkpoint is a folder `step-00001000` of `model.safetensors`, `average.safetensors` (the moving average, where one is
 kept), `optimizer.safetensors`, the same two of the adversary, where there is one, and `state.json`. Data and random
-state need no file: both are functions of the seed and the step. Only whole folders ever carry a `step-` name.
+state need no file: both are functions of the seed and the step. Only whole folders ever carry a `step-` name. Tensors
+are whole, however many processes share them: a run may go on with another number of processes.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -20,8 +22,10 @@ from torch import Tensor, nn
 
 from adaptok.configuration import ModelConfig
 from adaptok.models.model import Model
+from adaptok.training.sharding import like, local, whole
 
 _NAME = re.compile(r"step-(\d{8})")
+Tensors = dict[str, dict[str, Tensor]]
 
 
 def folders(run: Path) -> list[Path]:
@@ -30,15 +34,27 @@ def folders(run: Path) -> list[Path]:
     return sorted(found)
 
 
-def save(
-    run: Path,
-    step: int,
+def collect(
     modules: Mapping[str, nn.Module],
     average: Mapping[str, Tensor] | None,
     optimizers: Mapping[str, torch.optim.Optimizer],
-    extra: Mapping[str, Any],
-    keep: int,
-) -> Path:
+    keep: bool,
+) -> Tensors:
+    """What is saved, by file, whole and on the CPU. Every process must ask; those that do not `keep` get nothing."""
+    files: dict[str, Mapping[str, Tensor]] = {name: module.state_dict() for name, module in modules.items()}
+    if average is not None:
+        files["average"] = average
+    files |= {name: _optimizer_tensors(optimizer) for name, optimizer in optimizers.items()}
+    collected: Tensors = {}
+    for file, tensors in files.items():
+        for name, tensor in tensors.items():
+            full = whole(tensor.detach())
+            if keep:
+                collected.setdefault(file, {})[name] = full.to("cpu", copy=True).contiguous()
+    return collected
+
+
+def save(run: Path, step: int, tensors: Tensors, extra: Mapping[str, Any], keep: int) -> Path:
     """Write the checkpoint of `step` and remove all but the `keep` newest."""
     parent = run / "checkpoints"
     parent.mkdir(parents=True, exist_ok=True)
@@ -46,19 +62,17 @@ def save(
         shutil.rmtree(leftover)
     temporary, final = parent / f".writing-{step:08d}", parent / f"step-{step:08d}"
     temporary.mkdir()
-    for name, module in modules.items():
-        save_file(_plain(module.state_dict()), temporary / f"{name}.safetensors")
-    if average is not None:
-        save_file(_plain(average), temporary / "average.safetensors")
-    for name, optimizer in optimizers.items():
-        save_file(_optimizer_tensors(optimizer), temporary / f"{name}.safetensors")
+    for name, file in tensors.items():
+        save_file(file, temporary / f"{name}.safetensors")
     (temporary / "state.json").write_text(json.dumps({"step": step, **extra}), encoding="utf-8")
+    for path in temporary.iterdir():  # a name must not reach the disk before what it names
+        _flush(path)
     if final.exists():
-        shutil.rmtree(final)
+        _remove(final)
     temporary.rename(final)
+    _flush(parent)
     for old in folders(run)[:-keep]:
-        old.rename(parent / f".writing-old-{old.name}")  # at once: a folder with this name is always whole
-        shutil.rmtree(parent / f".writing-old-{old.name}")
+        _remove(old)
     return final
 
 
@@ -70,17 +84,20 @@ def restore(
 ) -> dict[str, Any]:
     """Load a checkpoint in place and return its `state.json`."""
     for name, module in modules.items():
-        module.load_state_dict(load_file(folder / f"{name}.safetensors"))
+        tensors, own = load_file(folder / f"{name}.safetensors"), module.state_dict()
+        module.load_state_dict({key: like(tensor, own[key]) for key, tensor in tensors.items()})
     if average is not None:
         for name, tensor in load_file(folder / "average.safetensors").items():
-            average[name].copy_(tensor)
+            local(average[name]).copy_(local(like(tensor, average[name])))
     for name, optimizer in optimizers.items():
         tensors = load_file(folder / f"{name}.safetensors")
         for index, parameter in enumerate(_parameters(optimizer)):
             prefix = f"{index}."
             values = {key[len(prefix) :]: t for key, t in tensors.items() if key.startswith(prefix)}
-            # counters of steps are kept on the CPU, as the optimizer does
-            values = {key: t if t.ndim == 0 else t.to(parameter.device) for key, t in values.items()}
+            values = {
+                key: t.to(parameter.device) if t.ndim == 0 and parameter.ndim else like(t, parameter)
+                for key, t in values.items()
+            }
             if values:
                 optimizer.state[parameter] = values
     state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
@@ -97,6 +114,21 @@ def averaged(folder: Path) -> tuple[Model, int]:
     return model.eval(), int(state["step"])
 
 
+def _remove(folder: Path) -> None:
+    """Remove a checkpoint; renamed first, so that a folder with its name is always whole."""
+    leaving = folder.with_name(f".writing-old-{folder.name}")
+    folder.rename(leaving)
+    shutil.rmtree(leaving)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
@@ -105,9 +137,5 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     tensors = {}
     for index, parameter in enumerate(_parameters(optimizer)):
         for name, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{index}.{name}"] = torch.as_tensor(value).clone()
+            tensors[f"{index}.{name}"] = torch.as_tensor(value)
     return tensors
-
-
-def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu").contiguous() for name, tensor in state.items()}

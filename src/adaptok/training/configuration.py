@@ -75,7 +75,10 @@ class DataConfig(Config):
     """Where training clips come from."""
 
     train: tuple[str, ...] = ()
-    """Folders, searched recursively for videos and photographs; CSV manifests."""
+    """Folders, searched recursively for videos and photographs; lists of files: CSV (path[,label], or
+    id,path,action,label), text (path [label]), or an index of 'adaptok data index' (.parquet)."""
+    root: str | None = None
+    """Where relative paths in lists start; the folder of the list if not given."""
     weights: tuple[Annotated[float, Field(ge=0.0)], ...] = ()
     """How often a clip comes from each entry of `train`, in proportion; with none, all are one collection."""
     image_share: Fraction01 = 0.3
@@ -87,7 +90,7 @@ class DataConfig(Config):
     validation: str | None = None
     """Folder of videos whose first clips are reconstructed now and then."""
     most_broken: Fraction01 = 0.2
-    """Share of unreadable files above which a run does not start."""
+    """Share of unreadable files above which a run stops."""
     workers: Annotated[int, Field(ge=0)] = 1
     """Processes that decode."""
     cache_gib: Annotated[float, Field(ge=0.0)] = 3.0
@@ -102,7 +105,9 @@ class OptimizerConfig(Config):
     betas: tuple[float, float] = (0.9, 0.95)
     """Of the moving averages of the gradient and of its square."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    """Of AdamW, times the rate."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the rate falls after the warm-up."""
     warmup_steps: Annotated[int, Field(ge=0)] = 100
     """Steps over which the rate rises from 0."""
     warmup_epochs: Annotated[float, Field(ge=0.0)] | None = None
@@ -117,7 +122,7 @@ class OptimizerConfig(Config):
     """The same for the weights that a linear start wrote."""
 
 
-TERMS = ("l1", "mse", "dssim", "frequency", "quantizer", "prior", "adversarial")
+TERMS = ("l1", "mse", "lpips", "dssim", "frequency", "quantizer", "prior", "adversarial")
 """Of the tokenizer's objective."""
 
 
@@ -125,14 +130,21 @@ class TokenizerLossConfig(Config):
     """Weights of the tokenizer's objective."""
 
     l1: Annotated[float, Field(ge=0.0)] = 1.0
+    """Of the mean absolute error of pixels in [0, 1]."""
     mse: Annotated[float, Field(ge=0.0)] = 0.0
+    """Of their mean squared error."""
+    lpips: Annotated[float, Field(ge=0.0)] = 0.0
+    """Of LPIPS with VGG16, the mean over frames; needs lpips_weights."""
     dssim: Annotated[float, Field(ge=0.0)] = 0.0
-    """Of 1 - structural similarity."""
+    """Of 1 - structural similarity; needs no downloaded weights."""
     frequency: Annotated[float, Field(ge=0.0)] = 0.0
-    """Of the distance of the spectra of frames."""
+    """Of the distance of the spectra of frames; needs no downloaded weights."""
     quantizer: Annotated[float, Field(ge=0.0)] = 0.1
+    """Of the losses of the vector quantizer; the scalar one has none."""
     prior: Annotated[float, Field(ge=0.0)] = 0.06
+    """Of the cross-entropy of ids under the prior, where the model has one."""
     adversarial: Annotated[float, Field(ge=0.0)] = 0.0
+    """Of being taken for made by the discriminator; 0 trains none."""
     start: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     """Step from which a term counts, for those that wait."""
 
@@ -159,11 +171,17 @@ class TrainingConfig(Config):
     initial: str | None = None
     """Model folder to start from; the scorer's tokenizer comes from here."""
     data: DataConfig = DataConfig()
+    """Clips."""
     lengths: LengthLaw
+    """Law of the lengths of rows: the tail drop (tokenizer); of the blocks before the scored one (scorer)."""
     losses: TokenizerLossConfig = TokenizerLossConfig()
+    """Weights of the tokenizer's losses."""
+    lpips_weights: str | None = None
+    """File of VGG16 for LPIPS: torchvision's vgg16-397923af.pth, or its tensors as safetensors."""
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     """For the adversarial loss."""
     optimizer: OptimizerConfig = OptimizerConfig()
+    """AdamW and its schedule."""
     steps: Positive | None = None
     """Length of the run."""
     epochs: Annotated[float, Field(gt=0.0)] | None = None
@@ -178,13 +196,18 @@ class TrainingConfig(Config):
     """Compile the parts of the layers that do not depend on lengths."""
     activation_checkpointing: bool = False
     """Keep the input of each layer only, and compute it again for the gradient: less memory, a third more work."""
+    sharding: bool = False
+    """Split weights, gradients and optimizer state over the processes (FSDP), for what does not fit one device."""
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
     """Of the moving average of the weights, which is what is exported; 0 keeps none."""
     seed: int = 0
     """Of everything random: clips, lengths, ids, weights."""
     log_every: Positive = 20
+    """Steps between lines of metrics."""
     validate_every: Positive = 500
+    """Steps between validations, with samples and curves."""
     checkpoint_every: Positive = 500
+    """Steps between checkpoints; what is done after the last one is done again after a kill."""
     keep_checkpoints: Positive = 2
     """The newest ones; the model that validates best is kept besides."""
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)

@@ -11,8 +11,9 @@ from adaptok.models.discriminator import Discriminator
 from adaptok.models.model import Model
 from adaptok.models.work import decoder_work, encoder_work, scorer_work, stack_work
 from adaptok.training.configuration import TrainingConfig
-from adaptok.training.loop import open_data, run_length
-from adaptok.training.objectives import draw_lengths
+from adaptok.training.data import open_data
+from adaptok.training.objectives import draw_lengths, needs_lpips
+from adaptok.training.schedule import run_length
 
 SAMPLE = 256
 """Clips over which the law of lengths is averaged."""
@@ -85,6 +86,7 @@ def describe(config: TrainingConfig) -> dict[str, Any]:
         "memory_gb": step_memory(config) / 1e9,
         "files": data.files,
         "broken": dict(data.broken),
+        "missing": needs_lpips(config) if config.lpips_weights is None else None,
         "validation_clips": 0 if data.validation is None else len(data.validation),
         "configuration": config.model_dump(mode="json"),
     }

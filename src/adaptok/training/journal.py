@@ -70,7 +70,7 @@ def save_samples(stem: Path, model: Model, clips: Tensor) -> None:
 def _sheets(rows: list[Tensor]) -> Iterator[NDArray[np.uint8]]:
     """Rows of clips `[N, C, T, S, S]` as one picture for every frame."""
     whole = torch.cat([torch.cat(list(row), -1) for row in rows], -2)  # [C, T, rows * S, N * S]
-    yield from (whole * 255).round().byte().permute(1, 2, 3, 0).numpy()
+    yield from (whole * 255).round().byte().permute(1, 2, 3, 0).cpu().numpy()
 
 
 def write_card(path: Path, config: TrainingConfig, metrics: Path, steps: int) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from adaptok.evaluation.distortion import block_distortion, frame_ssim, psnr
+from adaptok.evaluation.lpips import DOWNLOAD, PUBLISHED, Lpips, clip_lpips
 from adaptok.models.model import Model
 from adaptok.models.prior import squeeze
 from adaptok.models.quantizer import VectorQuantizer
@@ -24,7 +25,7 @@ from adaptok.training.configuration import (
     TrainingConfig,
     UniformLengths,
 )
-from adaptok.training.losses import frequency_loss
+from adaptok.training.losses import PixelErrors, frequency_loss
 
 Maker = Callable[[Tensor], Tensor]
 
@@ -66,12 +67,49 @@ def _draw_simple(
     return torch.full((clips, blocks), law.length)
 
 
+class Measures(NamedTuple):
+    """Networks that measure distortion, and are not trained. `lpips` is None where it is not asked for."""
+
+    lpips: Lpips | None = None
+
+    @classmethod
+    def load(cls, config: TrainingConfig, device: torch.device) -> Measures:
+        """What a configuration's losses, or its scorer's target, need.
+
+        Raises:
+            ValueError: LPIPS is asked for, and its weights are not given, or are not the published ones.
+            FileNotFoundError: there is no such file.
+        """
+        reason = needs_lpips(config)
+        if reason is None:
+            return cls()
+        if config.lpips_weights is None:
+            raise ValueError(reason)
+        return cls(Lpips.from_file(config.lpips_weights).to(device))
+
+
+def needs_lpips(config: TrainingConfig) -> str | None:
+    """What in a configuration needs the weights of LPIPS, and what to do about it; None where nothing does."""
+    give = f"give --lpips-weights {PUBLISHED['vgg']} (from {DOWNLOAD})"
+    if config.stage == "scorer":
+        assert config.model.scorer is not None
+        if config.model.scorer.distortion != "lpips":
+            return None
+        return f"model.scorer.distortion lpips needs the weights of VGG16: {give}, or choose mse, l1 or dssim"
+    if not config.losses.lpips:
+        return None
+    return (
+        f"losses.lpips {config.losses.lpips:g} needs the weights of VGG16: {give},"
+        " or train without it: --losses.lpips 0 --losses.frequency 1"
+    )
+
+
 class TokenizerObjective(nn.Module):
     """Reconstruction from rows of random lengths, plus the losses of the quantizer, the prior and an adversary."""
 
-    def __init__(self, model: Model, config: TrainingConfig) -> None:
+    def __init__(self, model: Model, config: TrainingConfig, measures: Measures) -> None:
         super().__init__()
-        self.model, self.config = model, config
+        self.model, self.config, self.measures = model, config, measures
 
     def trained(self) -> Iterable[tuple[str, nn.Parameter]]:
         """Named parameters that this stage changes."""
@@ -88,15 +126,17 @@ class TokenizerObjective(nn.Module):
         tokenizer, losses = self.model.tokenizer, self.config.losses
         lengths = draw_lengths(self.config.lengths, clips.shape[0], tokenizer.config.blocks, draw.cpu)
         prediction, quantized = tokenizer(clips, lengths, generator=draw.device, sample=True)
-        prediction = prediction.float()
-        mse = (prediction - clips).square().mean((1, 2, 3, 4))
+        absolute, mse = PixelErrors.apply(prediction, clips)
         terms = {
-            "l1": (prediction - clips).abs().mean(),
+            "l1": absolute.mean(),
             "mse": mse.mean(),
             "quantizer": tokenizer.quantizer.loss(quantized),
         }
         if losses.dssim:
             terms["dssim"] = 1 - frame_ssim(prediction, clips).mean()
+        if losses.lpips:
+            assert self.measures.lpips is not None
+            terms["lpips"] = clip_lpips(self.measures.lpips, prediction, clips).mean()
         if losses.frequency:
             terms["frequency"] = frequency_loss(prediction, clips)
         if maker is not None:
@@ -121,10 +161,10 @@ class ScorerObjective(nn.Module):
     The tokenizer is frozen; distortions are measured on what it decodes.
     """
 
-    def __init__(self, model: Model, config: TrainingConfig) -> None:
+    def __init__(self, model: Model, config: TrainingConfig, measures: Measures) -> None:
         super().__init__()
         assert model.scorer is not None
-        self.model, self.config, self.scorer = model, config, model.scorer
+        self.model, self.config, self.measures, self.scorer = model, config, measures, model.scorer
         model.tokenizer.requires_grad_(False)
 
     def trained(self) -> Iterable[tuple[str, nn.Parameter]]:
@@ -167,10 +207,13 @@ class ScorerObjective(nn.Module):
                 inputs[:, block : block + 1], [[length]] * len(clips), first_block=block, cache=cache
             )
             cache.keep(held)
-            columns.append(block_distortion(decoded.float().clamp(0, 1), target, config.distortion, pt)[:, 0])
+            decoded = decoded.float().clamp(0, 1)
+            columns.append(block_distortion(decoded, target, config.distortion, pt, self.measures.lpips)[:, 0])
         return torch.stack(columns, 1)
 
 
-def build_objective(model: Model, config: TrainingConfig) -> TokenizerObjective | ScorerObjective:
+def build_objective(model: Model, config: TrainingConfig, measures: Measures) -> TokenizerObjective | ScorerObjective:
     """The objective of a configuration's stage."""
-    return TokenizerObjective(model, config) if config.stage == "tokenizer" else ScorerObjective(model, config)
+    if config.stage == "tokenizer":
+        return TokenizerObjective(model, config, measures)
+    return ScorerObjective(model, config, measures)

@@ -15,6 +15,7 @@ import av.logging
 import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -94,6 +95,7 @@ class VideoReader:
         path: of the file.
         start, stop: seconds, from the first frame; `stop` is exclusive.
         rate: frames per second; the file's average if None.
+        short_side: scale frames down, averaging areas, so that their shorter side has at most so many pixels.
 
     Attributes:
         info: what the file says.
@@ -106,7 +108,13 @@ class VideoReader:
     """
 
     def __init__(
-        self, path: str | Path, *, start: float = 0.0, stop: float | None = None, rate: Fraction | float | None = None
+        self,
+        path: str | Path,
+        *,
+        start: float = 0.0,
+        stop: float | None = None,
+        rate: Fraction | float | None = None,
+        short_side: int | None = None,
     ) -> None:
         self.path = Path(path)
         if not (math.isfinite(start) and start >= 0) or (stop is not None and not stop > start):
@@ -117,6 +125,7 @@ class VideoReader:
         self.warning: str | None = None
         self._failure = ""  # the first that FFmpeg complained of
         self._size: tuple[int, int] | None = None  # of the first frame, before it is turned
+        self._short_side = short_side
         self._container = _open(self.path)
         try:
             self._stream = _video_stream(self._container, self.path)
@@ -246,8 +255,10 @@ class VideoReader:
 
     def _picture(self, frame: VideoFrame) -> Frame:
         """RGB, turned as it is shown, at the size of the first frame."""
-        self._size = self._size or (frame.width, frame.height)
-        rgb = np.asarray(frame.to_ndarray(format="rgb24", width=self._size[0], height=self._size[1]), np.uint8)
+        self._size = self._size or scaled(frame.width, frame.height, self._short_side)
+        how = Interpolation.BICUBIC if self._short_side is None else Interpolation.AREA
+        width, height = self._size
+        rgb = np.asarray(frame.to_ndarray(format="rgb24", width=width, height=height, interpolation=how), np.uint8)
         turns = self.info.rotation // 90
         rgb = np.rot90(rgb, turns) if turns else rgb
         return np.ascontiguousarray(rgb)
@@ -261,6 +272,14 @@ class VideoReader:
             self.warning = (
                 f"{self.path}: damaged or cut off{reason}; {decoded}{of} frames could be decoded and are used"
             )
+
+
+def scaled(width: int, height: int, short_side: int | None) -> tuple[int, int]:
+    """Width and height, scaled down so that the shorter is at most `short_side`."""
+    if short_side is None or min(width, height) <= short_side:
+        return width, height
+    scale = short_side / min(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 _EARLY = Fraction(1, 1000)

@@ -34,13 +34,26 @@ class VideoWriter:
         path: .mp4, .m4v, .mov or .mkv.
         rate: frames per second.
         crf: constant rate factor: 0 is lossless, 18 looks so, 23 is small.
+        key_frames: most frames between two of those that a player can jump to; the encoder's choice if None.
+        threads: of the encoder.
 
     Raises:
         VideoError: the name has another suffix, or its folder cannot be written to.
     """
 
-    def __init__(self, path: str | Path, rate: Fraction | float, *, crf: int = 16) -> None:
-        self.path, self.crf, self.count = Path(path), crf, 0
+    def __init__(
+        self,
+        path: str | Path,
+        rate: Fraction | float,
+        *,
+        crf: int = 16,
+        key_frames: int | None = None,
+        threads: int = 2,
+    ) -> None:
+        self.path, self.count = Path(path), 0
+        self._options: dict[str, object] = {"crf": str(crf), "preset": "medium", "threads": str(threads)}
+        if key_frames is not None:
+            self._options["g"] = str(key_frames)
         self.rate = Fraction(rate).limit_denominator(100_000)
         if self.path.suffix.lower() not in SUFFIXES:
             raise VideoError(f"{path}: cannot write this kind of video, expected a name with {', '.join(SUFFIXES)}")
@@ -82,7 +95,7 @@ class VideoWriter:
         if self._stream is None:
             stream = self._container.add_stream("libx264", rate=self.rate)
             stream.width, stream.height, stream.pix_fmt = frame.shape[1], frame.shape[0], "yuv420p"
-            stream.options = {"crf": str(self.crf), "preset": "medium", "threads": "2"}
+            stream.options = self._options
             context = stream.codec_context
             context.color_primaries, context.color_trc, context.colorspace = _BT601.values()
             context.color_range = ColorRange.MPEG

@@ -1,0 +1,173 @@
+"""LPIPS: the perceptual distance of Zhang et al. (arXiv 1801.03924), over the published weights of VGG16 and AlexNet.
+
+Legend: `N` frames, `C` channels of a feature map, `h`, `w` its size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+Network = Literal["vgg", "alex"]
+
+PUBLISHED = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}
+"""torchvision's names of the files of weights."""
+DOWNLOAD = "https://download.pytorch.org/models/"
+_SHA256 = {
+    "vgg16-397923af.pth": "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+    "alexnet-owt-7be5be79.pth": "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
+    "vgg.pth": "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
+    "alex.pth": "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
+}
+_SHIFT = (-0.030, -0.088, -0.188)
+_SCALE = (0.458, 0.448, 0.450)
+_EPS = 1e-10
+SMALLEST = {"vgg": 16, "alex": 31}
+"""Pixels of a side that a network needs at least."""
+
+
+class Lpips(nn.Module):
+    """Distance of frames as people see it: 0 for equal ones, about 0.7 for unrelated ones.
+
+    Feature maps of both frames are scaled to unit length at every place; their squared differences are weighted per
+    channel, averaged over places, and summed over five layers. Weights are frozen; gradients flow to the frames.
+
+    Args:
+        network: "vgg" (VGG16; what the official objective and protocol use) or "alex" (AlexNet).
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, network: Network = "vgg") -> None:
+        super().__init__()
+        self.network = network
+        self.features, self.taps = _vgg16() if network == "vgg" else _alexnet()
+        before = (self.features[tap - 1] for tap in self.taps)  # the convolution that an activation follows
+        self.weights = nn.ParameterList(torch.zeros(m.out_channels) for m in before if isinstance(m, nn.Conv2d))
+        self.register_buffer("shift", torch.tensor(_SHIFT).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("scale", torch.tensor(_SCALE).view(1, 3, 1, 1), persistent=False)
+        self.requires_grad_(False).eval()
+
+    @classmethod
+    def from_file(cls, path: str | Path, network: Network = "vgg") -> Lpips:
+        """With the published weights: the convolutions from `path`, the channel weights from the torchmetrics package.
+
+        Args:
+            path: torchvision's file (`PUBLISHED`), or a safetensors file of the same tensors.
+
+        Raises:
+            ValueError: the file is another one.
+            FileNotFoundError: it does not exist.
+        """
+        path = Path(path)
+        state = _read(path, network)
+        lpips = cls(network)
+        wanted = lpips.features.state_dict()
+        found = {name: state.get(f"features.{name}") for name in wanted}
+        for name, tensor in found.items():
+            if tensor is None or tensor.shape != wanted[name].shape:
+                what = "is missing" if tensor is None else f"has the shape {tuple(tensor.shape)}"
+                raise ValueError(
+                    f"{path}: features.{name} {what}, expected {tuple(wanted[name].shape)};"
+                    f" give {PUBLISHED[network]} of {DOWNLOAD}"
+                )
+        lpips.features.load_state_dict({name: tensor for name, tensor in found.items() if tensor is not None})
+        for own, weight in zip(lpips.weights, _channel_weights(network), strict=True):
+            own.copy_(weight.flatten())
+        return lpips
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """Distances `[N]` of frames `[N, 3, H, W]` in [0, 1].
+
+        Raises:
+            ValueError: the shapes are not these, or the frames too small.
+        """
+        if first.shape != second.shape or first.ndim != 4 or first.shape[1] != 3:
+            raise ValueError(f"frames of {tuple(first.shape)} and {tuple(second.shape)}, expected equal [N, 3, H, W]")
+        if min(first.shape[2:]) < SMALLEST[self.network]:
+            raise ValueError(f"frames of {tuple(first.shape[2:])}, expected {SMALLEST[self.network]} pixels or more")
+        with torch.no_grad() if not second.requires_grad else torch.enable_grad():
+            known = self._maps(second)
+        distances = [
+            ((a - b).square() * weight[:, None, None]).sum(1).mean((1, 2))
+            for a, b, weight in zip(self._maps(first), known, self.weights, strict=True)
+        ]
+        return torch.stack(distances).sum(0).float()
+
+    def _maps(self, frames: Tensor) -> list[Tensor]:
+        """Feature maps `[N, C, h, w]` of unit length at every place."""
+        x = ((frames * 2 - 1) - self.shift) / self.scale
+        maps = []
+        for index, layer in enumerate(self.features):
+            x = layer(x)
+            if index in self.taps:
+                maps.append(x / (torch.linalg.vector_norm(x, dim=1, keepdim=True) + _EPS))
+        return maps
+
+
+def clip_lpips(lpips: Lpips, prediction: Tensor, target: Tensor) -> Tensor:
+    """Distances `[B, T]` of all frames of clips `[B, 3, T, S, S]` in [0, 1]; one frame of every clip at a time."""
+    pairs = zip(prediction.unbind(2), target.unbind(2), strict=True)
+    return torch.stack([lpips(made, true) for made, true in pairs], 1)
+
+
+def _vgg16() -> tuple[nn.Sequential, tuple[int, ...]]:
+    """The convolutions of VGG16, and the layers (the last activation before each pooling) that are compared."""
+    layers: list[nn.Module] = []
+    taps, channels = [], 3
+    for stage, (width, depth) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))):
+        if stage:
+            layers.append(nn.MaxPool2d(2))
+        for _ in range(depth):
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+            channels = width
+        taps.append(len(layers) - 1)
+    return nn.Sequential(*layers), tuple(taps)
+
+
+def _alexnet() -> tuple[nn.Sequential, tuple[int, ...]]:
+    """The convolutions of AlexNet, and the activations after each."""
+    layers: list[nn.Module] = [nn.Conv2d(3, 64, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)]
+    layers += [nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)]
+    layers += [nn.Conv2d(192, 384, 3, padding=1), nn.ReLU(), nn.Conv2d(384, 256, 3, padding=1), nn.ReLU()]
+    layers += [nn.Conv2d(256, 256, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers), (1, 4, 7, 9, 11)
+
+
+def _read(path: Path, network: Network) -> Mapping[str, Tensor]:
+    """The tensors of a file of weights. A pickle is only opened if it is the published file, bit for bit."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; download {PUBLISHED[network]} from {DOWNLOAD}")
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    return _read_published(path, PUBLISHED[network], _SHA256[PUBLISHED[network]])
+
+
+def _channel_weights(network: Network) -> list[Tensor]:
+    """Of every compared layer, as the LPIPS project published them (version 0.1); they come with torchmetrics."""
+    with as_file(files("torchmetrics") / "functional" / "image" / "lpips_models" / f"{network}.pth") as path:
+        state = _read_published(path, f"{network}.pth", _SHA256[f"{network}.pth"])
+    return [state[f"lin{layer}.model.1.weight"] for layer in range(5)]
+
+
+def _read_published(path: Path, name: str, expected: str) -> Mapping[str, Tensor]:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    found = digest.hexdigest()
+    if found != expected:
+        raise ValueError(
+            f"{path}: not the published {name} (SHA-256 {found[:12]}…, expected {expected[:12]}…), and other pickles"
+            " are not opened; give that file, or its tensors as safetensors"
+        )
+    state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
