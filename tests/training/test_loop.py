@@ -42,6 +42,9 @@ class Clips(torch.utils.data.Dataset):
         return torch.rand(3, 8, 16, 16, generator=torch.Generator().manual_seed(index))
 
 
+LOSSES = {"l1": 1, "mse": 1, "dssim": 0.5, "frequency": 0.1, "adversarial": 0.3, "start": {"adversarial": 2}}
+
+
 def config(tmp_path, stage: str, **changes) -> TrainingConfig:
     model = small_config(vector=stage == "tokenizer").model_dump()
     if stage == "tokenizer":
@@ -51,7 +54,7 @@ def config(tmp_path, stage: str, **changes) -> TrainingConfig:
         "model": model,
         "data": {"workers": 0},
         "lengths": {"kind": "uniform", "least": 1, "most": 8},
-        "losses": {"l1": 1, "mse": 1, "dssim": 0.5, "frequency": 0.1, "adversarial": 0.3, "start": {"adversarial": 2}},
+        "losses": LOSSES,
         "discriminator": {"width": 16, "depth": 1, "heads": 2, "patch_size": 4, "temporal_patch_size": 2, "every": 2},
         "optimizer": {"warmup_steps": 3},
         "steps": 12,

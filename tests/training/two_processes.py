@@ -14,7 +14,7 @@ from adaptok.training.loop import Run
 from tests.training.test_loop import Clips, config
 
 
-def run(folder: Path, batch: int) -> None:
+def run(folder: Path, batch: int, sharding: bool) -> None:
     from tests.conftest import small_config
 
     model = small_config(vector=True).model_dump() | {"scorer": None}
@@ -35,10 +35,11 @@ def run(folder: Path, batch: int) -> None:
             "fake_noise": 0.0,
         },
         "trackers": [],
+        "sharding": sharding,
     }
     torch.set_num_threads(1)
     Run(config(folder, "tokenizer", **changes), Data(Clips(), None), folder / "run").train()
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), int(sys.argv[2]))
+    run(Path(sys.argv[1]), int(sys.argv[2]), "sharding" in sys.argv)

@@ -134,7 +134,8 @@ def progress(title: str, total: int | None, unit: str, quiet: bool) -> Iterator[
         yield advance
         bar.update(task, total=bar.tasks[0].completed)
     finally:
-        bar.stop()
+        if bar.live.is_started:  # an unused one would leave an empty line
+            bar.stop()
 
 
 def warn(message: str | None) -> None:

@@ -15,6 +15,7 @@ from adaptok.video.reading import decoded_frames
 UNREADABLE = (av.FFmpegError, OSError, ValueError)
 """What opening and decoding a broken file raises."""
 _THREADS = 8
+_MOSTLY = 0.9  # of the frames that a duration promises, where the file has no count
 
 
 def survey(
@@ -64,7 +65,7 @@ def _look(entry: Entry, thorough: bool) -> Entry:
             count = stream.frames or round(float(container.duration or 0) / av.time_base * rate)
             if thorough:
                 decoded = 1 + sum(1 for _ in frames)
-                if damage or decoded < stream.frames - 1:
+                if damage or decoded < (stream.frames - 1 if stream.frames else _MOSTLY * count):
                     told = f": {damage[0]}" if damage else ""
                     raise ValueError(f"damaged, {decoded} of {count} frames could be decoded{told}")
                 count = decoded

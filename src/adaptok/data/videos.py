@@ -147,7 +147,9 @@ class VideoFolder(FileSet):
         if whole is None:
             return None
         first = int(np.searchsorted(whole.times, float(start) - 0.5 / float(segment.rate)))
-        return _take(whole.frames[: first + span], min(first, max(0, len(whole.frames) - span)), view, shape)
+        if first >= len(whole.frames):  # a file that is shorter than it says
+            first = max(0, len(whole.frames) - span)
+        return _take(whole.frames[: first + span], first, view, shape)
 
 
 def _sought(segment: _Segment, start: Fraction, span: int, short: int) -> Decoded | None:

@@ -45,12 +45,12 @@ def collect(
     if average is not None:
         files["average"] = average
     files |= {name: _optimizer_tensors(optimizer) for name, optimizer in optimizers.items()}
-    collected: Tensors = {}
+    collected: Tensors = {file: {} for file in files}  # one that is empty so far too
     for file, tensors in files.items():
         for name, tensor in tensors.items():
             full = whole(tensor.detach())
             if keep:
-                collected.setdefault(file, {})[name] = full.to("cpu", copy=True).contiguous()
+                collected[file][name] = full.to("cpu", copy=True).contiguous()
     return collected
 
 

@@ -206,8 +206,9 @@ class Run:
             if self.step % self.config.checkpoint_every == 0 or last:
                 self.save()
         self._name_broken()
-        self.accelerator.end_training()
-        return self.export()
+        model = self.export()
+        self.accelerator.end_training()  # which parts the processes
+        return model
 
     def _mean(self, value: Tensor) -> float:
         """Over all processes."""

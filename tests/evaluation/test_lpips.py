@@ -1,0 +1,101 @@
+"""LPIPS with random weights: against its formula, file formats, and a clear word where the published weights lack."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+
+from adaptok.commands.main import main
+from adaptok.evaluation.lpips import Lpips, clip_lpips
+
+CONVOLUTIONS = {
+    "vgg": [(0,), (2,), (5,), (7,), (10,), (12,), (14,), (17,), (19,), (21,), (24,), (26,), (28,)],
+    "alex": [(0, 4, 2), (3, 1, 2), (6,), (8,), (10,)],
+}
+POOLS = {"vgg": (4, 9, 16, 23), "alex": (2, 5)}
+TAPS = {"vgg": (2, 7, 14, 21, 28), "alex": (0, 3, 6, 8, 10)}
+
+
+@pytest.fixture(scope="module", params=["vgg", "alex"])
+def network(request, tmp_path_factory):
+    """Random weights in the published layout, and what is loaded from them."""
+    torch.manual_seed(0)
+    state = {f"features.{name}": t.clone() for name, t in Lpips(request.param).features.state_dict().items()}
+    state["classifier.0.weight"] = torch.zeros(2, 2)
+    path = tmp_path_factory.mktemp("weights") / "network.safetensors"
+    save_file(state, path)
+    return request.param, state, Lpips.from_file(path, request.param)
+
+
+def formula(name, state, weights, first, second):
+    """The definition, layer by layer, in float64."""
+    shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
+    total = 0
+    pair = [((x * 2 - 1 - shift[:, None, None]) / scale[:, None, None]).double() for x in (first, second)]
+    size = {"vgg": 2, "alex": 3}[name]
+    for layer in range(max(TAPS[name]) + 1):
+        if layer in POOLS[name]:
+            pair = [F.max_pool2d(x, size, 2) for x in pair]
+        for index, *options in CONVOLUTIONS[name]:
+            if index == layer:
+                stride, padding = options or (1, 1)
+                kernel, bias = (state[f"features.{index}.{part}"].double() for part in ("weight", "bias"))
+                pair = [F.conv2d(x, kernel, bias, stride, padding).relu() for x in pair]
+        if layer in TAPS[name]:
+            a, b = (x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10) for x in pair)
+            weight = weights[TAPS[name].index(layer)].double()
+            total = total + torch.einsum("nchw,c->nhw", (a - b).square(), weight).mean((1, 2))
+    return total
+
+
+def test_it_is_its_formula(network):
+    name, state, lpips = network
+    generator = torch.Generator().manual_seed(1)
+    for height, width in ((64, 64), (31, 50)):
+        first, second = torch.rand(2, 3, 3, height, width, generator=generator)
+        expected = formula(name, state, lpips.weights, first, second)
+        torch.testing.assert_close(lpips(first, second).double(), expected, atol=1e-5, rtol=1e-4)
+        assert (expected > 0.01).all()
+        assert (lpips(first, first) == 0).all()
+    clips = torch.rand(2, 2, 3, 4, 32, 32, generator=generator)
+    frames = lpips(clips[0, 1].transpose(0, 1), clips[1, 1].transpose(0, 1))
+    torch.testing.assert_close(clip_lpips(lpips, *clips)[1], frames)
+
+
+def test_gradients_reach_the_prediction_alone(network):
+    _, _, lpips = network
+    made = torch.full((1, 3, 32, 32), 0.5, requires_grad=True)  # flat: many features are 0
+    lpips(made, torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))).sum().backward()
+    assert made.grad.isfinite().all()
+    assert made.grad.abs().sum() > 0
+    assert all(weight.grad is None for weight in lpips.parameters())
+
+
+def test_other_files_are_not_opened(tmp_path):
+    (tmp_path / "vgg16.pth").write_bytes(pickle.dumps({"features.0.weight": 1}))
+    with pytest.raises(ValueError, match=r"not the published vgg16-397923af.pth .* other pickles are not opened"):
+        Lpips.from_file(tmp_path / "vgg16.pth")
+    with pytest.raises(FileNotFoundError, match="download vgg16-397923af.pth"):
+        Lpips.from_file(tmp_path / "nothing.pth")
+    save_file({"features.0.weight": torch.zeros(3, 3)}, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match=r"features.0.weight has the shape \(3, 3\), expected \(64, 3, 3, 3\)"):
+        Lpips.from_file(tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match="16 pixels or more"):
+        Lpips()(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8))
+
+
+def test_training_tells_what_lpips_needs(tmp_path, capsys):
+    from tests.clips.test_collections import write_video
+
+    write_video(tmp_path / "x.mp4", 20)
+    flags = ["--data.train", str(tmp_path), "--data.workers", "0", "--out", str(tmp_path / "run"), "--quiet"]
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "tokenizer", "--config", "base", *flags])
+    error = capsys.readouterr().err
+    assert "--lpips-weights vgg16-397923af.pth" in error
+    assert "--losses.lpips 0" in error
+    assert error.count("\n") == 1

@@ -1,0 +1,101 @@
+"""Killed at any moment, a run loses nothing: processes that are sent SIGKILL, and checkpoints that are cut short."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from adaptok.evaluation.lpips import Lpips
+from adaptok.training import checkpoint
+from tests.training import test_loop
+
+# a process that has imported everything already, from which runs are forked
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.training.test_loop", "accelerate"])
+
+
+def run(options, folder) -> None:
+    torch.set_num_threads(1)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    test_loop.train(options, folder)
+
+
+def killed(target, *arguments, after: float, watch=lambda: None) -> bool:
+    """Start, and send SIGKILL some seconds after what `watch` gives has changed; whether that came before the end."""
+    before = watch()
+    process = PROCESSES.Process(target=target, args=arguments)
+    process.start()
+    while before is not None and process.is_alive() and watch() == before:
+        time.sleep(0.002)
+    process.join(after)
+    if process.is_alive():
+        os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "scorer"])
+def test_a_killed_run_is_the_run_that_was_not(tmp_path, stage):
+    changes = {"steps": 20, "checkpoint_every": 2, "validate_every": 7, "keep_checkpoints": 1, "trackers": []}
+    if stage == "tokenizer":  # all losses
+        random = Lpips().features.state_dict()
+        save_file({f"features.{name}": tensor for name, tensor in random.items()}, tmp_path / "vgg.safetensors")
+        changes["lpips_weights"] = str(tmp_path / "vgg.safetensors")
+        changes["losses"] = test_loop.LOSSES | {"lpips": 0.5}
+    options = test_loop.config(tmp_path, stage, **changes)
+    assert not killed(run, options, tmp_path / "whole", after=120)
+    speed = json.loads((tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()[3])["clips_per_second"]
+    rng = np.random.default_rng(0)
+    parts = tmp_path / "parts"
+    watched = (lambda: checkpoint.folders(parts)), (lambda: sorted(parts.rglob("*")))  # in turn: there is an end to it
+    kills = 0
+    while killed(run, options, parts, after=rng.uniform(0, 5) * options.batch / speed, watch=watched[kills % 2]):
+        kills += 1
+        assert kills < 40
+    print(f"{kills} kills")
+    assert kills
+    whole, parts = (test_loop.everything(tmp_path / name) for name in ("whole", "parts"))
+    assert whole[0].keys() == parts[0].keys()
+    assert all(torch.equal(tensor, parts[0][name]) for name, tensor in whole[0].items())
+    assert whole[1] == parts[1]
+
+
+def write_for_ever(folder) -> None:
+    """Checkpoints, one after the other, each full of its own number."""
+    torch.set_num_threads(1)
+    found = checkpoint.folders(folder)
+    step = int(found[-1].name[5:]) if found else 0
+    while True:
+        step += 1
+        tensors = {
+            name: {str(i): torch.full((64, 1024), float(step)) for i in range(4)} for name in ("model", "average")
+        }
+        checkpoint.save(folder, step, tensors, {}, keep=2)
+
+
+def test_killed_while_checkpoints_are_written(tmp_path):
+    rng = np.random.default_rng(0)
+    reached = 0
+    for _ in range(30):
+        assert killed(write_for_ever, tmp_path, after=rng.uniform(0.05, 0.4))
+        found = checkpoint.folders(tmp_path)
+        for folder in found:
+            step = float(folder.name[5:])
+            for name in ("model", "average"):
+                values = load_file(folder / f"{name}.safetensors")
+                assert all((values[str(i)] == step).all() for i in range(4))
+            assert (folder / "state.json").read_text() == f'{{"step": {int(step)}}}'
+        if found:
+            assert len(found) <= 3  # two, and one that was to be removed
+            reached, before = int(found[-1].name[5:]), reached
+            assert reached >= before
+    assert reached > 30
