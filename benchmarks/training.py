@@ -3,8 +3,8 @@
 python benchmarks/training.py [--preset tiny base] [--batch N] [--steps 5] [--memory 20] [--data FOLDER]
 
 Steps of the preset's recipe with every loss that needs no downloaded weights. Work is what block-causal attention
-needs, forward and twice that backward, of the tokenizer at the lengths that its law gives on average, and of the
-discriminator; the prior, the losses and whatever is computed again count as nothing. Without `--batch`, tiny runs at
+needs, forward and twice that backward, of the tokenizer at the lengths that its law gives on average, of the prior and
+of the discriminator; the losses and whatever is computed again count as nothing. Without `--batch`, tiny runs at
 16 and base at the largest batch whose process stays within `--memory` GB, found by trying. Clips are decoded by two
 workers from `--data`, or from videos drawn for this.
 """

@@ -1,4 +1,4 @@
-"""Collections: seeking gives the clips of decoding everything, indices stand for folders, small copies can be resumed."""
+"""Collections: seeking gives what decoding everything gives, indices stand for folders, small copies go on."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def test_other_files_are_not_opened(tmp_path):
     (tmp_path / "vgg16.pth").write_bytes(pickle.dumps({"features.0.weight": 1}))
     with pytest.raises(ValueError, match=r"not the published vgg16-397923af.pth .* other pickles are not opened"):
         Lpips.from_file(tmp_path / "vgg16.pth")
-    with pytest.raises(FileNotFoundError, match="download vgg16-397923af.pth"):
+    with pytest.raises(FileNotFoundError, match=r"download vgg16-397923af\.pth"):
         Lpips.from_file(tmp_path / "nothing.pth")
     save_file({"features.0.weight": torch.zeros(3, 3)}, tmp_path / "x.safetensors")
     with pytest.raises(ValueError, match=r"features.0.weight has the shape \(3, 3\), expected \(64, 3, 3, 3\)"):

@@ -33,6 +33,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
 def run() -> None:
     """The program: `main`, and a quick end where it was interrupted. Everything is cleaned up by then, and decoding
     threads that were stopped in the middle can keep the interpreter from ever ending by itself."""
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch asks for huge pages: a tenth faster on a CPU
     try:
         main()
     except SystemExit as stop:

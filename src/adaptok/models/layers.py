@@ -10,7 +10,7 @@ other). With a `KeyValueCache` the key runs may point at rows of earlier calls, 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 MLP_RATIO = 4
 NORM_EPS = 1e-5
 _CPU_CHUNK_ROWS = 2048
+_CAUSAL_ROWS = 256
 _CPU_TILE_SCORES = 2**21
 """Attention scores held at once on a CPU in half precision: they should stay in the last-level cache."""
 
@@ -207,6 +208,77 @@ class PlannedAttention(torch.autograd.Function):
                 dkv[1, :, :, run] += of_values[:, :, start:stop]
                 start = stop
         return dq.transpose(1, 2), dkv.permute(1, 3, 0, 2, 4), None
+
+
+class CausalAttention(torch.autograd.Function):
+    """softmax(q kᵀ / sqrt(d)) v over rows that see themselves and those before, with dropout of the weights.
+
+    For a CPU, where the fused kernel knows no dropout and the plain form holds every weight, and draws every number of
+    a mask, one by one: tiles of rows leave out what they do not see, weights and masks are made again for the gradient,
+    and four numbers of a mask share one draw.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, dropout: float, seed: int) -> Tensor:
+        """`q`, `k` and `v [B, H, N, d]` to `[B, H, N, d]`. The seed makes the mask."""
+        lanes = [x.flatten(0, 1).contiguous() for x in (q, k, v)]
+        out = torch.empty_like(lanes[0])
+        for rows, weights, dropped in _causal_tiles(lanes[0], lanes[1], dropout, seed):
+            if dropped is not None:
+                weights.masked_fill_(dropped, 0)
+            torch.bmm(weights, lanes[2][:, : rows.stop], out=out[:, rows])
+        ctx.save_for_backward(*lanes)
+        ctx.dropout, ctx.seed = dropout, seed
+        return out.div_(1 - dropout).view(q.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        q, k, v = ctx.saved_tensors
+        shape, scale = grads[0].shape, q.shape[-1] ** -0.5
+        grad = grads[0].flatten(0, 1) / (1 - ctx.dropout)
+        dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        for rows, weights, dropped in _causal_tiles(q, k, ctx.dropout, ctx.seed):
+            tile, seen = grad[:, rows], slice(0, rows.stop)
+            slope = torch.bmm(tile, v[:, seen].transpose(1, 2))
+            if dropped is not None:
+                slope.masked_fill_(dropped, 0)
+            torch.ops.aten._softmax_backward_data.out(slope, weights, -1, q.dtype, grad_input=slope)
+            torch.baddbmm(dq[:, rows], slope, k[:, seen], beta=0, alpha=scale, out=dq[:, rows])
+            dk[:, seen].baddbmm_(slope.transpose(1, 2), q[:, rows], alpha=scale)
+            if dropped is not None:
+                weights.masked_fill_(dropped, 0)
+            dv[:, seen].baddbmm_(weights.transpose(1, 2), tile)
+        return dq.view(shape), dk.view(shape), dv.view(shape), None, None
+
+
+def _causal_tiles(q: Tensor, k: Tensor, dropout: float, seed: int) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
+    """Tiles of the rows of `q [L, N, d]`: which rows, their weights over those that they see, and what is dropped."""
+    _, count, d = q.shape
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.full((_CAUSAL_ROWS, _CAUSAL_ROWS), -torch.inf, dtype=q.dtype).triu_(1)
+    for start in range(0, count, _CAUSAL_ROWS):
+        rows = slice(start, min(start + _CAUSAL_ROWS, count))
+        height = rows.stop - start
+        weights = torch.bmm(q[:, rows], k[:, : rows.stop].transpose(1, 2)).mul_(d**-0.5)
+        weights[:, :, start:] += hidden[:height, :height]
+        torch.softmax(weights, -1, out=weights)
+        yield rows, weights, _dropped(weights.shape, dropout, generator) if dropout else None
+
+
+def _dropped(shape: torch.Size, dropout: float, generator: torch.Generator) -> Tensor:
+    """Bool: True with the probability `dropout`, to a part in 65536."""
+    numbers = math.prod(shape)
+    draws = torch.empty(-(-numbers // 4), dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    return (draws.view(torch.int16)[:numbers] < round(dropout * 2**16) - 2**15).view(shape)
+
+
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+    """Causal attention over `[B, H, N, d]` with dropout, on any device; masks come from torch's own random state."""
+    if q.device.type != "cpu" or not dropout:
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
+    seed = int(torch.randint(2**62, ()))
+    out: Tensor = CausalAttention.apply(q, k, v, dropout, seed)
+    return out
 
 
 def _by_head(x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adaptok.configuration import PriorConfig
-from adaptok.models.layers import MLP_RATIO
+from adaptok.models.layers import MLP_RATIO, causal_attention
 from adaptok.models.quantizer import draw
 
 INIT_STD = 0.02
@@ -52,7 +52,7 @@ class PriorAttention(nn.Module):
         b, m, width = x.shape
         q, k, v = (f(x).view(b, m, self.heads, -1).transpose(1, 2) for f in (self.query, self.key, self.value))
         p = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)
+        y = causal_attention(q, k, v, p)
         return F.dropout(self.proj(y.transpose(1, 2).reshape(b, m, width)), self.dropout, self.training)
 
 

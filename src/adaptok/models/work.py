@@ -64,3 +64,11 @@ def decoder_work(config: ModelConfig, lengths: Sequence[int]) -> float:
     rows = c.blocks * p
     work = stack_work(c.decoder, kept + rows, of_latents + of_patches, rows, of_patches)
     return work + 2 * kept * code * c.decoder.width + 2 * rows * c.decoder.width * c.patch_dim
+
+
+def prior_work(config: ModelConfig, kept: int) -> float:
+    """Operations of one round of the prior over the kept latents of one clip."""
+    prior, quantizer = config.prior, config.tokenizer.quantizer
+    assert prior is not None
+    work = stack_work(prior, kept, kept * (kept + 1) / 2)
+    return work + 2 * kept * quantizer.code_dim * (2 * prior.width + quantizer.codebook_size)

@@ -9,7 +9,7 @@ import torch
 from adaptok.configuration import TransformerConfig
 from adaptok.models.discriminator import Discriminator
 from adaptok.models.model import Model
-from adaptok.models.work import decoder_work, encoder_work, scorer_work, stack_work
+from adaptok.models.work import decoder_work, encoder_work, prior_work, scorer_work, stack_work
 from adaptok.training.configuration import TrainingConfig
 from adaptok.training.data import open_data
 from adaptok.training.objectives import draw_lengths, needs_lpips
@@ -32,7 +32,7 @@ def parameter_counts(config: TrainingConfig) -> dict[str, int]:
 
 
 def step_work(config: TrainingConfig) -> float:
-    """Operations of a step on one process, on average, forward and backward; the prior and the losses are left out."""
+    """Operations of a step on one process, on average, forward and backward; the losses are left out."""
     tokenizer, clips = config.model.tokenizer, config.batch * config.accumulation
     lengths = draw_lengths(config.lengths, SAMPLE, tokenizer.blocks, torch.Generator().manual_seed(0))
     if config.stage == "scorer":
@@ -42,6 +42,9 @@ def step_work(config: TrainingConfig) -> float:
         return clips * (encoder_work(config.model) + decoded + 3 * scorer_work(config.model, None))
     decode = sum(decoder_work(config.model, clip) for clip in lengths) / len(lengths)
     work = 3 * (encoder_work(config.model) + decode)
+    if config.model.prior is not None:
+        rounds = 2 if config.model.prior.sampling_peak else 1
+        work += 3 * rounds * sum(prior_work(config.model, sum(clip)) for clip in lengths) / len(lengths)
     if config.losses.adversarial:
         critic = config.discriminator
         rows = (tokenizer.frames // critic.temporal_patch_size) * (tokenizer.size // critic.patch_size) ** 2 + 1
