@@ -87,8 +87,11 @@ class TransformerConfig(Config):
     """Width, depth and heads of one stack of pre-norm blocks (MLP ratio 4)."""
 
     width: Positive
+    """D, numbers of a row."""
     depth: Positive
+    """Layers."""
     heads: Positive
+    """Of the attention; divides the width."""
 
     @model_validator(mode="after")
     def _check(self) -> TransformerConfig:
@@ -108,7 +111,9 @@ class VectorQuantizerConfig(Config):
     temperature: Annotated[float, Field(ge=0.0)] = 0.03
     """Of the draw in training; 0 takes the nearest row."""
     commitment_weight: Annotated[float, Field(ge=0.0)] = 0.25
+    """Of the loss that draws latents to their codes."""
     codebook_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    """Of the loss that draws codes to their latents."""
 
     @property
     def codebook_size(self) -> int:
@@ -128,6 +133,7 @@ class ScalarQuantizerConfig(Config):
 
     kind: Literal["scalar"] = "scalar"
     levels: tuple[Annotated[int, Field(ge=2)], ...] = (8, 8, 8, 8, 8)
+    """Of each dimension; their product is the size of the codebook."""
     temperature: Annotated[float, Field(ge=0.0)] = 0.0
     """Of the draw in training, in squared level spacings; 0 rounds."""
 
@@ -158,6 +164,7 @@ class TokenizerConfig(Config):
     size: Positive = 128
     """S, pixels of a side."""
     channels: Positive = 3
+    """C, colours of a pixel."""
     patch_size: Positive = 8
     """p, pixels of a patch's side."""
     temporal_patch_size: Positive = 4
@@ -165,7 +172,9 @@ class TokenizerConfig(Config):
     latents: Positive = 512
     """K, latents of a block at its full length."""
     encoder: TransformerConfig = TransformerConfig(width=768, depth=12, heads=12)
+    """From patches to latents."""
     decoder: TransformerConfig = TransformerConfig(width=768, depth=12, heads=12)
+    """From kept latents to patches."""
     quantizer: Annotated[VectorQuantizerConfig | ScalarQuantizerConfig, Field(discriminator="kind")] = (
         VectorQuantizerConfig()
     )
@@ -223,6 +232,7 @@ class ScorerConfig(TransformerConfig):
     mean: float = 0.19749267
     """Of the (log) distortion over the training data; the default is the official LPIPS statistic."""
     std: Annotated[float, Field(gt=0.0)] = 0.07615979
+    """Its standard deviation."""
 
 
 class PriorConfig(TransformerConfig):
@@ -232,6 +242,7 @@ class PriorConfig(TransformerConfig):
     depth: Positive = 12
     heads: Positive = 8
     dropout: Fraction01 = 0.1
+    """Of inputs, attention weights and layers, in training."""
     temperature: Annotated[float, Field(gt=0.0)] = 1.0
     """Divides the cosine similarities that are the logits."""
     sampling_peak: Fraction01 = 0.5
@@ -244,6 +255,7 @@ class ModelConfig(Config):
     """A whole model: what `config.json` of a checkpoint folder holds beside `format` and `version`."""
 
     name: str = "adaptok"
+    """What the model calls itself."""
     tokenizer: TokenizerConfig = TokenizerConfig()
     scorer: ScorerConfig | None = ScorerConfig()
     prior: PriorConfig | None = None
@@ -263,12 +275,19 @@ class DiscriminatorConfig(TransformerConfig):
     """Transformer that tells real clips from reconstructed ones, and how it is trained."""
 
     width: Positive = 512
+    """D, numbers of a row."""
     depth: Positive = 12
+    """Layers."""
     heads: Positive = 8
+    """Of the attention; divides the width."""
     patch_size: Positive = 8
+    """Pixels of a side of its patches."""
     temporal_patch_size: Positive = 4
+    """Frames of its patches."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 3e-5
+    """Of its Adam, constant."""
     betas: tuple[float, float] = (0.5, 0.9)
+    """Of its Adam's moving averages."""
     every: Positive = 5
     """Steps between its updates."""
     real_noise: Annotated[float, Field(ge=0.0)] = 0.15

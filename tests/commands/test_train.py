@@ -1,4 +1,4 @@
-"""Training from the command line: broken files are passed by and named, and a collection may change while it is read."""
+"""Training from the command line: broken files are passed by and named, also those that vanish while it reads."""
 
 from __future__ import annotations
 

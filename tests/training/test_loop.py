@@ -134,6 +134,14 @@ def test_accumulation_equals_a_large_batch(tmp_path):
         torch.testing.assert_close(four[name], one[name], atol=1e-5, rtol=0)
 
 
+def test_layers_that_are_computed_again_give_the_same_run(tmp_path):
+    for name, again in (("kept", False), ("again", True)):
+        train(config(tmp_path, "tokenizer", steps=4, activation_checkpointing=again), tmp_path / name)
+    kept, again = everything(tmp_path / "kept")[0], everything(tmp_path / "again")[0]
+    for name in (n for n in kept if n.startswith("model.")):
+        torch.testing.assert_close(again[name], kept[name], atol=1e-6, rtol=0)
+
+
 def test_a_bad_number_stops_before_the_weights_change(tmp_path):
     options = config(tmp_path, "tokenizer")
     train(config(tmp_path, "tokenizer", steps=12), tmp_path / "good")

@@ -16,7 +16,9 @@ class UniformLengths(Config):
 
     kind: Literal["uniform"] = "uniform"
     least: Annotated[int, Field(ge=0)]
+    """Fewest latents of a block; the first block of a clip keeps one at least."""
     most: Positive
+    """Most latents of a block."""
 
     @model_validator(mode="after")
     def _check(self) -> UniformLengths:
@@ -30,9 +32,13 @@ class NormalLengths(Config):
 
     kind: Literal["normal"] = "normal"
     mean: float
+    """Of the law before it is cut."""
     std: Annotated[float, Field(gt=0.0)]
+    """Of the law before it is cut."""
     least: Annotated[int, Field(ge=0)]
+    """Fewest latents of a block; the first block of a clip keeps one at least."""
     most: Positive
+    """Most latents of a block."""
 
 
 class FixedLengths(Config):
@@ -40,6 +46,7 @@ class FixedLengths(Config):
 
     kind: Literal["fixed"] = "fixed"
     length: Positive
+    """Of every block."""
 
     @property
     def most(self) -> int:
