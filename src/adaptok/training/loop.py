@@ -67,10 +67,9 @@ class Run:
         self.accelerator.wait_for_everyone()
         found = checkpoint.folders(folder)
         state = json.loads((found[-1] / "state.json").read_text(encoding="utf-8")) if found else {}
-        if found:  # the plan of the run does not change with the number of files or processes
-            self.steps, self.warmup = state["plan"]
-        else:
-            self.steps, self.warmup = run_length(config, data.files, self.accelerator.num_processes)
+        # the plan of a run that goes on does not change with the number of files or processes
+        plan = state.get("plan") or run_length(config, data.files, self.accelerator.num_processes)
+        self.steps, self.warmup = plan
         self._measures = Measures.load(config, self.accelerator.device)
         if found:
             model = Model(type(config.model).parse(state["model"]))
@@ -89,7 +88,7 @@ class Run:
         if found:
             checkpoint.restore(found[-1], self._modules, self.average, self._optimizers)
             self.step, self.best = int(state["step"]), float(state["best"])
-            self.broken |= state["broken"]
+            self.broken |= state.get("broken", {})
         if self.accelerator.is_main_process:
             self._trim_metrics()
         self.accelerator.init_trackers("adaptok", config=None)
