@@ -68,8 +68,9 @@ class Run:
         found = checkpoint.folders(folder)
         state = json.loads((found[-1] / "state.json").read_text(encoding="utf-8")) if found else {}
         # the plan of a run that goes on does not change with the number of files or processes
-        plan = state.get("plan") or run_length(config, data.files, self.accelerator.num_processes)
-        self.steps, self.warmup = plan
+        self.steps: int
+        self.warmup: int
+        self.steps, self.warmup = state.get("plan") or run_length(config, data.files, self.accelerator.num_processes)
         self._measures = Measures.load(config, self.accelerator.device)
         if found:
             model = Model(type(config.model).parse(state["model"]))
