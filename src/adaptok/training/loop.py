@@ -241,13 +241,13 @@ class Run:
             draw = self._draw(micro)
             maker = None if adversary is None else adversary.of_maker
             with self._gradients(last=micro == config.accumulation - 1):
-                with accelerator.autocast():
+                with self._autocast():
                     outcome = self.objective(clips, draw, self.step, self.step / self.steps, maker)
                 self._check(outcome.loss, outcome.metrics)
                 accelerator.backward(outcome.loss / config.accumulation)
             metrics = {"loss": outcome.loss.detach(), **outcome.metrics}
             if criticise:
-                with accelerator.autocast():
+                with self._autocast():
                     loss, more_metrics = self.critic(clips, outcome.prediction, draw.device)
                 self._check(loss, more_metrics)
                 accelerator.backward(loss / config.accumulation)
@@ -261,6 +261,10 @@ class Run:
             self.critic_optimizer.zero_grad()
         self._update_average()
         return {**metrics, "gradient_norm": norm.detach(), "rate": norm.new_tensor(factor)}, waited
+
+    def _autocast(self) -> torch.autocast:
+        half = self.config.precision == "bfloat16"
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=half)
 
     def _gradients(self, last: bool) -> AbstractContextManager[None]:
         """Gradients are added up over processes with the last batch of a step only."""
@@ -400,7 +404,7 @@ def _accelerator(config: TrainingConfig, folder: Path) -> Accelerator:
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
         raise ValueError("accelerate is configured for FSDP; set sharding: true (--sharding) in the run instead")
     accelerator = Accelerator(
-        mixed_precision="bf16" if config.precision == "bfloat16" else "no",
+        mixed_precision="no",  # it would hold for every run of a process; see Run._autocast
         cpu=not torch.cuda.is_available(),
         log_with=list(config.trackers) or None,
         project_dir=folder,
