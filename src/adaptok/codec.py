@@ -22,6 +22,7 @@ from adaptok.checkpoints import DTYPES, read_folder, resolve, write_folder
 from adaptok.configuration import ModelConfig
 from adaptok.models.model import Model
 from adaptok.models.scorer import Scorer
+from adaptok.scoring import anchored
 from adaptok.sources import Source, Video, check_range, open_source
 from adaptok.spending import Scope, Scores, Shape, Spending
 from adaptok.streaming import BlockTokens, Streaming
@@ -43,11 +44,13 @@ class Latents(NamedTuple):
     ids: int64 `[B, g, K]` in [0, codebook size).
     encoded: `[B, g, K, D]`, out of the encoder: one half of what the scorer reads.
     inputs: `[B, g, K, D]`, quantized and projected: the other half, and what the decoder reads.
+    clips: `[B, C, T, S, S]` that they are of, where the scorer has anchors to measure.
     """
 
     ids: Tensor
     encoded: Tensor
     inputs: Tensor
+    clips: Tensor | None = None
 
 
 class AdapTok:
@@ -145,7 +148,9 @@ class AdapTok:
         tokenizer = self.model.tokenizer
         encoded = tokenizer.encode(clips.to(self.device, torch.float32))
         quantized = tokenizer.quantize(encoded)
-        return Latents(quantized.ids, encoded, tokenizer.project_codes(quantized.codes))
+        scorer = self.config.scorer
+        measured = clips if scorer is not None and scorer.anchors else None
+        return Latents(quantized.ids, encoded, tokenizer.project_codes(quantized.codes), measured)
 
     @torch.no_grad()
     def score_clips(
@@ -158,7 +163,8 @@ class AdapTok:
         Args:
             lengths: `[B, g]` what each block keeps; None keeps everything.
             normalized: as the network gives them, zero mean and unit variance over its training data (what the
-                official program calls scores); False gives distortions, the mean over the block.
+                official program calls scores); False gives distortions, the mean over the block, corrected by what
+                is measured at the scorer's anchors, where it has any.
 
         Raises:
             ValueError: the model has no scorer, or lengths do not fit.
@@ -167,7 +173,10 @@ class AdapTok:
         b, g, k = latents.ids.shape
         rows = [[k] * g] * b if lengths is None else check_lengths(lengths, b, g, k)
         scores = scorer(latents.encoded, latents.inputs, rows)
-        return scores if normalized else scorer.denormalize(scores)
+        if normalized:
+            return scores
+        scores = scorer.denormalize(scores)
+        return torch.stack([self._anchored(latents, scores[:, i], [row[:i] for row in rows]) for i in range(g)], 1)
 
     @torch.no_grad()
     def decode_clips(self, ids: Tensor, lengths: Sequence[Sequence[int]] | Tensor) -> Tensor:
@@ -439,7 +448,8 @@ class AdapTok:
         for i in range(g):
             now = latents.encoded[:, i : i + 1], latents.inputs[:, i : i + 1]
             full = [[*clip, k] for clip in lengths]
-            scores = scorer.denormalize(scorer(*now, full, first_block=i, cache=cache, peek=True))[:, 0].cpu().numpy()
+            raw = scorer.denormalize(scorer(*now, full, first_block=i, cache=cache, peek=True))[:, 0]
+            scores = self._anchored(latents, raw, lengths).cpu().numpy()
             chosen = spending.batch_lengths(scores, i, self.shape)
             for clip, length in zip(lengths, chosen.tolist(), strict=True):
                 clip.append(length)
@@ -447,6 +457,20 @@ class AdapTok:
                 scorer.remember(*now, lengths, first_block=i, cache=cache)
             found.append(scores)
         return np.array(lengths), np.stack(found, 1)
+
+    def _anchored(self, latents: Latents, scores: Tensor, earlier: Sequence[Sequence[int]]) -> Tensor:
+        """Predicted distortions `[B, L]` of the block after those with lengths `earlier [B][i]`, corrected."""
+        if latents.clips is None:
+            return scores
+        i, pt = len(earlier[0]), self.config.tokenizer.temporal_patch_size
+        blocks, inputs = latents.clips[:, :, i * pt : (i + 1) * pt], latents.inputs[:, : i + 1]
+        if all(list(row) == list(earlier[0]) for row in earlier):
+            return anchored(self.model, scores, blocks, inputs, earlier[0])
+        rows = [
+            anchored(self.model, scores[n : n + 1], blocks[n : n + 1], inputs[n : n + 1], row)
+            for n, row in enumerate(earlier)
+        ]
+        return torch.cat(rows)
 
     def _encode_stream(self, source: Source, geometry: Geometry, spending: Spending) -> Iterator[_Piece]:
         stream = Streaming(self.model, spending, geometry.fit)

@@ -214,7 +214,7 @@ class TokenizerConfig(Config):
         return self
 
 
-Distortion = Literal["lpips", "mse", "l1", "dssim"]
+Distortion = Literal["lpips", "mse", "l1", "dssim", "multiscale"]
 
 
 class ScorerConfig(TransformerConfig):
@@ -233,6 +233,17 @@ class ScorerConfig(TransformerConfig):
     """Of the (log) distortion over the training data; the default is the official LPIPS statistic."""
     std: Annotated[float, Field(gt=0.0)] = 0.07615979
     """Its standard deviation."""
+    anchors: tuple[Positive, ...] = ()
+    """Candidate lengths at which an encoder measures the distortion, by decoding, and corrects the predictions to go
+    through what it found."""
+
+    @model_validator(mode="after")
+    def _check_anchors(self) -> ScorerConfig:
+        if list(self.anchors) != sorted(set(self.anchors)) or any(length % self.step for length in self.anchors):
+            raise ValueError(f"anchors {list(self.anchors)}, expected rising multiples of the step {self.step}")
+        if self.anchors and self.distortion == "lpips":
+            raise ValueError("anchors need a distortion that an encoder can measure, and lpips needs other weights")
+        return self
 
 
 class PriorConfig(TransformerConfig):
@@ -265,6 +276,10 @@ class ModelConfig(Config):
         if self.scorer is not None and self.tokenizer.latents % self.scorer.step:
             raise ValueError(
                 f"latents {self.tokenizer.latents} is not a multiple of the scorer's step {self.scorer.step}"
+            )
+        if self.scorer is not None and self.scorer.anchors and self.scorer.anchors[-1] > self.tokenizer.latents:
+            raise ValueError(
+                f"anchor {self.scorer.anchors[-1]} is above the {self.tokenizer.latents} latents of a block"
             )
         if self.prior is not None and self.tokenizer.quantizer.kind != "vector":
             raise ValueError("a prior needs the vector quantizer: it predicts rows of a codebook")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptok.models.model import Model
+from adaptok.scoring import anchored
 from adaptok.sources import check_range
 from adaptok.spending import Scores, Shape, Spending
 from adaptok.video.geometry import Fit, Geometry
@@ -49,6 +50,7 @@ class Streaming:
         self._scorer_cache = None if self._scorer is None else self._scorer.cache(1)
         self._pending: list[Tensor] = []
         self._lengths: list[int] = []  # of the present clip
+        self._inputs: list[Tensor] = []  # of the decoder, for its blocks
         self._encoded = self._decoded = 0
 
     def push(self, frames: NDArray[Any]) -> list[BlockTokens]:
@@ -93,7 +95,7 @@ class Streaming:
         place = self._encoded % config.blocks
         if place == 0:
             self._encoder_cache.keep(0)
-            self._lengths = []
+            self._lengths, self._inputs = [], []
             if self._scorer_cache is not None:
                 self._scorer_cache.keep(0)
         encoded = tokenizer.encode(clip.to(self.model.device), first_block=place, cache=self._encoder_cache)
@@ -103,7 +105,10 @@ class Streaming:
             inputs = tokenizer.project_codes(quantized.codes)
             full = [[*self._lengths, config.latents]]
             raw = self._scorer(encoded, inputs, full, first_block=place, cache=self._scorer_cache, peek=True)
-            scores = self._scorer.denormalize(raw)[0, 0].cpu().numpy()
+            self._inputs.append(inputs)
+            known = torch.cat(self._inputs, 1)
+            predicted = self._scorer.denormalize(raw)[:, 0]
+            scores = anchored(self.model, predicted, clip, known, self._lengths)[0].cpu().numpy()
         length = self._chooser.choose(scores)
         self._lengths.append(length)
         if self._scorer is not None and self._scorer_cache is not None and place < config.blocks - 1:

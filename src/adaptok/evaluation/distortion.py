@@ -6,11 +6,14 @@ Legend: `B` clips, `C` channels, `T` frames, `S` pixels, `g` blocks. Values in [
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from adaptok.configuration import Distortion
 from adaptok.evaluation.lpips import Lpips, clip_lpips
+
+_HALVINGS = 3
 
 
 def block_distortion(
@@ -20,7 +23,8 @@ def block_distortion(
 
     Args:
         prediction, target: `[B, C, T, S, S]`.
-        kind: "mse", "l1", "dssim" (1 - SSIM, the mean over frames) or "lpips" (the mean over frames).
+        kind: "mse", "l1", "multiscale" (squared error of frames at four sizes, see `multiscale_error`), "dssim"
+            (1 - SSIM, the mean over frames) or "lpips" (the mean over frames).
         block_frames: pt; divides T.
         lpips: the network that measures "lpips".
 
@@ -34,11 +38,28 @@ def block_distortion(
     if kind in ("mse", "l1"):
         error = (prediction - target).square() if kind == "mse" else (prediction - target).abs()
         return error.unflatten(2, (t // block_frames, block_frames)).mean((1, 3, 4, 5))
+    if kind == "multiscale":
+        return multiscale_error(prediction, target).view(b, t // block_frames, block_frames).mean(2)
     if kind == "dssim":
         return 1 - frame_ssim(prediction, target).view(b, t // block_frames, block_frames).mean(2)
     if kind == "lpips" and lpips is not None:
         return clip_lpips(lpips, prediction, target).view(b, t // block_frames, block_frames).mean(2)
-    raise ValueError(f"distortion {kind!r} cannot be computed here, expected 'mse', 'l1' or 'dssim'")
+    raise ValueError(f"distortion {kind!r} cannot be computed here, expected 'mse', 'l1', 'multiscale' or 'dssim'")
+
+
+def multiscale_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """Squared error of frames at their size and at a half, a quarter and an eighth of it, averaged: `[B, T]`.
+
+    A squared error whose weight falls with the frequency, from 4 to 1: coarse errors, which an eye sees first, count
+    most, and fine ones are not forgotten. S is a multiple of 8.
+    """
+    b, _, t = target.shape[:3]
+    error = (prediction.float() - target.float()).transpose(1, 2).flatten(0, 1)
+    parts = [error.square().mean((1, 2, 3))]
+    for _ in range(_HALVINGS):
+        error = F.avg_pool2d(error, 2)
+        parts.append(error.square().mean((1, 2, 3)))
+    return torch.stack(parts).mean(0).view(b, t)
 
 
 def frame_ssim(prediction: Tensor, target: Tensor) -> Tensor:

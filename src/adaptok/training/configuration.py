@@ -105,8 +105,11 @@ class DataConfig(Config):
 
 
 class OptimizerConfig(Config):
-    """AdamW (which is Adam where the decay is 0) and its schedule."""
+    """AdamW (which is Adam where the decay is 0) or Muon, and the schedule."""
 
+    kind: Literal["adamw", "muon"] = "adamw"
+    """'muon' gives the matrices of the transformer layers orthogonal steps of the size that AdamW's usually have, and
+    leaves everything else to AdamW; needs torch 2.9 or newer."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 3e-4
     """At its peak."""
     betas: tuple[float, float] = (0.9, 0.95)
@@ -228,6 +231,8 @@ class TrainingConfig(Config):
             raise ValueError(f"steps {self.steps} and epochs {self.epochs}: give one of them")
         if self.optimizer.warmup_epochs is not None and self.epochs is None:
             raise ValueError("optimizer.warmup_epochs needs epochs; give optimizer.warmup_steps with steps")
+        if self.optimizer.kind == "muon" and self.sharding:
+            raise ValueError("optimizer.kind muon needs whole matrices; use adamw with sharding")
         if self.data.weights and len(self.data.weights) != len(self.data.train):
             raise ValueError(f"{len(self.data.weights)} data.weights for {len(self.data.train)} entries of data.train")
         if self.lengths.most > self.model.tokenizer.latents:

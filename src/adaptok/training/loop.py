@@ -30,9 +30,9 @@ from adaptok.training import checkpoint, sharding
 from adaptok.training.configuration import TrainingConfig
 from adaptok.training.data import Batch, Collate, Data, check_broken
 from adaptok.training.journal import plot_metrics, save_samples, write_card
-from adaptok.training.linear_start import WRITTEN
 from adaptok.training.losses import Adversary
 from adaptok.training.objectives import Draw, Measures, ScorerObjective, build_objective
+from adaptok.training.optimizers import build_optimizers
 from adaptok.training.schedule import learning_rate_factor, run_length
 from adaptok.training.starting import measure_targets, new_model
 from adaptok.training.validation import validate_scorer, validate_tokenizer
@@ -109,10 +109,9 @@ class Run:
         if self.config.sharding:
             sharding.shard(objective, self.accelerator.device, self.accelerator.num_processes)
         self.parameters = dict(objective.trained())
-        optimizer = self._optimizer()
         self._modules: dict[str, nn.Module] = {"model": self.model}
-        self._optimizers = {"optimizer": optimizer}
-        self.optimizer = self.accelerator.prepare(optimizer)
+        self._optimizers = build_optimizers(self.config, self.parameters)
+        self.optimizers = [self.accelerator.prepare(optimizer) for optimizer in self._optimizers.values()]
         self.objective = objective if self.config.sharding else self.accelerator.prepare(objective)
 
     def _prepare_adversary(self) -> None:
@@ -147,19 +146,6 @@ class Run:
                 continue
         with replacing(path) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")
-
-    def _optimizer(self) -> torch.optim.Optimizer:
-        config = self.config.optimizer
-        written = tuple(f"tokenizer.{name}" for name in WRITTEN) if self.config.start == "linear" else ()
-        rates: dict[float, list[nn.Parameter]] = {}
-        for name, parameter in self.parameters.items():
-            multiplier = config.prior_multiplier if name.startswith("prior.") else 1.0
-            multiplier = config.written_multiplier if name.startswith(written) else multiplier
-            rates.setdefault(config.learning_rate * multiplier, []).append(parameter)
-        groups = [{"params": parameters, "initial_lr": rate} for rate, parameters in rates.items()]
-        return torch.optim.AdamW(
-            groups, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=True
-        )
 
     def batches(self) -> Iterator[Batch]:
         """This process's batches from the current step to the last."""
@@ -223,8 +209,9 @@ class Run:
         """
         config, accelerator = self.config, self.accelerator
         factor = learning_rate_factor(config.optimizer, self.step, self.steps, self.warmup)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * factor
         self.objective.train()
         adversary = self._adversary if self.step >= config.losses.start.get("adversarial", 0) else None
         criticise = adversary is not None and self.step % config.discriminator.every == 0
@@ -254,8 +241,9 @@ class Run:
                 metrics |= more_metrics
         norm = sharding.whole(accelerator.clip_grad_norm_(self.parameters.values(), config.optimizer.clip_norm))
         self._check_gradient(norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         if criticise:
             self.critic_optimizer.step()
             self.critic_optimizer.zero_grad()

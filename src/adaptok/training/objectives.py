@@ -11,12 +11,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from adaptok.evaluation.distortion import block_distortion, frame_ssim, psnr
+from adaptok.evaluation.distortion import frame_ssim, psnr
 from adaptok.evaluation.lpips import DOWNLOAD, PUBLISHED, Lpips, clip_lpips
 from adaptok.models.model import Model
 from adaptok.models.prior import squeeze
 from adaptok.models.quantizer import VectorQuantizer
 from adaptok.models.tokenizer import kept_mask
+from adaptok.scoring import measure_block
 from adaptok.training.configuration import (
     FixedLengths,
     LengthLaw,
@@ -95,7 +96,9 @@ def needs_lpips(config: TrainingConfig) -> str | None:
         assert config.model.scorer is not None
         if config.model.scorer.distortion != "lpips":
             return None
-        return f"model.scorer.distortion lpips needs the weights of VGG16: {give}, or choose mse, l1 or dssim"
+        return (
+            f"model.scorer.distortion lpips needs the weights of VGG16: {give}, or choose mse, l1, multiscale or dssim"
+        )
     if not config.losses.lpips:
         return None
     return (
@@ -196,20 +199,9 @@ class ScorerObjective(nn.Module):
             earlier: lengths of the blocks before the last, the same for all clips.
         """
         tokenizer, config = self.model.tokenizer, self.scorer.config
-        block, pt = len(earlier), tokenizer.config.temporal_patch_size
-        cache = tokenizer.decoder_cache()
-        if block:
-            tokenizer.remember(inputs[:, :block], earlier, cache)
-        held, target = cache.rows, clips[:, :, block * pt :]
-        columns = []
-        for length in range(config.step, tokenizer.config.latents + 1, config.step):
-            decoded = tokenizer.decode(
-                inputs[:, block : block + 1], [[length]] * len(clips), first_block=block, cache=cache
-            )
-            cache.keep(held)
-            decoded = decoded.float().clamp(0, 1)
-            columns.append(block_distortion(decoded, target, config.distortion, pt, self.measures.lpips)[:, 0])
-        return torch.stack(columns, 1)
+        target = clips[:, :, len(earlier) * tokenizer.config.temporal_patch_size :]
+        lengths = range(config.step, tokenizer.config.latents + 1, config.step)
+        return measure_block(tokenizer, target, inputs, earlier, lengths, config.distortion, self.measures.lpips)
 
 
 def build_objective(model: Model, config: TrainingConfig, measures: Measures) -> TokenizerObjective | ScorerObjective:

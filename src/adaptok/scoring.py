@@ -1,0 +1,88 @@
+"""What each length of a block costs: measured by decoding, and predictions that go through what was measured.
+
+A scorer sees the latents alone, so it knows the shape of a block's curve better than its height. Decoding the block at
+a few lengths, the anchors, gives the height and costs little; between anchors the prediction decides.
+
+Legend: `B` clips, `C` channels, `S` pixels, `K` latents of a block, `L` candidate lengths, `A` anchors, `D` width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from adaptok.configuration import Distortion
+from adaptok.evaluation.distortion import block_distortion
+from adaptok.evaluation.lpips import Lpips
+from adaptok.models.model import Model
+from adaptok.models.tokenizer import Tokenizer
+
+_LEAST = 1e-8
+"""Distortions are compared as logarithms, and kept above this."""
+
+
+def measure_block(
+    tokenizer: Tokenizer,
+    block: Tensor,
+    inputs: Tensor,
+    earlier: Sequence[int],
+    lengths: Sequence[int],
+    kind: Distortion,
+    lpips: Lpips | None = None,
+) -> Tensor:
+    """True distortions `[B, len(lengths)]` of a block decoded at some lengths.
+
+    Args:
+        block: `[B, C, pt, S, S]` in [0, 1], its frames.
+        inputs: `[B, i + 1, K, D]` decoder inputs of the blocks of the clip up to this one.
+        earlier: lengths of the i blocks before it, the same for all clips.
+        kind: of distortion; see `block_distortion`.
+    """
+    index, pt = len(earlier), tokenizer.config.temporal_patch_size
+    cache = tokenizer.decoder_cache()
+    if index:
+        tokenizer.remember(inputs[:, :index], earlier, cache)
+    held = cache.rows
+    columns = []
+    for length in lengths:
+        decoded = tokenizer.decode(inputs[:, index:], [[length]] * len(block), first_block=index, cache=cache)
+        cache.keep(held)
+        decoded = decoded.float().clamp(0, 1)
+        pairs = zip(decoded.split(1), block.split(1), strict=True)  # one by one: sums must not depend on the batch
+        columns.append(torch.cat([block_distortion(made, true, kind, pt, lpips)[:, 0] for made, true in pairs]))
+    return torch.stack(columns, 1)
+
+
+def through_anchors(scores: Tensor, measured: Tensor, anchors: Sequence[int], step: int) -> Tensor:
+    """Predicted distortions `[..., L]` times what makes them `measured [..., A]` at the anchors.
+
+    The factor's logarithm is linear in the length between two anchors, and constant outside.
+    """
+    columns = torch.tensor(anchors, device=scores.device) // step - 1
+    lengths = torch.arange(scores.shape[-1], device=scores.device)
+    wanted = measured.clamp(min=_LEAST).log() - scores[..., columns].clamp(min=_LEAST).log()
+    right = torch.searchsorted(columns, lengths).clamp(max=len(anchors) - 1)
+    left = (right - 1).clamp(min=0)
+    span = (columns[right] - columns[left]).clamp(min=1)
+    share = ((lengths - columns[left]) / span).clamp(0, 1)
+    return scores * (wanted[..., left] * (1 - share) + wanted[..., right] * share).exp()
+
+
+def anchored(model: Model, scores: Tensor, block: Tensor, inputs: Tensor, earlier: Sequence[int]) -> Tensor:
+    """Predicted distortions `[B, L]` of a block, corrected by what is measured at the scorer's anchors.
+
+    Without anchors they come back as they are.
+
+    Args:
+        block, inputs, earlier: as for `measure_block`.
+    """
+    assert model.scorer is not None
+    config = model.scorer.config
+    if not config.anchors:
+        return scores
+    measured = measure_block(
+        model.tokenizer, block.to(scores.device), inputs, earlier, config.anchors, config.distortion
+    )
+    return through_anchors(scores, measured, config.anchors, config.step)

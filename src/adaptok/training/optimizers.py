@@ -1,0 +1,46 @@
+"""Which optimizer moves which weights, and at what rate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from adaptok.training.configuration import TrainingConfig
+from adaptok.training.linear_start import WRITTEN
+
+_LAYER_MATRICES = (".attn.qkv.weight", ".attn.proj.weight", ".mlp.fc1.weight", ".mlp.fc2.weight")
+
+
+def build_optimizers(
+    config: TrainingConfig, parameters: Mapping[str, nn.Parameter]
+) -> dict[str, torch.optim.Optimizer]:
+    """Optimizers by name; every parameter belongs to one. The peak rate of a group is its `initial_lr`.
+
+    Raises:
+        ValueError: Muon is asked for, and this torch has none.
+    """
+    settings = config.optimizer
+    written = tuple(f"tokenizer.{name}" for name in WRITTEN) if config.start == "linear" else ()
+    matrices: list[nn.Parameter] = []
+    rates: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        if settings.kind == "muon" and name.endswith(_LAYER_MATRICES) and not name.startswith((*written, "prior.")):
+            matrices.append(parameter)
+            continue
+        multiplier = settings.prior_multiplier if name.startswith("prior.") else 1.0
+        multiplier = settings.written_multiplier if name.startswith(written) else multiplier
+        rates.setdefault(settings.learning_rate * multiplier, []).append(parameter)
+    groups = [{"params": members, "initial_lr": rate} for rate, members in rates.items()]
+    rate, decay = settings.learning_rate, settings.weight_decay
+    optimizers: dict[str, torch.optim.Optimizer] = {
+        "optimizer": torch.optim.AdamW(groups, lr=rate, betas=settings.betas, weight_decay=decay, fused=True)
+    }
+    if matrices:
+        if not hasattr(torch.optim, "Muon"):
+            raise ValueError(f"optimizer.kind muon needs torch 2.9 or newer, this is {torch.__version__}; use adamw")
+        optimizers["muon"] = torch.optim.Muon(
+            [{"params": matrices, "initial_lr": rate}], lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
+        )
+    return optimizers

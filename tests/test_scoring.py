@@ -1,0 +1,77 @@
+"""Scores that go through what was measured."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import small_config
+
+from adaptok import AdapTok
+from adaptok.configuration import ModelConfig, ScorerConfig
+from adaptok.evaluation.distortion import block_distortion, multiscale_error
+from adaptok.models.model import Model
+from adaptok.scoring import through_anchors
+
+
+@pytest.fixture
+def anchored_codec() -> AdapTok:
+    torch.manual_seed(3)
+    model = Model(small_config())
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return AdapTok(model, "")
+
+
+def test_scores_at_anchors_are_true_distortions(anchored_codec, clips):
+    codec = anchored_codec
+    lengths = [[8, 3, 5, 8], [1, 8, 2, 4], [8, 3, 5, 8]]
+    latents = codec.encode_clips(clips)
+    scores = codec.score_clips(latents, lengths, normalized=False)
+    for index, row in enumerate(lengths):
+        for block in range(4):
+            for anchor in (2, 6):
+                kept = [*row[:block], anchor, *row[block + 1 :]]
+                decoded = codec.decode_clips(latents.ids[index : index + 1], [kept]).clamp(0, 1)
+                true = block_distortion(decoded, clips[index : index + 1], "multiscale", 2)[0, block]
+                torch.testing.assert_close(scores[index, block, anchor // 2 - 1], true, rtol=1e-3, atol=1e-6)
+
+
+def test_correction_keeps_the_shape_of_the_prediction():
+    scores = torch.tensor([[8.0, 4.0, 2.0, 1.0]])
+    factor = through_anchors(scores, torch.tensor([[8.0]]), (2,), 1) / scores
+    torch.testing.assert_close(factor, torch.full((1, 4), 2.0))
+    factor = through_anchors(scores, torch.tensor([[16.0, 8.0]]), (1, 3), 1) / scores
+    torch.testing.assert_close(factor, torch.tensor([[2.0, 8.0**0.5, 4.0, 4.0]]))
+
+
+def test_multiscale_error_weighs_coarse_errors_most():
+    target = torch.zeros(1, 3, 1, 16, 16)
+    flat = torch.full_like(target, 0.1)
+    checked = flat * (1 - 2 * ((torch.arange(16)[:, None] + torch.arange(16)) % 2))
+    torch.testing.assert_close(multiscale_error(flat, target), torch.tensor([[0.01]]))
+    torch.testing.assert_close(multiscale_error(checked, target), torch.tensor([[0.0025]]))
+
+
+@pytest.mark.parametrize(("anchors", "says"), [((3,), "multiples"), ((4, 2), "rising"), ((10,), "above the 8 latents")])
+def test_anchors_that_do_not_fit(anchors, says):
+    values = small_config().model_dump()
+    values["scorer"]["anchors"] = anchors
+    with pytest.raises(ValueError, match=says):
+        ModelConfig.parse(values)
+
+
+def test_anchors_need_a_distortion_that_can_be_measured():
+    with pytest.raises(ValueError, match="lpips"):
+        ScorerConfig(distortion="lpips", anchors=(64,))
+
+
+def test_streams_measure_what_a_batch_measures(anchored_codec):
+    frames = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
+    streamed = [block.scores for block in anchored_codec.streaming(budget=32).push(frames)]
+    lengths = [len(block.ids) for block in anchored_codec.streaming(budget=32).push(frames)]
+    clip = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 255
+    whole = anchored_codec.score_clips(anchored_codec.encode_clips(clip), [lengths], normalized=False)[0]
+    for block, scores in enumerate(streamed):
+        kept = lengths[block] // 2
+        np.testing.assert_allclose(scores[:kept], whole[block, :kept].numpy(), rtol=1e-3)
