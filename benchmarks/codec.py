@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -60,9 +61,9 @@ def measure(dtype_name: str, clips: int, repeats: int) -> list[dict[str, object]
     codec = AdapTok(Model(base()).to(dtype), "0" * 64)
     config = codec.config
     video = torch.rand(clips, 3, config.tokenizer.frames, config.tokenizer.size, config.tokenizer.size)
-    spending = Spending(1024, "batch")
+    choose = partial(Spending(1024, "batch").batch_lengths, shape=codec.shape)
     latents = codec.encode_clips(video)
-    lengths, _ = codec._allocate_batch(latents, spending)
+    lengths, _ = codec.choose_lengths(latents, choose)
     spread = [DECODED_LENGTHS[n % len(DECODED_LENGTHS)] for n in range(clips)]
     even = [[256] * config.tokenizer.blocks] * clips
 
@@ -79,7 +80,7 @@ def measure(dtype_name: str, clips: int, repeats: int) -> list[dict[str, object]
         (
             "encode + scorer + allocation, scope batch",
             encode + causal,
-            lambda: codec._allocate_batch(codec.encode_clips(video), spending),
+            lambda: codec.choose_lengths(codec.encode_clips(video), choose),
         ),
         (
             "decode, 1024 tokens a clip, lengths differ",

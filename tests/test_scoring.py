@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,8 @@ from adaptok.configuration import ModelConfig, ScorerConfig
 from adaptok.evaluation.distortion import block_distortion, multiscale_error
 from adaptok.models.model import Model
 from adaptok.scoring import through_anchors
+from adaptok.spending import Shape, Spending
+from adaptok.training.prices import measure_prices
 
 
 @pytest.fixture
@@ -75,3 +79,20 @@ def test_streams_measure_what_a_batch_measures(anchored_codec):
     for block, scores in enumerate(streamed):
         kept = lengths[block] // 2
         np.testing.assert_allclose(scores[:kept], whole[block, :kept].numpy(), rtol=1e-3)
+
+
+def test_streams_start_at_the_price_that_is_known(anchored_codec):
+    clips = torch.rand(6, 3, 8, 16, 16, generator=torch.Generator().manual_seed(2))
+    prices = measure_prices(anchored_codec.model, clips, batch=4)
+    assert prices == measure_prices(anchored_codec.model, clips, batch=3)
+    assert len(prices) > 2
+    assert all(a[0] < b[0] and a[1] > b[1] for a, b in pairwise(prices))
+    shape = Shape(4, 8, 2, prices)
+    for tokens, price in prices:
+        assert shape.price(tokens) == pytest.approx(price)
+    tokens = (prices[0][0] + prices[1][0]) / 2
+    assert shape.price(tokens) == pytest.approx((prices[0][1] * prices[1][1]) ** 0.5)
+    allocator = Spending(4 * tokens, "stream").stream(shape).allocator
+    assert allocator is not None
+    assert allocator.price == shape.price(tokens)
+    assert Shape(4, 8, 2).price(5) is None

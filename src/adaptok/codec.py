@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
+from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -431,15 +432,24 @@ class AdapTok:
             latents = self.encode_clips(clips)
             scores = lengths = None
             if spending.causal:
-                chosen, found = self._allocate_batch(latents, spending)
+                chosen, found = self.choose_lengths(latents, partial(spending.batch_lengths, shape=self.shape))
                 lengths, scores = chosen.reshape(-1), found.reshape(-1, found.shape[-1])
             elif scored:
                 scores = self.score_clips(latents, normalized=False).flatten(0, 1).cpu().numpy()
             yield _Piece(frames, latents.ids.flatten(0, 1).cpu().numpy().astype(np.uint16), scores, lengths)
 
     @torch.no_grad()
-    def _allocate_batch(self, latents: Latents, spending: Spending) -> tuple[NDArray[np.int64], Scores]:
-        """Lengths `[B, g]` block index after block index, and the scores `[B, g, L]` that they were chosen by."""
+    def choose_lengths(
+        self, latents: Latents, choose: Callable[[Scores, int], NDArray[np.int64]]
+    ) -> tuple[NDArray[np.int64], Scores]:
+        """Lengths `[B, g]`, block index after block index, each scored given those before.
+
+        Args:
+            choose: lengths `[B]` of all clips from their scores (distortions) `[B, L]` and the index of the block.
+
+        Returns:
+            The lengths, and the scores `[B, g, L]` that they were chosen by.
+        """
         scorer, k = self._scorer(), self.config.tokenizer.latents
         b, g, _ = latents.ids.shape
         cache = scorer.cache(b)
@@ -450,7 +460,7 @@ class AdapTok:
             full = [[*clip, k] for clip in lengths]
             raw = scorer.denormalize(scorer(*now, full, first_block=i, cache=cache, peek=True))[:, 0]
             scores = self._anchored(latents, raw, lengths).cpu().numpy()
-            chosen = spending.batch_lengths(scores, i, self.shape)
+            chosen = choose(scores, i)
             for clip, length in zip(lengths, chosen.tolist(), strict=True):
                 clip.append(length)
             if i < g - 1:

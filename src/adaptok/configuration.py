@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -237,10 +238,16 @@ class ScorerConfig(TransformerConfig):
     """Candidate lengths at which an encoder measures the distortion, by decoding, and corrects the predictions to go
     through what it found."""
 
+    prices: tuple[tuple[float, float], ...] = ()
+    """(tokens, price): what a block takes on average at a price per token, measured on training clips, fewest first; where
+    a stream with a budget starts."""
+
     @model_validator(mode="after")
     def _check_anchors(self) -> ScorerConfig:
         if list(self.anchors) != sorted(set(self.anchors)) or any(length % self.step for length in self.anchors):
             raise ValueError(f"anchors {list(self.anchors)}, expected rising multiples of the step {self.step}")
+        if any(a[0] >= b[0] or a[1] <= b[1] for a, b in pairwise(self.prices)) or any(p <= 0 for _, p in self.prices):
+            raise ValueError("prices that do not fall as tokens rise, or are not above 0; measure them again")
         if self.anchors and self.distortion == "lpips":
             raise ValueError("anchors need a distortion that an encoder can measure, and lpips needs other weights")
         return self

@@ -23,17 +23,27 @@ Scores = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a clip's tokens: G blocks of up to K latents, and the step between candidate lengths."""
+    """Of a clip's tokens: G blocks of up to K latents, the step between candidate lengths, and what a token of a block
+    costs where blocks take so many tokens on average: (tokens, price), fewest tokens first; empty where not known."""
 
     blocks: int
     latents: int
     step: int
+    prices: tuple[tuple[float, float], ...] = ()
 
     @classmethod
     def of(cls, config: ModelConfig) -> Shape:
         """That of a model; lengths of one without a scorer may be any."""
         step = 1 if config.scorer is None else config.scorer.step
-        return cls(config.tokenizer.blocks, config.tokenizer.latents, step)
+        prices = () if config.scorer is None else config.scorer.prices
+        return cls(config.tokenizer.blocks, config.tokenizer.latents, step, prices)
+
+    def price(self, tokens: float) -> float | None:
+        """The usual price at an average number of tokens of a block, geometric between the known ones."""
+        if not self.prices:
+            return None
+        known, prices = np.array(self.prices).T
+        return float(np.exp(np.interp(tokens, known, np.log(prices))))
 
 
 @dataclass(frozen=True)
@@ -139,7 +149,8 @@ class StreamChooser:
         if spending.needs_scores and spending.target is None:
             assert spending.budget is not None
             assert not isinstance(spending.budget, Sequence)
-            self.allocator = StreamAllocator(spending.budget / shape.blocks, step=shape.step)
+            budget = spending.budget / shape.blocks
+            self.allocator = StreamAllocator(budget, step=shape.step, price=shape.price(budget))
 
     def choose(self, scores: Scores | None) -> int:
         """Length of the next block from its predicted distortions `[L]`."""

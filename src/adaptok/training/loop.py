@@ -33,9 +33,13 @@ from adaptok.training.journal import plot_metrics, save_samples, write_card
 from adaptok.training.losses import Adversary
 from adaptok.training.objectives import Draw, Measures, ScorerObjective, build_objective
 from adaptok.training.optimizers import build_optimizers
+from adaptok.training.prices import measure_prices
 from adaptok.training.schedule import learning_rate_factor, run_length
 from adaptok.training.starting import measure_targets, new_model
 from adaptok.training.validation import validate_scorer, validate_tokenizer
+
+PRICE_CLIPS = 24
+"""Training clips that a scorer's table of prices is measured on."""
 
 
 class Run:
@@ -373,9 +377,21 @@ class Run:
         """Write the averaged model as a model folder, `RUN/model`."""
         model = self.averaged()
         if self.accelerator.is_main_process:
+            if self.config.stage == "scorer":
+                model = self._priced(model)
             write_folder(model, self.folder / "model")
             write_card(self.folder / "model" / "README.md", self.config, self.folder / "metrics.jsonl", self.step)
         return model
+
+    def _priced(self, model: Model) -> Model:
+        """The same model with a table of prices."""
+        assert model.config.scorer is not None
+        clips = torch.stack([self.data.train[i] for i in range(PRICE_CLIPS)]).to(self.accelerator.device)
+        prices = measure_prices(model.to(self.accelerator.device), clips)
+        scorer = model.config.scorer.model_copy(update={"prices": prices})
+        priced = Model(model.config.model_copy(update={"scorer": scorer}))
+        priced.load_state_dict({name: tensor.cpu() for name, tensor in model.state_dict().items()})
+        return priced.eval()
 
 
 class _Lazy:

@@ -1,0 +1,248 @@
+"""What a model's tokens are worth: quality over tokens, adaptive and uniform, beside H.264 and AV1 at equal bits.
+
+python benchmarks/quality.py FOLDER [--model MODEL] [--clips 4] [--plot quality.png] [--json]
+
+The first 16 n frames of every video (n at most `--clips`), short side resized, centre cropped. PSNR is that of the mean
+squared error over a video, SSIM the mean over its frames; figures are means over videos. A token counts as the base-2
+logarithm of the codebook's size in bits. H.264 is libx264 at its preset veryslow, AV1 is SVT-AV1 at its preset 4; each
+video is encoded at several quality settings, and its quality at a number of bits read off between them (not at all where
+its lowest quality takes more), without what a container costs. The stream is all videos in one, cut after cut.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from adaptok import AdapTok, Spending, VideoTokens
+from adaptok.codec import to_bytes
+from adaptok.data import VIDEO_SUFFIXES, find_entries
+from adaptok.evaluation.distortion import frame_ssim, psnr
+from adaptok.evaluation.reconstruction import rank_correlation
+from adaptok.scoring import measure_block
+from adaptok.sources import open_source
+from adaptok.video.geometry import Geometry
+
+RATE = 30
+SHARES = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
+CLIP_FRAMES = 16
+CODECS: dict[str, tuple[str, str, dict[str, str], range]] = {
+    "H.264 (libx264 veryslow)": ("libx264", "h264", {"preset": "veryslow"}, range(19, 52, 4)),
+    "AV1 (SVT-AV1)": ("libsvtav1", "libdav1d", {"preset": "4"}, range(19, 64, 6)),
+}
+"""Encoder, decoder, options and constant rate factors."""
+os.environ.setdefault("SVT_LOG", "1")  # errors only
+
+Frames = NDArray[np.uint8]
+
+
+class Point(NamedTuple):
+    """Tokens or bits of a clip of 16 frames, and the quality that they buy."""
+
+    cost: float
+    psnr: float
+    ssim: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--model", help="model folder or hub id; the model in the box if not given")
+    parser.add_argument("--clips", type=int, default=4, help="most clips of a video")
+    parser.add_argument("--plot", type=Path, help="picture of the curves to write")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--no-codecs", action="store_true", help="leave H.264 and AV1 out")
+    options = parser.parse_args()
+    codec = AdapTok.from_pretrained(options.model)
+    videos = [square_frames(entry.path, codec, options.clips) for entry in find_entries(options.folder, VIDEO_SUFFIXES)]
+    report = measure(codec, videos)
+    if not options.no_codecs:
+        report["codecs"] = {name: conventional(name, videos, report["bits"]) for name in CODECS}
+    if options.plot is not None:
+        draw(report, options.plot)
+    if options.json:
+        print(json.dumps(report))
+        return
+    for name in ("uniform", "adaptive", *report.get("codecs", {})):
+        points = report["codecs"][name] if name in report.get("codecs", {}) else report[name]
+        for share, point in zip(SHARES, points, strict=True):
+            if share in (0.125, 0.25, 0.5, 1.0) and point["psnr"] is not None:
+                print(f"{name:26} {share:6.1%}: {point['psnr']:.2f} dB, SSIM {point['ssim']:.3f}")
+    for name in ("saving", "stream", "scores"):
+        print(name, {key: round(value, 4) for key, value in report[name].items()})
+
+
+def square_frames(path: Path, codec: AdapTok, clips: int) -> Frames:
+    """The model's view of a video: `[T, S, S, 3]`."""
+    size = codec.config.tokenizer.size
+    with open_source(path) as source:
+        geometry = Geometry("crop", source.width, source.height, size)
+        frames = [to_bytes(geometry.apply(frame[None])) for frame in islice(source.frames, clips * CLIP_FRAMES)]
+    return np.concatenate(frames[: len(frames) // CLIP_FRAMES * CLIP_FRAMES])
+
+
+def measure(codec: AdapTok, videos: list[Frames]) -> dict[str, Any]:
+    """Curves, what adaptive lengths save, the stream, and how good the scores are."""
+    most = codec.max_budget
+    curves: dict[str, list[Point]] = {"uniform": [], "adaptive": []}
+    fulls = [codec.encode(video) for video in videos]
+    for share in SHARES:
+        for name, points in curves.items():
+            made = [shortened(codec, full, share * most, uniform=name == "uniform") for full in fulls]
+            points.append(average([quality(codec, t, v) for t, v in zip(made, videos, strict=True)], share * most))
+    half = SHARES.index(0.5)
+    needed = cost_of(curves["uniform"], curves["adaptive"][half].psnr)
+    bits = math.log2(codec.config.tokenizer.quantizer.codebook_size)
+    return {
+        "clips": sum(len(video) for video in videos) // codec.config.tokenizer.frames,
+        "bits": [share * most * bits for share in SHARES],
+        **{name: [point._asdict() for point in points] for name, points in curves.items()},
+        "saving": {"uniform_tokens_for_adaptive_half": needed, "more": needed / (most / 2) - 1},
+        "stream": stream(codec, videos, most / 2),
+        "scores": scores(codec, videos),
+    }
+
+
+def shortened(codec: AdapTok, full: VideoTokens, budget: float, *, uniform: bool) -> VideoTokens:
+    return full.shorten(Spending(budget, uniform=uniform).lengths(full.scores, len(full.lengths), codec.shape))
+
+
+def quality(codec: AdapTok, tokens: VideoTokens, video: Frames) -> Point:
+    made = torch.stack(list(codec.iter_decode_clips(tokens)))  # [n, C, T, S, S]
+    true = torch.from_numpy(video).float().div(255).unflatten(0, (len(made), -1)).permute(0, 4, 1, 2, 3)
+    error = (made - true).square().mean()
+    return Point(float(tokens.lengths.sum()) / len(made), float(psnr(error)), float(frame_ssim(made, true).mean()))
+
+
+def average(points: list[Point], cost: float) -> Point:
+    return Point(cost, float(np.mean([p.psnr for p in points])), float(np.mean([p.ssim for p in points])))
+
+
+def cost_of(points: list[Point], wanted: float) -> float:
+    """Cost at which a curve reaches a PSNR, linear between its points."""
+    return float(np.interp(wanted, [p.psnr for p in points], [p.cost for p in points]))
+
+
+def stream(codec: AdapTok, videos: list[Frames], budget: float) -> dict[str, float]:
+    """All videos one after the other as a live stream, beside the same frames spent with hindsight and evenly."""
+    whole = np.concatenate(videos)
+    full = codec.encode(whole)
+    live = codec.encode(whole, budget, "stream")
+    results = {
+        name: quality(codec, tokens, whole)
+        for name, tokens in (
+            ("stream", live),
+            ("video", shortened(codec, full, budget, uniform=False)),
+            ("uniform", shortened(codec, full, budget, uniform=True)),
+        )
+    }
+    gain = results["video"].psnr - results["uniform"].psnr
+    return {
+        "seconds": len(whole) / RATE,
+        "spent": results["stream"].cost / budget,
+        **{name: point.psnr for name, point in results.items()},
+        "gain_lost": (results["video"].psnr - results["stream"].psnr) / gain,
+    }
+
+
+@torch.inference_mode()
+def scores(codec: AdapTok, videos: list[Frames]) -> dict[str, float]:
+    """Predicted against true distortion of every block at every candidate length, earlier blocks whole."""
+    c, scorer = codec.config.tokenizer, codec.config.scorer
+    assert scorer is not None
+    lengths = range(scorer.step, c.latents + 1, scorer.step)
+    predicted, true = [], []
+    for video in videos:
+        clips = torch.from_numpy(video).float().div(255).unflatten(0, (-1, c.frames)).permute(0, 4, 1, 2, 3)
+        latents = codec.encode_clips(clips)
+        predicted.append(codec.score_clips(latents, normalized=False).flatten())
+        blocks = []
+        for i, block in enumerate(clips.split(c.temporal_patch_size, 2)):
+            known = latents.inputs[:, : i + 1]
+            blocks.append(
+                measure_block(codec.model.tokenizer, block, known, [c.latents] * i, lengths, scorer.distortion)
+            )
+        true.append(torch.stack(blocks, 1).flatten())
+    guess, truth = torch.cat(predicted).double().numpy(), torch.cat(true).double().numpy()
+    return {
+        "spearman": rank_correlation(guess, truth),
+        "mean_relative_error": float(np.abs(guess / truth - 1).mean()),
+    }
+
+
+def conventional(name: str, videos: list[Frames], bits: list[float]) -> list[dict[str, float | None]]:
+    """Quality of a video codec at these bits per clip of 16 frames, the mean over videos."""
+    curves = []
+    for video in videos:
+        points = [encode(name, video, setting) for setting in CODECS[name][3]]
+        points.sort()
+        spent = np.log([p.cost for p in points])
+        _, *qualities = zip(*points, strict=True)
+        curves.append([np.interp(np.log(bits), spent, values, left=np.nan) for values in qualities])
+    mean = np.mean(curves, 0)  # NaN where a video cannot be had with so few bits
+    return [
+        {"cost": b, "psnr": None if np.isnan(p) else float(p), "ssim": None if np.isnan(s) else float(s)}
+        for b, p, s in zip(bits, *mean, strict=True)
+    ]
+
+
+def encode(name: str, video: Frames, setting: int) -> Point:
+    """One encoding at a constant rate factor."""
+    encoder, decoder, options, _ = CODECS[name]
+    writer = av.CodecContext.create(encoder, "w")
+    assert isinstance(writer, av.VideoCodecContext)
+    writer.height, writer.width = video.shape[1:3]
+    writer.pix_fmt, writer.framerate, writer.time_base = "yuv420p", Fraction(RATE), Fraction(1, RATE)
+    writer.options = {**options, "crf": str(setting)}
+    packets = []
+    for index, picture in enumerate(video):
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        frame.pts, frame.time_base = index, Fraction(1, RATE)
+        packets += writer.encode(frame)
+    packets += writer.encode(None)
+    reader = av.CodecContext.create(decoder, "r")
+    assert isinstance(reader, av.VideoCodecContext)
+    reader.extradata = writer.extradata
+    frames = [frame for packet in [*packets, None] for frame in reader.decode(packet)]
+    made = torch.from_numpy(np.stack([frame.to_ndarray(format="rgb24") for frame in frames])).float().div(255)
+    true = torch.from_numpy(video).float().div(255)
+    similarity = frame_ssim(made.permute(3, 0, 1, 2)[None], true.permute(3, 0, 1, 2)[None]).mean()
+    bits = sum(packet.size for packet in packets) * 8
+    return Point(bits / len(video) * CLIP_FRAMES, float(psnr((made - true).square().mean())), float(similarity))
+
+
+def draw(report: dict[str, Any], path: Path) -> None:
+    """PSNR and SSIM over kilobits a second."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    rate = np.array(report["bits"]) / CLIP_FRAMES * RATE / 1000
+    lines = {"adaptok, adaptive": report["adaptive"], "adaptok, uniform": report["uniform"], **report.get("codecs", {})}
+    for (name, points), style in zip(lines.items(), ("o-", "o--", "s:", "^:"), strict=False):
+        for axis, key in zip(axes, ("psnr", "ssim"), strict=True):
+            axis.plot(
+                rate,
+                [np.nan if point[key] is None else point[key] for point in points],
+                style,
+                markersize=4,
+                label=name,
+            )
+    for axis, label in zip(axes, ("PSNR (dB)", "SSIM"), strict=True):
+        axis.set(xlabel=f"kbit/s at {RATE} frames a second", ylabel=label)
+        axis.grid(alpha=0.3)
+    axes[0].legend(frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main()

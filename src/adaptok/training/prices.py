@@ -1,0 +1,41 @@
+"""What a token costs: the table from which a live stream takes its first price."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from adaptok.codec import AdapTok
+from adaptok.models.model import Model
+
+_PRICES = 12
+
+
+def measure_prices(model: Model, clips: Tensor, batch: int = 4) -> tuple[tuple[float, float], ...]:
+    """Mean tokens of a block at several prices per token, each block's length chosen given those before it.
+
+    Args:
+        model: with a scorer.
+        clips: `[N, C, T, S, S]` in [0, 1], of all kinds.
+
+    Returns:
+        (tokens, price), fewest tokens first, prices falling.
+    """
+    codec = AdapTok(model, "")
+    parts = [codec.encode_clips(part) for part in clips.split(batch)]
+    lengths = np.arange(codec.step, model.config.tokenizer.latents + 1, codec.step)
+    tables = np.concatenate([codec.score_clips(part, normalized=False).flatten(0, 1).cpu().numpy() for part in parts])
+    savings = -np.diff(tables, axis=1) / codec.step
+    savings = savings[savings > 0]
+    if not len(savings):
+        return ()
+    found: list[tuple[float, float]] = []
+    for price in np.quantile(savings, np.linspace(0.98, 0.02, _PRICES)).tolist():
+        chosen = [
+            codec.choose_lengths(part, lambda scores, _, price=price: lengths[(scores + price * lengths).argmin(1)])[0]
+            for part in parts
+        ]
+        tokens = float(np.concatenate(chosen).mean())
+        if not found or (tokens > found[-1][0] and price < found[-1][1]):
+            found.append((round(tokens, 2), float(f"{price:.4g}")))
+    return tuple(found)
