@@ -5,8 +5,8 @@ python benchmarks/quality.py FOLDER [--model MODEL] [--clips 4] [--plot quality.
 The first 16 n frames of every video (n at most `--clips`), short side resized, centre cropped. PSNR is that of the mean
 squared error over a video, SSIM the mean over its frames; figures are means over videos. A token counts as the base-2
 logarithm of the codebook's size in bits. H.264 is libx264 at its preset veryslow, AV1 is SVT-AV1 at its preset 4; each
-video is encoded at several quality settings, and its quality at a number of bits read off between them (not at all where
-its lowest quality takes more), without what a container costs. The stream is all videos in one, cut after cut.
+video is encoded at several quality settings, and its quality at a number of bits read off between them, not at all
+where its lowest quality takes more. Containers are not counted. The stream is all videos in one, cut after cut.
 """
 
 from __future__ import annotations
@@ -230,13 +230,8 @@ def draw(report: dict[str, Any], path: Path) -> None:
     lines = {"adaptok, adaptive": report["adaptive"], "adaptok, uniform": report["uniform"], **report.get("codecs", {})}
     for (name, points), style in zip(lines.items(), ("o-", "o--", "s:", "^:"), strict=False):
         for axis, key in zip(axes, ("psnr", "ssim"), strict=True):
-            axis.plot(
-                rate,
-                [np.nan if point[key] is None else point[key] for point in points],
-                style,
-                markersize=4,
-                label=name,
-            )
+            values = [np.nan if point[key] is None else point[key] for point in points]
+            axis.plot(rate, values, style, markersize=4, label=name)
     for axis, label in zip(axes, ("PSNR (dB)", "SSIM"), strict=True):
         axis.set(xlabel=f"kbit/s at {RATE} frames a second", ylabel=label)
         axis.grid(alpha=0.3)

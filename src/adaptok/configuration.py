@@ -239,8 +239,8 @@ class ScorerConfig(TransformerConfig):
     through what it found."""
 
     prices: tuple[tuple[float, float], ...] = ()
-    """(tokens, price): what a block takes on average at a price per token, measured on training clips, fewest first; where
-    a stream with a budget starts."""
+    """(tokens, price): what a block takes on average at a price per token, measured on training clips, fewest first; a
+    stream with a budget starts from it."""
 
     @model_validator(mode="after")
     def _check_anchors(self) -> ScorerConfig:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptok.codec import AdapTok
 from adaptok.models.model import Model
+from adaptok.spending import Scores
 
 _PRICES = 12
 
@@ -31,11 +33,12 @@ def measure_prices(model: Model, clips: Tensor, batch: int = 4) -> tuple[tuple[f
         return ()
     found: list[tuple[float, float]] = []
     for price in np.quantile(savings, np.linspace(0.98, 0.02, _PRICES)).tolist():
-        chosen = [
-            codec.choose_lengths(part, lambda scores, _, price=price: lengths[(scores + price * lengths).argmin(1)])[0]
-            for part in parts
-        ]
-        tokens = float(np.concatenate(chosen).mean())
+
+        def choose(scores: Scores, block: int, price: float = price) -> NDArray[np.int64]:
+            best: NDArray[np.int64] = lengths[(scores + price * lengths).argmin(1)]
+            return best
+
+        tokens = float(np.concatenate([codec.choose_lengths(part, choose)[0] for part in parts]).mean())
         if not found or (tokens > found[-1][0] and price < found[-1][1]):
             found.append((round(tokens, 2), float(f"{price:.4g}")))
     return tuple(found)
