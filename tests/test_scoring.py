@@ -75,10 +75,19 @@ def test_streams_measure_what_a_batch_measures(anchored_codec):
     streamed = [block.scores for block in anchored_codec.streaming(budget=32).push(frames)]
     lengths = [len(block.ids) for block in anchored_codec.streaming(budget=32).push(frames)]
     clip = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 255
-    whole = anchored_codec.score_clips(anchored_codec.encode_clips(clip), [lengths], normalized=False)[0]
+    latents = anchored_codec.encode_clips(clip)
     for block, scores in enumerate(streamed):
-        kept = lengths[block] // 2
-        np.testing.assert_allclose(scores[:kept], whole[block, :kept].numpy(), rtol=1e-3)
+        kept = [[*lengths[:block], *[8] * (4 - block)]]
+        whole = anchored_codec.score_clips(latents, kept, normalized=False)[0, block]
+        np.testing.assert_allclose(scores, whole.numpy(), rtol=1e-3)
+
+
+def test_no_length_between_is_as_good_as_the_longer_one_that_helps():
+    scores = torch.tensor([[4.0, 0.1, 0.2, 2.0], [1.0, 2.0, 3.0, 2.0]])
+    corrected = through_anchors(scores, torch.tensor([[4.0, 1.0], [1.0, 2.0]]), (1, 4), 1)
+    assert (corrected[0].diff() < 0).any()
+    assert (corrected[0, 1:3] > 1.0).all()
+    torch.testing.assert_close(corrected[:, [0, 3]], torch.tensor([[4.0, 1.0], [1.0, 2.0]]))
 
 
 def test_streams_start_at_the_price_that_is_known(anchored_codec):

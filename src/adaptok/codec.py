@@ -159,7 +159,8 @@ class AdapTok:
     ) -> Tensor:
         """Scores float32 `[B, g, L]`: column j is for the length (j + 1) * step of a block.
 
-        A block is scored given what earlier blocks keep. Columns past a block's own length say nothing about the clip.
+        A block is scored given what earlier blocks keep. Columns past a block's own length say nothing about the clip;
+        corrected ones (see `normalized`) need whole blocks from the last anchor that a length reaches.
 
         Args:
             lengths: `[B, g]` what each block keeps; None keeps everything.

@@ -21,6 +21,8 @@ from adaptok.models.tokenizer import Tokenizer
 
 _LEAST = 1e-8
 """Distortions are compared as logarithms, and kept above this."""
+_LEAST_SHARE = 0.05
+"""Of the fall between two anchors, in logarithms: what the tokens up to the second are given at least."""
 
 
 def measure_block(
@@ -58,7 +60,8 @@ def measure_block(
 def through_anchors(scores: Tensor, measured: Tensor, anchors: Sequence[int], step: int) -> Tensor:
     """Predicted distortions `[..., L]` times what makes them `measured [..., A]` at the anchors.
 
-    The factor's logarithm is linear in the length between two anchors, and constant outside.
+    The factor's logarithm is linear in the length between two anchors, and constant outside. Where more tokens were
+    found to help, from one anchor to the next, no length in between is as good as the longer one.
     """
     columns = torch.tensor(anchors, device=scores.device) // step - 1
     lengths = torch.arange(scores.shape[-1], device=scores.device)
@@ -67,7 +70,12 @@ def through_anchors(scores: Tensor, measured: Tensor, anchors: Sequence[int], st
     left = (right - 1).clamp(min=0)
     span = (columns[right] - columns[left]).clamp(min=1)
     share = ((lengths - columns[left]) / span).clamp(0, 1)
-    return scores * (wanted[..., left] * (1 - share) + wanted[..., right] * share).exp()
+    logs = scores.clamp(min=_LEAST).log() + wanted[..., left] * (1 - share) + wanted[..., right] * share
+    found = measured.clamp(min=_LEAST).log()
+    fall = (found[..., left] - found[..., right]).clamp(min=0)
+    least = found[..., right] + _LEAST_SHARE * (1 - share) * fall
+    inside = (fall > 0) & (lengths > columns[left]) & (lengths < columns[right])
+    return torch.where(inside, logs.maximum(least), logs).exp()
 
 
 def anchored(model: Model, scores: Tensor, block: Tensor, inputs: Tensor, earlier: Sequence[int]) -> Tensor:
