@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,9 @@ def test_scorer(official, golden):
 def test_causal_allocation(official, golden):
     latents = official.encode_clips(golden["video"])
     budgets = [float(value) for value in golden["causal_budget_per_block"]]
-    lengths, found = official._allocate_batch(latents, Spending(budgets, "batch"))
+    lengths, found = official.choose_lengths(
+        latents, partial(Spending(budgets, "batch").batch_lengths, shape=official.shape)
+    )
     scores = official.model.scorer.normalize(torch.from_numpy(found))
     close(scores, golden["causal_scores"])
     step, expected = official.step, golden["causal_counts"].long().view(lengths.shape)
