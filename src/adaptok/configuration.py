@@ -326,6 +326,86 @@ class DiscriminatorConfig(TransformerConfig):
     """Of the moving averages that it compares with."""
 
 
+class GeneratorConfig(TransformerConfig):
+    """Autoregressive transformer over the ids of clips, with one condition: a class, or the ids of first frames."""
+
+    name: str = "adaptok-generator"
+    """What the model calls itself."""
+    codebook_size: Positive
+    """Ids of the tokenizer; the end-of-block mark comes after them."""
+    blocks: Positive = 4
+    """Blocks that are written."""
+    latents: Positive = 512
+    """K, most ids of a block."""
+    classes: Annotated[int, Field(ge=0)] = 0
+    """Of the condition; 0 where it is the ids of first frames."""
+    labels: tuple[str, ...] = ()
+    """Names of the classes, where they have names."""
+    condition_ids: Annotated[int, Field(ge=0)] = 0
+    """Ids of first frames that are the condition; 0 where it is a class."""
+    first_block: Annotated[int, Field(ge=0)] = 0
+    """Block of the clip that is written first; those before it are copied from the condition."""
+    levels: tuple[Annotated[int, Field(ge=2)], ...] = ()
+    """Of a scalar quantizer: ids are embedded and predicted by their digits. A small model then needs no row for every
+    id. None: a row each."""
+    mixture: Positive = 1
+    """With `levels`: how many products of independent digits a prediction is a mixture of."""
+    dropout: Fraction01 = 0.1
+    """Of what attention and MLP add, in training."""
+    token_dropout: Fraction01 = 0.1
+    """Of the embedded row, in training."""
+    class_dropout: Fraction01 = 0.1
+    """Share of the classes that training replaces by none, for guidance."""
+    model: str | None = None
+    """Name of the tokenizer that the ids are of."""
+    model_hash: str | None = None
+    """Hash of its weights."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Ids, and the end-of-block mark."""
+        return self.codebook_size + 1
+
+    @property
+    def end(self) -> int:
+        """The end-of-block mark."""
+        return self.codebook_size
+
+    @property
+    def prefix(self) -> int:
+        """Rows of the condition: a class, or ids and a separator."""
+        return self.condition_ids + 1
+
+    @property
+    def longest(self) -> int:
+        """Most entries of a written row: ids and marks."""
+        return self.blocks * (self.latents + 1)
+
+    @property
+    def hidden(self) -> int:
+        """Width of the MLP's hidden layer: 2/3 of 4 widths, up to a multiple of 256."""
+        return -(-(8 * self.width // 3) // 256) * 256
+
+    @model_validator(mode="after")
+    def _check_condition(self) -> GeneratorConfig:
+        if bool(self.classes) == bool(self.condition_ids):
+            raise ValueError(
+                f"classes {self.classes} and condition_ids {self.condition_ids}: give one of them, above 0"
+            )
+        if self.labels and len(self.labels) != self.classes:
+            raise ValueError(f"{len(self.labels)} labels for {self.classes} classes, expected one each")
+        if self.first_block * self.latents > self.condition_ids:
+            raise ValueError(
+                f"first_block {self.first_block} needs {self.first_block * self.latents} ids to copy,"
+                f" condition_ids is {self.condition_ids}"
+            )
+        if self.levels and math.prod(self.levels) != self.codebook_size:
+            raise ValueError(f"levels {list(self.levels)}, expected a product of {self.codebook_size}")
+        if self.mixture > 1 and not self.levels:
+            raise ValueError(f"mixture {self.mixture} needs levels")
+        return self
+
+
 def base() -> ModelConfig:
     """The official sizes: tokenizer 173 M, scorer 89 M parameters."""
     return ModelConfig(name="adaptok-base")
