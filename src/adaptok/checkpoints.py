@@ -112,14 +112,13 @@ def check_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
         raise CheckpointError(f"{WEIGHTS_FILE} does not fit {CONFIG_FILE}: " + "; ".join(problems))
 
 
-def read_folder(folder: str | Path) -> Checkpoint:
-    """Read a checkpoint folder of either layout.
+def read_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The two files of a checkpoint folder, whatever they are of.
 
     Raises:
-        FileNotFoundError: the folder or one of its two files is not there.
-        CheckpointError: a file is damaged, or of neither layout.
+        FileNotFoundError: the folder or one of them is not there.
+        CheckpointError: one is damaged.
     """
-    folder = Path(folder)
     for file in (folder, folder / CONFIG_FILE, folder / WEIGHTS_FILE):
         if not file.exists():
             raise FileNotFoundError(f"{file}: not found; a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}")
@@ -133,6 +132,18 @@ def read_folder(folder: str | Path) -> Checkpoint:
         raise CheckpointError(f"{folder / WEIGHTS_FILE}: not a whole safetensors file ({error})") from None
     if not isinstance(config, dict):
         raise CheckpointError(f"{folder / CONFIG_FILE}: expected a JSON object, found {type(config).__name__}")
+    return config, state
+
+
+def read_folder(folder: str | Path) -> Checkpoint:
+    """Read a checkpoint folder of either layout.
+
+    Raises:
+        FileNotFoundError: the folder or one of its two files is not there.
+        CheckpointError: a file is damaged, or of neither layout.
+    """
+    folder = Path(folder)
+    config, state = read_files(folder)
     if config.get("format") == FORMAT:
         return Checkpoint(_our_config(config, folder), state, "adaptok")
     if "bottleneck_token_num" in config:

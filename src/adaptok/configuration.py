@@ -343,6 +343,8 @@ class GeneratorConfig(TransformerConfig):
     """Names of the classes, where they have names."""
     condition_ids: Annotated[int, Field(ge=0)] = 0
     """Ids of first frames that are the condition; 0 where it is a class."""
+    condition_frames: Annotated[int, Field(ge=0)] = 0
+    """First frames that the condition was made of in training; 0 where that is not known, or there are none."""
     first_block: Annotated[int, Field(ge=0)] = 0
     """Block of the clip that is written first; those before it are copied from the condition."""
     levels: tuple[Annotated[int, Field(ge=2)], ...] = ()

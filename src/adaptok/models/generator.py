@@ -5,7 +5,7 @@ one row for a class, or the ids of first frames and a separator. The architectur
 biases) with learned absolute positions.
 
 Legend: `B` clips, `n` entries of a row, `P` rows of the condition, `N` rows of packed clips, `V` vocabulary (ids and
-the mark), `D` width, `H` heads, `d` = D / H, `R` rows of a cache, `C` its capacity.
+the mark), `D` width, `H` heads, `d` = D / H, `R` rows that are written at the same time.
 """
 
 from __future__ import annotations
@@ -18,38 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adaptok.configuration import GeneratorConfig
+from adaptok.models.memory import Memory
 
 NORM_EPS = 1e-5
 INIT_STD = 0.02
-
-
-class Cache:
-    """Keys and values `[R, H, C, d]` of every layer, for rows that are at different places.
-
-    Args:
-        rows, capacity: R and C.
-    """
-
-    def __init__(self, config: GeneratorConfig, rows: int, capacity: int, like: Tensor) -> None:
-        shape = (rows, config.heads, capacity, config.width // config.heads)
-        self.capacity = capacity
-        self.keys = [like.new_zeros(shape) for _ in range(config.depth)]
-        self.values = [like.new_zeros(shape) for _ in range(config.depth)]
-
-
-class Span:
-    """Where the entries `[R, n]` of a call stand, and what they see.
-
-    Args:
-        positions: `[R, n]` of each entry in its row, rising by one along n.
-        seen: entries of the cache that are looked at, at least the highest position + 1.
-        rows: rows of the cache that the call is about: a slice.
-    """
-
-    def __init__(self, positions: Tensor, seen: int, rows: slice) -> None:
-        self.positions, self.seen, self.rows = positions, seen, rows
-        self.index = torch.arange(positions.shape[0], device=positions.device)[:, None]
-        self.mask = torch.arange(seen, device=positions.device) <= positions[:, None, :, None]
 
 
 class Attention(nn.Module):
@@ -67,15 +39,10 @@ class Attention(nn.Module):
         out = packed_causal_attention(q, k, v, lengths)
         return self.proj(out.flatten(1))
 
-    def step(self, x: Tensor, span: Span, keys: Tensor, values: Tensor) -> Tensor:
-        """`x [R, n, D]`, after what the cache `[R, H, C, d]` holds, which it is added to."""
+    def step(self, x: Tensor, memory: Memory, layer: int) -> Tensor:
+        """`x [R, n, D]`, after what the memory holds of their rows; it remembers them too."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(2)  # [R, n, H, d]
-        keys, values = keys[span.rows], values[span.rows]
-        keys[span.index, :, span.positions] = k
-        values[span.index, :, span.positions] = v
-        keys, values = keys[:, :, : span.seen], values[:, :, : span.seen]
-        out = F.scaled_dot_product_attention(q.transpose(1, 2), keys, values, attn_mask=span.mask)
-        return self.proj(out.transpose(1, 2).flatten(2))
+        return self.proj(memory.attend(layer, q, k, v).flatten(2))
 
 
 class FeedForward(nn.Module):
@@ -106,8 +73,8 @@ class Layer(nn.Module):
         x = x + self._drop(self.attn(self.norm1(x), lengths))
         return x + self._drop(self.feed_forward(self.norm2(x)))
 
-    def step(self, x: Tensor, span: Span, keys: Tensor, values: Tensor) -> Tensor:
-        x = x + self.attn.step(self.norm1(x), span, keys, values)
+    def step(self, x: Tensor, memory: Memory, layer: int) -> Tensor:
+        x = x + self.attn.step(self.norm1(x), memory, layer)
         return x + self.feed_forward(self.norm2(x))
 
     def _drop(self, x: Tensor) -> Tensor:
@@ -127,7 +94,7 @@ class DigitEmbedding(nn.Module):
     def __init__(self, levels: Sequence[int], extra: int, width: int) -> None:
         super().__init__()
         self.rows = nn.Embedding(sum(levels) + extra, width)
-        self.extra_start, self.codebook_size = sum(levels), math.prod(levels)
+        self.levels, self.extra_start, self.codebook_size = tuple(levels), sum(levels), math.prod(levels)
         self.register_buffer("digits", digit_rows(levels), persistent=False)
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -220,6 +187,12 @@ class GeneratorModel(nn.Module):
         """Keep only the input of each layer for the gradient, and compute the rest again."""
         self.initialize()
 
+    def make_tables(self) -> None:
+        """Fill what is no weight, and lies in no file: for a model that was built without memory."""
+        for part in (self.tokens, self.output):
+            if isinstance(part, DigitEmbedding | DigitHead):
+                part.digits = digit_rows(part.levels)
+
     def initialize(self) -> None:
         """Normal weights of standard deviation 0.02, an output layer of zeros."""
         for parameter in self.parameters():
@@ -253,9 +226,8 @@ class GeneratorModel(nn.Module):
         x = torch.cat([self.embed_condition(condition), self.tokens(ids)], 1)
         x = self.run(x.flatten(0, 1), [x.shape[1]] * b, torch.arange(x.shape[1], device=x.device).repeat(b))
         x = x.view(b, -1, x.shape[-1])[:, self.config.prefix - 1 :]
-        logits: Tensor = self.output(self.norm(x))
-        assert logits.shape[1] == n + 1
-        return logits.float()
+        assert x.shape[1] == n + 1
+        return self.logits(x)
 
     def run(self, x: Tensor, lengths: Sequence[int], positions: Tensor) -> Tensor:
         """Layers over packed rows `[N, D]` of clips of these lengths; `positions [N]` of each in its clip."""
@@ -267,14 +239,21 @@ class GeneratorModel(nn.Module):
                 x = layer(x, lengths)
         return x
 
-    def step(self, x: Tensor, span: Span, cache: Cache) -> Tensor:
-        """Logits float32 `[R, V]` after the last of new rows `x [R, n, D]`, embedded, without their positions."""
-        x = x + self.positions[span.positions]
-        for layer, keys, values in zip(self.layers, cache.keys, cache.values, strict=True):
+    def step(self, x: Tensor, positions: Tensor, memory: Memory) -> Tensor:
+        """Layers over new entries `x [R, n, D]`, embedded, at `positions [R, n]`; gives the last of each row `[R, D]`.
+
+        The memory has been told which rows they are of.
+        """
+        x = x + self.positions[positions]
+        for index, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
-            x = layer.step(x, span, keys, values)
-        logits: Tensor = self.output(self.norm(x[:, -1]))
-        return logits.float()
+            x = layer.step(x, memory, index)
+        return x[:, -1]
+
+    def logits(self, x: Tensor) -> Tensor:
+        """What follows rows `[…, D]` out of the layers: float32 `[…, V]`."""
+        out: Tensor = self.output(self.norm(x))
+        return out.float()
 
     def embed_condition(self, condition: Tensor) -> Tensor:
         """Rows `[B, P, D]` of classes `[B]` (the number of classes stands for none), or of ids `[B, condition_ids]`."""
