@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from adaptok.generation.rows import read_row, write_row
 from adaptok.generation.sampling import Sampler, Sampling, draw
 from adaptok.models import memory
-from adaptok.models.packed import pack_linears
+from adaptok.models.reordered import reorder_linears
 
 SHARED = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -82,7 +82,7 @@ def test_cached_equals_uncached(model, rules, count, batch_size, dense):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_clip_is_the_same_in_any_company(model, dtype):
     model = model.to(dtype)
-    pack_linears(model)
+    reorder_linears(model)
     conditions = conditions_of(model.config, 7)
     alone = {}
     for index in range(7):

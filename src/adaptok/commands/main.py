@@ -13,7 +13,7 @@ from typing import Any
 
 import tyro
 
-from adaptok.commands import convert, data, decode, encode, export, info, reconstruct, train
+from adaptok.commands import convert, data, decode, encode, export, generate, info, predict, reconstruct, train
 
 DESCRIPTION = "Video in, short adaptive sequences of discrete tokens out, and back."
 USER_ERROR = 2
@@ -27,6 +27,8 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "data": data.Data,
     "train": train.Train,
     "export": export.Export,
+    "generate": generate.Generate,
+    "predict": predict.Predict,
 }
 
 

@@ -25,7 +25,7 @@ from adaptok.generation.checkpoints import Layout, read_generator, write_generat
 from adaptok.generation.rows import read_row
 from adaptok.generation.sampling import Sampler, Samples, Sampling, Work
 from adaptok.models.generator import GeneratorModel
-from adaptok.models.packed import pack_linears
+from adaptok.models.reordered import reorder_linears
 from adaptok.sources import Video, open_source
 from adaptok.video.geometry import Fit, Geometry
 
@@ -91,7 +91,7 @@ class Generator:
         else:
             model = read_generator(resolve(name), kind)
         model = model.to(where)
-        pack_linears(model)
+        reorder_linears(model)
         if codec is None:
             bundled = AdapTok.from_pretrained(device=where)
             return cls(model, bundled if belongs(model.config, bundled) else None)
@@ -117,6 +117,11 @@ class Generator:
         if not self.config.condition_ids:
             return 0
         return self.config.condition_frames or DEFAULT_CONDITION_FRAMES
+
+    @property
+    def clip_frames(self) -> int:
+        """T, frames of a clip."""
+        return self.check_codec().config.tokenizer.frames
 
     @torch.inference_mode()
     def __call__(self, ids: Tensor, condition: Tensor) -> Tensor:
@@ -261,7 +266,7 @@ class Generator:
 
     def decode(self, samples: Samples) -> Tensor:
         """Clips float32 `[B, C, T, S, S]` in [0, 1]."""
-        codec = self._codec()
+        codec = self.check_codec()
         longest = max(1, int(samples.lengths.max()))
         return codec.decode_clips(samples.ids[..., :longest], samples.lengths).clamp(0, 1)
 
@@ -271,7 +276,7 @@ class Generator:
         Raises:
             ValueError: there are fewer frames than the condition needs, or more than its blocks have.
         """
-        codec, c = self._codec(), self.config
+        codec, c = self.check_codec(), self.config
         pt = codec.config.tokenizer.temporal_patch_size
         blocks = c.condition_ids // c.latents
         least, most = max(c.first_block * pt, (blocks - 1) * pt + 1), blocks * pt
@@ -313,11 +318,10 @@ class Generator:
         Raises:
             ValueError: the video is shorter than the condition, or the generator predicts no frames.
         """
-        codec = self._codec()
         if not self.config.condition_ids:
             raise ValueError("this generator makes classes and predicts no frames; sample it with labels")
         count = self.condition_frames if cond_frames is None else cond_frames
-        wanted = codec.config.tokenizer.frames if frames is None else frames
+        wanted = self.clip_frames if frames is None else frames
         if wanted <= count:
             raise ValueError(f"{wanted} frames with a condition of {count}, expected more than that")
         now = first_frames(video, count, start=start, rate=rate)
@@ -338,11 +342,16 @@ class Generator:
             now = clip[-count:]
         return np.concatenate(made)[:wanted]
 
-    def _codec(self) -> AdapTok:
+    def check_codec(self) -> AdapTok:
+        """The tokenizer, for video.
+
+        Raises:
+            ValueError: the generator was loaded without one.
+        """
         if self.codec is None:
             raise ValueError(
-                f"the generator {self.config.name!r} is of the tokenizer {self.config.model or 'of its training'!r};"
-                " give that one (codec, or --model)"
+                f"the tokenizer of the generator {self.config.name!r} is needed"
+                f" ({self.config.model or 'the one it was trained with'}); give it with --model, or as codec"
             )
         return self.codec
 

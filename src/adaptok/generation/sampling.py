@@ -1,7 +1,7 @@
 """Sampling: many clips at a time, each at its own place in its row.
 
 A clip that is finished leaves, and the next one takes its place. Every clip has its own random numbers, and a step's
-arithmetic for a row does not depend on the rows beside it (on a CPU to the bit, see `models/packed.py` and
+arithmetic for a row does not depend on the rows beside it (on a CPU to the bit, see `models/reordered.py` and
 `models/memory.py`), so a clip is the same in any company.
 
 The rules of a row: the first entry is an id; a block of K ids is closed by a mark; later blocks may be empty; the row

@@ -15,17 +15,17 @@ _LEAST_ROWS = 2
 """A single row takes another kernel, which rounds differently."""
 
 
-class PackedLinear(nn.Module):
+class ReorderedLinear(nn.Module):
     """A linear layer without bias, for inference only."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        self.packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight)
+        self.reordered: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight)
 
     @property
     def weight(self) -> Tensor:
         """`[out, in]`, as it was."""
-        return torch.Tensor.to_dense(self.packed)
+        return torch.Tensor.to_dense(self.reordered)
 
     def _save_to_state_dict(self, destination: dict[str, Tensor], prefix: str, keep_vars: bool) -> None:
         destination[f"{prefix}weight"] = self.weight
@@ -34,11 +34,11 @@ class PackedLinear(nn.Module):
         rows = x.reshape(-1, x.shape[-1])
         short = len(rows) < _LEAST_ROWS
         given = torch.cat([rows, rows]) if short else rows
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(given, self.packed, None, "none", [], "")
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(given, self.reordered, None, "none", [], "")
         return (out[: len(rows)] if short else out).view(*x.shape[:-1], -1)
 
 
-def pack_linears(module: nn.Module) -> bool:
+def reorder_linears(module: nn.Module) -> bool:
     """Replace the linear layers without bias below `module`, on a CPU, where oneDNN is to be had; a state dictionary
     has the names of before.
 
@@ -54,10 +54,10 @@ def pack_linears(module: nn.Module) -> bool:
     if not linears or linears[0][2].device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
     try:
-        PackedLinear(linears[0][2])
+        ReorderedLinear(linears[0][2])
     except (RuntimeError, AttributeError):  # a build of torch or a processor without these kernels
         return False
     while linears:  # plain weights are let go one by one
         parent, name, weight = linears.pop()
-        setattr(parent, name, PackedLinear(weight))
+        setattr(parent, name, ReorderedLinear(weight))
     return True

@@ -1,0 +1,92 @@
+"""`adaptok generate` and `adaptok predict` through the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adaptok.commands.main import main
+from adaptok.video.reading import read_video
+from adaptok.video.writing import VideoWriter
+
+DATA = Path(__file__).parent.parent / "data"
+GENERATE = ["generate", "--generator", str(DATA / "generator"), "--model", str(DATA / "official"), "--device", "cpu"]
+PREDICT = ["--generator", str(DATA / "predictor"), "--model", str(DATA / "official"), "--device", "cpu"]
+
+
+@pytest.fixture
+def video(tmp_path):
+    path = tmp_path / "moving.mp4"
+    with VideoWriter(path, 8) as writer:
+        for t in range(20):
+            frame = np.full((32, 48, 3), 40, np.uint8)
+            frame[8:16, t : t + 8] = 200
+            writer.write(frame)
+    return path
+
+
+def run(capsys, *arguments):
+    main([*map(str, arguments), "--json", "--quiet"])
+    return json.loads(capsys.readouterr().out)
+
+
+def error_of(capsys, *arguments):
+    with pytest.raises(SystemExit) as stop:
+        main([*map(str, arguments)])
+    captured = capsys.readouterr().err.strip()
+    assert stop.value.code == 2
+    assert len(captured.splitlines()) == 1, captured
+    return captured
+
+
+def test_generate_goes_on_where_it_was(capsys, tmp_path):
+    whole = run(capsys, *GENERATE, "--label", "1", "3", "-n", 4, "--out", tmp_path / "a", "--tokens", 20)
+    assert whole["sampled"] == 4
+    assert Path(whole["sheet"]).exists()
+    frames, rate = read_video(whole["clips"][0])
+    assert frames.shape == (16, 32, 32, 3)
+    assert rate == 8
+    part = tmp_path / "b"
+    run(capsys, *GENERATE, "--label", "1", "3", "-n", 2, "--out", part, "--tokens", 20, "--batch-size", 1)
+    Path(part / "00001-3.mp4").unlink()
+    rest = run(capsys, *GENERATE, "--label", "1", "3", "-n", 4, "--out", part, "--tokens", 20)
+    assert rest["sampled"] == 3
+    for one, other in zip(whole["clips"], rest["clips"], strict=True):
+        assert Path(one).read_bytes() == Path(other).read_bytes()
+    assert "another temperature" in error_of(
+        capsys, *GENERATE, "--label", "1", "3", "--out", part, "--tokens", "20", "--temperature", "0.5"
+    )
+
+
+def test_predict(capsys, tmp_path, video):
+    out, sheet = tmp_path / "out.mp4", tmp_path / "sheet.png"
+    found = run(capsys, "predict", video, *PREDICT, "--out", out, "--side-by-side", "--sheet", sheet)
+    assert read_video(out)[0].shape == (16, 32, 64, 3)
+    assert sheet.exists()
+    assert found["psnr"] > 0
+    assert found["cond_frames"] == 5
+    longer = run(capsys, "predict", video, *PREDICT, "--out", out, "--frames", 30, "--force")
+    assert longer["frames"] == len(read_video(out)[0]) == 30
+
+
+def test_mistakes(capsys, tmp_path, video):
+    out = tmp_path / "out"
+    assert "unknown label 'zebra'" in error_of(capsys, *GENERATE, "--label", "zebra", "--out", out)
+    assert "label 9, expected 0 to 4" in error_of(capsys, *GENERATE, "--label", "9", "--out", out)
+    assert "predicts frames and has no classes" in error_of(capsys, "generate", *PREDICT, "--out", out)
+    assert "no such model folder" in error_of(capsys, "generate", "--generator", tmp_path / "x/y", "--out", out)
+    assert "is a tokenizer" in error_of(capsys, "generate", "--generator", DATA / "official", "--out", out)
+    assert "give it with --model" in error_of(capsys, *GENERATE[:3], "--out", out)
+    assert not out.exists()
+    mp4 = tmp_path / "out.mp4"
+    assert "20 frames, the condition needs 30" in error_of(
+        capsys, "predict", video, *PREDICT, "--cond-frames", 30, "--frames", 40, "--out", mp4
+    )
+    assert "4 first frames, expected 5 to 8" in error_of(
+        capsys, "predict", video, *PREDICT, "--cond-frames", 4, "--out", mp4
+    )
+    assert "predicts no frames" in error_of(capsys, "predict", video, *GENERATE[1:], "--out", mp4)
+    assert not mp4.exists()
