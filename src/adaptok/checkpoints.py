@@ -1,7 +1,8 @@
 """Checkpoint folders: ours, and the official ones.
 
 Ours is `config.json` (`{"format": "adaptok", "version": 1, "model": {...}}`) beside `model.safetensors`, whose names
-start with the part they belong to: `tokenizer.`, `scorer.`, `prior.`. The official layout has a flat `config.json` and
+start with the part they belong to: `tokenizer.`, `scorer.`, `prior.`. A generator's is the same with the format
+`adaptok-generator`. The official layout has a flat `config.json` and
 other names; `read_folder` tells them apart by `config.json` and gives the same model for both.
 """
 
@@ -19,6 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from adaptok.configuration import (
+    ConfigT,
+    GeneratorConfig,
     ModelConfig,
     PriorConfig,
     ScorerConfig,
@@ -27,9 +30,10 @@ from adaptok.configuration import (
     VectorQuantizerConfig,
 )
 from adaptok.files import replacing
+from adaptok.models.generator import GeneratorModel
 from adaptok.models.model import Model, weights_hash
 
-FORMAT, VERSION = "adaptok", 1
+FORMAT, GENERATOR_FORMAT, VERSION = "adaptok", "adaptok-generator", 1
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -120,6 +124,39 @@ def read_folder(folder: str | Path) -> Checkpoint:
         CheckpointError: a file is damaged, or of neither layout.
     """
     folder = Path(folder)
+    config, state = _read_files(folder)
+    if config.get("format") == FORMAT:
+        return Checkpoint(_our_config(config, folder, ModelConfig), state, "adaptok")
+    if config.get("format") == GENERATOR_FORMAT:
+        raise CheckpointError(f"{folder}: a generator, expected a tokenizer")
+    if "bottleneck_token_num" in config:
+        return _read_official(config, state, folder)
+    raise CheckpointError(
+        f'{folder / CONFIG_FILE}: neither an adaptok folder (no "format": "{FORMAT}") nor an official AdapTok '
+        'tokenizer (no "bottleneck_token_num")'
+    )
+
+
+def read_generator(folder: str | Path) -> GeneratorModel:
+    """The generator in a folder of our layout, in float32 on the CPU.
+
+    Raises:
+        FileNotFoundError: the folder or one of its two files is not there.
+        CheckpointError: a file is damaged, holds no generator, or weights do not fit.
+    """
+    folder = Path(folder)
+    config, state = _read_files(folder)
+    if config.get("format") != GENERATOR_FORMAT:
+        raise CheckpointError(f'{folder / CONFIG_FILE}: no generator (no "format": "{GENERATOR_FORMAT}")')
+    with torch.device("meta"):
+        expected = GeneratorModel(_our_config(config, folder, GeneratorConfig))
+    check_names(state, expected.state_dict())
+    model = GeneratorModel(expected.config)
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def _read_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     for file in (folder, folder / CONFIG_FILE, folder / WEIGHTS_FILE):
         if not file.exists():
             raise FileNotFoundError(f"{file}: not found; a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}")
@@ -133,24 +170,17 @@ def read_folder(folder: str | Path) -> Checkpoint:
         raise CheckpointError(f"{folder / WEIGHTS_FILE}: not a whole safetensors file ({error})") from None
     if not isinstance(config, dict):
         raise CheckpointError(f"{folder / CONFIG_FILE}: expected a JSON object, found {type(config).__name__}")
-    if config.get("format") == FORMAT:
-        return Checkpoint(_our_config(config, folder), state, "adaptok")
-    if "bottleneck_token_num" in config:
-        return _read_official(config, state, folder)
-    raise CheckpointError(
-        f'{folder / CONFIG_FILE}: neither an adaptok folder (no "format": "{FORMAT}") nor an official AdapTok '
-        'tokenizer (no "bottleneck_token_num")'
-    )
+    return config, state
 
 
-def _our_config(config: dict[str, Any], folder: Path) -> ModelConfig:
+def _our_config(config: dict[str, Any], folder: Path, kind: type[ConfigT]) -> ConfigT:
     if config.get("version") != VERSION:
         raise CheckpointError(
             f"{folder / CONFIG_FILE}: version {config.get('version')!r} of the format, this program reads {VERSION}; "
             "install a newer adaptok"
         )
     try:
-        return ModelConfig.parse(config.get("model", {}), str(folder / CONFIG_FILE))
+        return kind.parse(config.get("model", {}), str(folder / CONFIG_FILE))
     except ValueError as error:
         raise CheckpointError(str(error)) from None
 
@@ -245,7 +275,7 @@ def _translate_prior(c: Mapping[str, Any]) -> PriorConfig | None:
     )
 
 
-def write_folder(model: Model, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
+def write_folder(model: Model | GeneratorModel, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
     """Write a model in our layout, its floating-point weights as `dtype`; both files are written beside and renamed."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -253,7 +283,8 @@ def write_folder(model: Model, folder: str | Path, dtype: torch.dtype = torch.fl
     with replacing(folder / WEIGHTS_FILE) as path:
         save_file(state, path, metadata={"format": "pt"})
     with replacing(folder / CONFIG_FILE) as path:
-        document = {"format": FORMAT, "version": VERSION, "model": model.config.model_dump(mode="json")}
+        name = GENERATOR_FORMAT if isinstance(model, GeneratorModel) else FORMAT
+        document = {"format": name, "version": VERSION, "model": model.config.model_dump(mode="json")}
         path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from adaptok.configuration import GeneratorConfig
@@ -236,6 +237,10 @@ class GeneratorModel(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         return self.positions.dtype
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Parameters, all of them in one part."""
+        return {"generator": sum(p.numel() for p in self.parameters())}
 
     def forward(self, ids: Tensor, condition: Tensor) -> Tensor:
         """Logits float32 `[B, n + 1, V]`: of the first entry, and of the one after each of `ids [B, n]`.
