@@ -19,6 +19,7 @@ import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from adaptok.configuration import GeneratorConfig
+from adaptok.models.packed import PackedCausalAttention, SwiGlu
 
 NORM_EPS = 1e-5
 INIT_STD = 0.02
@@ -64,8 +65,11 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, lengths: Sequence[int]) -> Tensor:
         """`x [N, D]`: clips of these lengths, one after the other, none of which sees another."""
-        q, k, v = self.qkv(x).view(len(x), 3, self.heads, -1).unbind(1)  # [N, H, d]
-        out = packed_causal_attention(q, k, v, lengths)
+        qkv = self.qkv(x).view(len(x), 3, self.heads, -1)  # [N, 3, H, d]
+        if qkv.device.type == "cpu" and qkv.requires_grad:
+            out = PackedCausalAttention.apply(qkv, lengths)
+        else:
+            out = packed_causal_attention(*qkv.unbind(1), lengths)
         return self.proj(out.flatten(1))
 
     def step(self, x: Tensor, span: Span, keys: Tensor, values: Tensor) -> Tensor:
@@ -88,8 +92,7 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(hidden, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_up(x).chunk(2, -1)
-        return self.down(F.silu(gate) * up)
+        return self.down(SwiGlu.apply(self.gate_up(x)))
 
 
 class Layer(nn.Module):

@@ -85,7 +85,7 @@ class Stage(ABC, Generic[ModelT]):
 
     def critic(self) -> Critic | None:
         """An adversary, with random weights, where the stage has one."""
-        return None
+        return
 
     @abstractmethod
     def collate(self, per_step: int) -> Callable[[list[Any]], Any]:
@@ -93,7 +93,7 @@ class Stage(ABC, Generic[ModelT]):
 
     def check_broken(self, broken: Mapping[str, str]) -> None:
         """Raise ValueError where too many files are broken."""
-        return None
+        return
 
     @abstractmethod
     def figures(self, model: ModelT) -> dict[str, float]:
@@ -105,7 +105,7 @@ class Stage(ABC, Generic[ModelT]):
 
     def draw(self, model: ModelT, stem: Path) -> None:
         """Write pictures of what a model makes, to `STEM.png` and others."""
-        return None
+        return
 
     def finish(self, model: ModelT) -> ModelT:
         """What a trained model still needs, on the main process."""
