@@ -10,18 +10,21 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
-from adaptok.checkpoints import read_generator
+from adaptok.checkpoints import read_generator, write_folder
 from adaptok.commands.main import main
 from adaptok.configuration import GeneratorConfig, TransformerConfig, generator_size
 from adaptok.data.token_datasets import TokenClip, TokenDataset, TokenDatasetInfo, write_shard
 from adaptok.models.generator import GeneratorModel
+from adaptok.models.model import Model, weights_hash
 from adaptok.training.configuration import GeneratorPlan, GeneratorTrainingConfig, load_config
 from adaptok.training.generating import GeneratorObjective, likeliest
 from adaptok.training.loop import Run
 from adaptok.training.objectives import Draw
-from adaptok.training.samples import padded, sample_ids
+from adaptok.training.samples import load_decoder, padded, sample_ids
 from adaptok.training.token_data import PackRows, Row, condition_of, open_token_data, pack, resolve, row_entries
+from tests.conftest import small_config
 
 CLASSES = ("bounce", "orbit", "slide")
 INFO = {
@@ -235,6 +238,48 @@ def test_samples_keep_to_the_form(tmp_path):
         model.output = Always(entry)
         _, lengths = sample_ids(model, torch.tensor([0, 1]), None)
         assert lengths.tolist() == [expected] * 2
+
+
+@pytest.mark.parametrize("frames", [0, 3])
+def test_samples_are_drawn_with_the_tokenizer_of_the_ids(tmp_path, frames):
+    torch.manual_seed(0)
+    model = Model(small_config())
+    write_folder(model, tmp_path / "tokenizer")
+    tokenizer, hashed = model.config.tokenizer, weights_hash(model.state_dict())
+    of = info(
+        model_hash=hashed,
+        codebook_size=tokenizer.quantizer.codebook_size,
+        levels=tokenizer.quantizer.levels,
+        latents=tokenizer.latents,
+        blocks=tokenizer.blocks,
+        condition_frames=frames,
+    )
+    path = write(tmp_path / "tokens", 8, of)
+    options = config(path, samples=3, tokenizer=str(tmp_path / "tokenizer"), steps=2, validate_every=1)
+    Run(options, open_token_data(options), tmp_path / "run").train()
+    for step in (1, 2):
+        picture = np.asarray(Image.open(tmp_path / "run" / "samples" / f"step-{step:08d}.png"))
+        assert picture.shape[:2] == (6 * tokenizer.size, 8 * tokenizer.size)  # pairs of clips, 8 frames
+        assert (tmp_path / "run" / "samples" / f"step-{step:08d}.mp4").exists()
+    torch.manual_seed(1)
+    write_folder(Model(small_config()), tmp_path / "other")
+    wrong = config(path, samples=3, tokenizer=str(tmp_path / "other"))
+    with pytest.raises(ValueError, match=f"the token dataset is of test with weights {hashed[:8]}; give that model"):
+        Run(wrong, open_token_data(wrong), tmp_path / "wrong")
+    assert load_decoder(None, open_token_data(options).config, torch.device("cpu")) is None  # not the model in the box
+
+
+def test_a_run_may_begin_with_the_weights_of_another(tmp_path):
+    path = write(tmp_path / "tokens")
+    first = config(path, steps=2)
+    Run(first, open_token_data(first), tmp_path / "first").train()
+    second = config(path, steps=1, initial=str(tmp_path / "first" / "model"))
+    started = Run(second, open_token_data(second), tmp_path / "second").model.state_dict()
+    expected = read_generator(tmp_path / "first" / "model").state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in started.items())
+    other = config(path, initial=str(tmp_path / "first" / "model"), model={"width": 16, "depth": 2, "heads": 2})
+    with pytest.raises(ValueError, match="another configuration than this run"):
+        Run(other, open_token_data(other), tmp_path / "other")
 
 
 class Always(torch.nn.Module):
