@@ -57,7 +57,7 @@ def test_swiglu():
 @pytest.mark.parametrize("levels", [(), (5, 4, 3)])
 def test_work_is_what_the_products_are(levels):
     """Counted by torch, which does not know the attention of a CPU."""
-    config = GeneratorConfig(width=32, depth=3, heads=2, codebook_size=60, blocks=2, latents=9, classes=3, levels=levels)
+    config = GeneratorConfig(width=32, depth=3, heads=2, codebook_size=60, latents=9, classes=3, levels=levels)
     model, entries = GeneratorModel(config).eval(), 13
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(1, entries - 1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))

@@ -82,7 +82,7 @@ def write_shapes(
     """
     if clips < 1 or frames < 1 or size < 16 or not 0 <= crf <= 51:
         raise ValueError(
-            f"clips {clips}, frames {frames}, size {size}, crf {crf}; expected 1 or more, 1 or more, 16 or more, 0 to 51"
+            f"clips {clips}, frames {frames}, size {size}, crf {crf}; expected 1, 1 and 16 or more, and 0 to 51"
         )
     folder = Path(folder)
     _claim(folder, {"frames": frames, "size": size, "seed": seed, "crf": crf})

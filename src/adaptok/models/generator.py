@@ -69,7 +69,8 @@ class Attention(nn.Module):
         if qkv.device.type == "cpu" and qkv.requires_grad:
             out = PackedCausalAttention.apply(qkv, lengths)
         else:
-            out = packed_causal_attention(*qkv.unbind(1), lengths)
+            q, k, v = qkv.unbind(1)
+            out = packed_causal_attention(q, k, v, lengths)
         return self.proj(out.flatten(1))
 
     def step(self, x: Tensor, span: Span, keys: Tensor, values: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ class Stage(ABC, Generic[ModelT]):
 
     def critic(self) -> Critic | None:
         """An adversary, with random weights, where the stage has one."""
-        return
+        return None
 
     @abstractmethod
     def collate(self, per_step: int) -> Callable[[list[Any]], Any]:
