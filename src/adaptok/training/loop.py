@@ -349,6 +349,7 @@ class Run:
             model = self.stage.finish(model)
             write_folder(model, self.folder / "model")
             self.stage.write_card(self.folder, self.step)
+        self.accelerator.wait_for_everyone()  # nobody leaves while files are being written
         return model
 
 
