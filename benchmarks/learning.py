@@ -22,6 +22,7 @@ from adaptok import AdapTok
 from adaptok.commands.train import report
 from adaptok.data import fixed_clips
 from adaptok.evaluation.distortion import psnr
+from adaptok.models.model import Model
 from adaptok.models.tokenizer import Tokenizer
 from adaptok.training.configuration import TrainingConfig, load_config
 from adaptok.training.data import Data, open_data
@@ -68,6 +69,7 @@ def overfit(folder: str, count: int, steps: int, out: Path | None) -> None:
         started = time.monotonic()
         model = Run(config, Data(Repeated(clips), None), out or Path(temporary), report).train()
         minutes = (time.monotonic() - started) / 60
+    assert isinstance(model, Model)
     found = quality(model.tokenizer, clips)
     for length, value in found.items():
         print(f"{length:4d} latents a block: {value:.2f} dB")

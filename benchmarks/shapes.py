@@ -3,10 +3,9 @@
 python benchmarks/shapes.py --generator GENERATOR [--samples 100] [--cfg-scale 1.5] [--sheet samples.png] [--json]
 python benchmarks/shapes.py --predictor PREDICTOR [--samples 40] [--json]
 
-A small convolutional network learns to tell the four classes of drawn clips apart (seed 1000, at 32 x 32 pixels, never a
-sample among them, nor a clip that generators are trained on, which have seed 0), and is then asked about clips that a
-generator was asked for by class. It is shown in its turn what it says of drawn clips that it has not seen, as they are
-and as the tokenizer gives them back at the generator's usual length.
+A small convolutional network learns to tell the four classes of drawn clips apart (seed 1000, at 32 x 32 pixels; never
+a sample among them, nor a clip that generators are trained on, which have seed 0), and is then asked about clips that a
+generator was asked for by class. What it says of drawn clips that it has not seen stands beside it.
 
 A predictor goes on from the first frames of unseen drawn clips; its PSNR over the frames after them stands beside that
 of repeating the last of them, and that of the tokenizer itself, which sees the truth.
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from adaptok.codec import to_bytes
@@ -53,7 +53,11 @@ def main() -> None:
         report["classes"] = recognised(options)
     if options.predictor is not None:
         report["frames"] = predicted(options)
-    print(json.dumps(report) if options.json else "\n".join(f"{k}: {v}" for part in report.values() for k, v in part.items()))
+    if options.json:
+        print(json.dumps(report))
+        return
+    for part in report.values():
+        print("\n".join(f"{name}: {value}" for name, value in part.items()))
 
 
 def recognised(options: argparse.Namespace) -> dict[str, Any]:
@@ -91,7 +95,7 @@ def predicted(options: argparse.Namespace) -> dict[str, float]:
     codec, first = generator.check_codec(), generator.condition_frames
     rules = Sampling(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
     rows: dict[str, list[float]] = {"predicted": [], "last_frame": [], "last_frame_decoded": [], "tokenizer": []}
-    shown = []
+    shown: list[tuple[str, NDArray[np.uint8]]] = []
     clips, classes = drawn(UNSEEN, options.samples, generator.clip_frames)
     for index, clip in enumerate(clips):
         frames = to_bytes(clip)

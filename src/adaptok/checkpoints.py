@@ -1,8 +1,9 @@
 """Checkpoint folders: ours, and the official ones.
 
 Ours is `config.json` (`{"format": "adaptok", "version": 1, "model": {...}}`) beside `model.safetensors`, whose names
-start with the part they belong to: `tokenizer.`, `scorer.`, `prior.`. The official layout has a flat `config.json` and
-other names; `read_folder` tells them apart by `config.json` and gives the same model for both.
+start with the part they belong to: `tokenizer.`, `scorer.`, `prior.`. A generator's is the same with the format
+`adaptok-generator`. The official layout has a flat `config.json` and other names; `read_folder` and `read_generator`
+tell them apart by `config.json` and give the same model for both.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from adaptok import official_generator
 from adaptok.configuration import (
+    ConfigT,
+    GeneratorConfig,
     ModelConfig,
     PriorConfig,
     ScorerConfig,
@@ -27,9 +31,10 @@ from adaptok.configuration import (
     VectorQuantizerConfig,
 )
 from adaptok.files import replacing
+from adaptok.models.generator import GeneratorModel
 from adaptok.models.model import Model, weights_hash
 
-FORMAT, VERSION = "adaptok", 1
+FORMAT, GENERATOR_FORMAT, VERSION = "adaptok", "adaptok-generator", 1
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -112,13 +117,63 @@ def check_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
         raise CheckpointError(f"{WEIGHTS_FILE} does not fit {CONFIG_FILE}: " + "; ".join(problems))
 
 
-def read_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The two files of a checkpoint folder, whatever they are of.
+def read_folder(folder: str | Path) -> Checkpoint:
+    """Read a checkpoint folder of either layout.
 
     Raises:
-        FileNotFoundError: the folder or one of them is not there.
-        CheckpointError: one is damaged.
+        FileNotFoundError: the folder or one of its two files is not there.
+        CheckpointError: a file is damaged, or of neither layout.
     """
+    folder = Path(folder)
+    config, state = _read_files(folder)
+    if config.get("format") == FORMAT:
+        return Checkpoint(_our_config(config, folder, ModelConfig), state, "adaptok")
+    if is_generator(config):
+        raise CheckpointError(f"{folder}: a generator, expected a tokenizer")
+    if "bottleneck_token_num" in config:
+        return _read_official(config, state, folder)
+    raise CheckpointError(
+        f'{folder / CONFIG_FILE}: neither an adaptok folder (no "format": "{FORMAT}") nor an official AdapTok '
+        'tokenizer (no "bottleneck_token_num")'
+    )
+
+
+def read_generator(folder: str | Path, dtype: torch.dtype = torch.float32) -> GeneratorModel:
+    """The generator in a folder of either layout, its weights as `dtype`, on the CPU.
+
+    Raises:
+        FileNotFoundError: the folder or one of its two files is not there.
+        CheckpointError: a file is damaged, holds no generator, or weights do not fit.
+    """
+    folder = Path(folder)
+    document, state = _read_files(folder)
+    if document.get("format") == GENERATOR_FORMAT:
+        config = _our_config(document, folder, GeneratorConfig)
+    elif is_generator(document):
+        try:
+            config, state = official_generator.translate(document, state)
+        except KeyError as error:
+            raise CheckpointError(f"{folder / CONFIG_FILE}: the field {error} is missing") from None
+        except ValueError as error:
+            raise CheckpointError(f"{folder}: {error}") from None
+    else:
+        kind = "a tokenizer" if document.get("format") == FORMAT or "bottleneck_token_num" in document else "unknown"
+        raise CheckpointError(f"{folder / CONFIG_FILE}: expected a generator, of our or the official layout, is {kind}")
+    with torch.device("meta"):
+        model = GeneratorModel(config)
+    check_names(state, model.state_dict())
+    model.load_state_dict({name: tensor.to(dtype) for name, tensor in state.items()}, assign=True)
+    model.make_tables()
+    return model.eval()
+
+
+def is_generator(document: Mapping[str, Any]) -> bool:
+    """Whether a `config.json` is that of a generator."""
+    return document.get("format") == GENERATOR_FORMAT or ("n_layer" in document and "vocab_size" in document)
+
+
+def _read_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The two files of a checkpoint folder, whatever they are of."""
     for file in (folder, folder / CONFIG_FILE, folder / WEIGHTS_FILE):
         if not file.exists():
             raise FileNotFoundError(f"{file}: not found; a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}")
@@ -135,33 +190,14 @@ def read_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return config, state
 
 
-def read_folder(folder: str | Path) -> Checkpoint:
-    """Read a checkpoint folder of either layout.
-
-    Raises:
-        FileNotFoundError: the folder or one of its two files is not there.
-        CheckpointError: a file is damaged, or of neither layout.
-    """
-    folder = Path(folder)
-    config, state = read_files(folder)
-    if config.get("format") == FORMAT:
-        return Checkpoint(_our_config(config, folder), state, "adaptok")
-    if "bottleneck_token_num" in config:
-        return _read_official(config, state, folder)
-    raise CheckpointError(
-        f'{folder / CONFIG_FILE}: neither an adaptok folder (no "format": "{FORMAT}") nor an official AdapTok '
-        'tokenizer (no "bottleneck_token_num")'
-    )
-
-
-def _our_config(config: dict[str, Any], folder: Path) -> ModelConfig:
+def _our_config(config: dict[str, Any], folder: Path, kind: type[ConfigT]) -> ConfigT:
     if config.get("version") != VERSION:
         raise CheckpointError(
             f"{folder / CONFIG_FILE}: version {config.get('version')!r} of the format, this program reads {VERSION}; "
             "install a newer adaptok"
         )
     try:
-        return ModelConfig.parse(config.get("model", {}), str(folder / CONFIG_FILE))
+        return kind.parse(config.get("model", {}), str(folder / CONFIG_FILE))
     except ValueError as error:
         raise CheckpointError(str(error)) from None
 
@@ -256,15 +292,33 @@ def _translate_prior(c: Mapping[str, Any]) -> PriorConfig | None:
     )
 
 
-def write_folder(model: Model, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
+def write_folder(model: Model | GeneratorModel, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
     """Write a model in our layout, its floating-point weights as `dtype`; both files are written beside and renamed."""
-    folder = Path(folder)
+    name = GENERATOR_FORMAT if isinstance(model, GeneratorModel) else FORMAT
+    document = {"format": name, "version": VERSION, "model": model.config.model_dump(mode="json")}
+    _write_files(Path(folder), document, _stored(model, dtype))
+
+
+def write_official_generator(model: GeneratorModel, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
+    """Write a generator in the official layout.
+
+    Raises:
+        ValueError: that does not know this architecture.
+    """
+    _write_files(
+        Path(folder), official_generator.document(model.config), official_generator.names_of(_stored(model, dtype))
+    )
+
+
+def _stored(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+    return {name: t.detach().to("cpu", dtype).contiguous() for name, t in model.state_dict().items()}
+
+
+def _write_files(folder: Path, document: Mapping[str, Any], state: dict[str, Tensor]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: t.detach().to("cpu", dtype).contiguous() for name, t in model.state_dict().items()}
     with replacing(folder / WEIGHTS_FILE) as path:
         save_file(state, path, metadata={"format": "pt"})
     with replacing(folder / CONFIG_FILE) as path:
-        document = {"format": FORMAT, "version": VERSION, "model": model.config.model_dump(mode="json")}
         path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 

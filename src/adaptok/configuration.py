@@ -42,14 +42,23 @@ class Config(BaseModel):
     @classmethod
     def load(cls: type[ConfigT], path: str | Path) -> ConfigT:
         """Read a YAML (or JSON, its subset) file."""
-        text = Path(path).read_text(encoding="utf-8")
-        try:
-            values = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from None
-        if not isinstance(values, dict):
-            raise ValueError(f"{path}: expected a mapping of fields, found {type(values).__name__}")
-        return cls.parse(values, str(path))
+        return cls.parse(read_yaml(path), str(path))
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML (or JSON, its subset) file.
+
+    Raises:
+        ValueError: there is none in it.
+    """
+    text = Path(path).read_text(encoding="utf-8")
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected a mapping of fields, found {type(values).__name__}")
+    return values
 
 
 def explain(cls: type[BaseModel], error: Any) -> str:
@@ -406,6 +415,29 @@ class GeneratorConfig(TransformerConfig):
         if self.mixture > 1 and not self.levels:
             raise ValueError(f"mixture {self.mixture} needs levels")
         return self
+
+
+GENERATOR_SIZES = {  # width, layers, heads of the official generators
+    "S": (384, 12, 6),
+    "B": (768, 12, 12),
+    "L": (1024, 24, 16),
+    "LP": (1280, 30, 20),
+    "XL": (1280, 36, 20),
+    "XXL": (1536, 48, 24),
+    "XXXL": (2560, 48, 40),
+}
+
+
+def generator_size(name: str) -> TransformerConfig:
+    """Width, depth and heads of an official size of the generator.
+
+    Raises:
+        ValueError: there is no such size.
+    """
+    if name not in GENERATOR_SIZES:
+        raise ValueError(f"size {name!r} of a generator, expected one of {', '.join(GENERATOR_SIZES)}")
+    width, depth, heads = GENERATOR_SIZES[name]
+    return TransformerConfig(width=width, depth=depth, heads=heads)
 
 
 def base() -> ModelConfig:

@@ -55,7 +55,8 @@ def test_generate_goes_on_where_it_was(capsys, tmp_path):
     rest = run(capsys, *GENERATE, "--label", "1", "3", "-n", 4, "--out", part, "--tokens", 20)
     assert rest["sampled"] == 3
     for one, other in zip(whole["clips"], rest["clips"], strict=True):
-        assert Path(one).read_bytes() == Path(other).read_bytes()
+        difference = read_video(one)[0].astype(int) - read_video(other)[0]
+        assert np.abs(difference).mean() < 1  # the encoder's threads are not exact to the bit
     assert "another temperature" in error_of(
         capsys, *GENERATE, "--label", "1", "3", "--out", part, "--tokens", "20", "--temperature", "0.5"
     )

@@ -1,4 +1,4 @@
-"""`adaptok data index DIR` and `adaptok data resize SRC DST`."""
+"""`adaptok data index DIR`, `adaptok data resize SRC DST` and `adaptok data shapes DIR`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tyro.conf import Positional
 
 from adaptok.commands.common import output_path, progress
 from adaptok.data import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_entries, resize_collection, survey, write_index
+from adaptok.data.shapes import write_shapes
 
 
 @dataclass(kw_only=True)
@@ -91,6 +92,47 @@ class Resize:
             _tell(f"{self.dst}: {done.written} files written, {done.kept} were there", done.broken)
 
 
+@dataclass(kw_only=True)
+class Shapes:
+    """Draw a collection of videos: shapes that move in one of four ways, a folder for each, to try a generator on.
+
+    Started again, it goes on where it was stopped.
+    """
+
+    dst: Positional[Path]
+    """Folder to write."""
+    clips: int = 400
+    """Videos, of all classes in turn."""
+    size: int = 128
+    """Pixels of a side."""
+    frames: int = 16
+    """Of each video."""
+    seed: int = 0
+    """Of everything random; another one draws other videos."""
+    crf: int = 8
+    """Quality of the H.264: 0 is lossless, 18 looks so, 23 is small."""
+    json: bool = False
+    """Print one JSON object on stdout."""
+    quiet: bool = False
+    """No progress bar, and no messages but errors."""
+
+    def run(self) -> None:
+        with progress("drawing", self.clips, "clips", self.quiet) as advance:
+            counts = write_shapes(
+                self.dst,
+                self.clips,
+                frames=self.frames,
+                size=self.size,
+                seed=self.seed,
+                crf=self.crf,
+                advance=advance,
+            )
+        if self.json:
+            print(json.dumps({"out": str(self.dst), "classes": counts}))
+        elif not self.quiet:
+            print(f"{self.dst}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
+
+
 def _tell(text: str, broken: dict[str, str] | dict[str, str | None]) -> None:
     print(text + (f", {len(broken)} cannot be read:" if broken else ""))
     for path, why in broken.items():
@@ -99,11 +141,12 @@ def _tell(text: str, broken: dict[str, str] | dict[str, str | None]) -> None:
 
 @dataclass(kw_only=True)
 class Data:
-    """Prepare collections of videos for training: index them, or make small copies."""
+    """Prepare collections of videos for training: index them, make small copies, or draw some."""
 
     what: (
         Annotated[Index, tyro.conf.subcommand("index", prefix_name=False)]
         | Annotated[Resize, tyro.conf.subcommand("resize", prefix_name=False)]
+        | Annotated[Shapes, tyro.conf.subcommand("shapes", prefix_name=False)]
     )
 
     def run(self) -> None:

@@ -1,4 +1,4 @@
-"""`adaptok train STAGE --config FILE|PRESET --data.train DIR … --out RUN`."""
+"""`adaptok train STAGE --config FILE|PRESET --data.train DIR … --out RUN`; a generator is trained on token datasets."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pydantic import ValidationError
 
 from adaptok.commands.common import progress
 from adaptok.configuration import explain
-from adaptok.training.configuration import TrainingConfig, load_config
+from adaptok.training.configuration import AnyConfig, GeneratorTrainingConfig, TrainingConfig, load_config
 
-Stage = Literal["tokenizer", "scorer"]
+Stage = Literal["tokenizer", "scorer", "generator"]
 
 
 @dataclass(kw_only=True)
 class Train:
-    """Train a tokenizer, or a scorer for one. A run that was stopped goes on where it was.
+    """Train a tokenizer, a scorer for one, or a generator of its ids. A run that was stopped goes on where it was.
 
     Runs on one process as it is, and on several under `torchrun` or `accelerate launch -m adaptok`.
     """
@@ -41,7 +41,7 @@ class Train:
     """Print one JSON object on stdout at the end."""
     quiet: bool = False
     """No lines of metrics on stderr."""
-    training: Annotated[TrainingConfig, tyro.conf.arg(name="")]
+    training: Annotated[AnyConfig, tyro.conf.arg(name="")]
     """The configuration."""
 
     @property
@@ -56,13 +56,13 @@ class Train:
             import accelerate  # noqa: F401
         except ModuleNotFoundError:
             raise ImportError("training needs accelerate; install it with: pip install 'adaptok[train]'") from None
-        from adaptok.training.data import open_data
         from adaptok.training.loop import Run
+        from adaptok.training.stages import open_stage_data
 
         if self.resume == "never" and (self.folder / "checkpoints").exists():
             raise ValueError(f"{self.folder} holds a run; choose another --out, or go on with --resume auto")
         with progress("opening files", None, "files", self.quiet or not sys.stderr.isatty()) as advance:
-            data = open_data(self.training, advance)
+            data = open_stage_data(self.training, advance)
         run = Run(self.training, data, self.folder, None if self.quiet else report)
         run.train()
         if self.json and run.accelerator.is_main_process:
@@ -80,6 +80,20 @@ class Train:
             print(f"{name}: {json.dumps(value)}" if not isinstance(value, str) else f"{name}: {value}")
 
 
+@dataclass(kw_only=True)
+class TrainOnClips(Train):
+    __doc__ = Train.__doc__
+    training: Annotated[TrainingConfig, tyro.conf.arg(name="")]
+    """The configuration."""
+
+
+@dataclass(kw_only=True)
+class TrainOnTokens(Train):
+    __doc__ = Train.__doc__
+    training: Annotated[GeneratorTrainingConfig, tyro.conf.arg(name="")]
+    """The configuration."""
+
+
 def parse(arguments: Sequence[str]) -> Train:
     """The command that the arguments after `train` ask for: the configuration they name, and fields that override it.
 
@@ -94,17 +108,18 @@ def parse(arguments: Sequence[str]) -> Train:
             name = arguments[place + 1]
         elif argument.startswith("--config="):
             name = argument.removeprefix("--config=")
-    training = load_config(name, stage)
+    training: Any = load_config(name, stage)
+    command: type[Train] = TrainOnTokens if stage == "generator" else TrainOnClips
     try:
         return tyro.cli(
-            Train,
+            command,
             prog="adaptok train",
             args=list(arguments),
-            default=Train(what=tyro.MISSING, training=training),
+            default=command(what=tyro.MISSING, training=training),
             config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff),
         )
     except ValidationError as error:
-        raise ValueError("; ".join(explain(TrainingConfig, item) for item in error.errors())) from None
+        raise ValueError("; ".join(explain(type(training), item) for item in error.errors())) from None
 
 
 def report(line: dict[str, Any]) -> None:

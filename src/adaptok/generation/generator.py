@@ -11,17 +11,16 @@ from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptok.checkpoints import resolve
+from adaptok.checkpoints import read_generator, resolve, write_folder, write_official_generator
 from adaptok.codec import AdapTok, pick_device, pick_dtype, to_bytes
 from adaptok.configuration import GeneratorConfig
-from adaptok.generation.checkpoints import Layout, read_generator, write_generator
 from adaptok.generation.rows import read_row
 from adaptok.generation.sampling import Sampler, Samples, Sampling, Work
 from adaptok.models.generator import GeneratorModel
@@ -34,6 +33,7 @@ BUNDLED = "adaptok-tiny-generator"
 DEFAULT_CONDITION_FRAMES = 5
 """Of frame prediction, where a generator does not say: the official number."""
 Label = str | int
+Layout = Literal["adaptok", "official"]
 Progress = Callable[[int], None]
 
 
@@ -101,7 +101,8 @@ class Generator:
         self, folder: str | Path, *, dtype: str | torch.dtype | None = None, layout: Layout = "adaptok"
     ) -> None:
         """Write a folder of our layout, or of the official one; `dtype` is that of the stored weights."""
-        write_generator(self.model, folder, self.model.dtype if dtype is None else pick_dtype(dtype), layout)
+        write = write_official_generator if layout == "official" else write_folder
+        write(self.model, folder, self.model.dtype if dtype is None else pick_dtype(dtype))
 
     @property
     def config(self) -> GeneratorConfig:

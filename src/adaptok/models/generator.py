@@ -15,10 +15,12 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from adaptok.configuration import GeneratorConfig
 from adaptok.models.memory import Memory
+from adaptok.models.packed import PackedCausalAttention, SwiGlu
 
 NORM_EPS = 1e-5
 INIT_STD = 0.02
@@ -35,8 +37,12 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, lengths: Sequence[int]) -> Tensor:
         """`x [N, D]`: clips of these lengths, one after the other, none of which sees another."""
-        q, k, v = self.qkv(x).view(len(x), 3, self.heads, -1).unbind(1)  # [N, H, d]
-        out = packed_causal_attention(q, k, v, lengths)
+        qkv = self.qkv(x).view(len(x), 3, self.heads, -1)  # [N, 3, H, d]
+        if qkv.device.type == "cpu" and qkv.requires_grad:
+            out = PackedCausalAttention.apply(qkv, lengths)
+        else:
+            q, k, v = qkv.unbind(1)
+            out = packed_causal_attention(q, k, v, lengths)
         return self.proj(out.flatten(1))
 
     def step(self, x: Tensor, memory: Memory, layer: int) -> Tensor:
@@ -54,8 +60,7 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(hidden, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_up(x).chunk(2, -1)
-        return self.down(F.silu(gate) * up)
+        return self.down(SwiGlu.apply(self.gate_up(x)))
 
 
 class Layer(nn.Module):
@@ -209,6 +214,10 @@ class GeneratorModel(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         return self.positions.dtype
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Parameters, all of them in one part."""
+        return {"generator": sum(p.numel() for p in self.parameters())}
 
     def forward(self, ids: Tensor, condition: Tensor) -> Tensor:
         """Logits float32 `[B, n + 1, V]`: of the first entry, and of the one after each of `ids [B, n]`.

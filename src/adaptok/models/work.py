@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from adaptok.configuration import ModelConfig, TransformerConfig
+from adaptok.configuration import GeneratorConfig, ModelConfig, TransformerConfig
 
 
 def stack_work(
@@ -72,3 +72,11 @@ def prior_work(config: ModelConfig, kept: int) -> float:
     assert prior is not None
     work = stack_work(prior, kept, kept * (kept + 1) / 2)
     return work + 2 * kept * quantizer.code_dim * (2 * prior.width + quantizer.codebook_size)
+
+
+def generator_work(config: GeneratorConfig, entries: int) -> float:
+    """Operations of a generator over one clip, of which so many ids and end marks are asked for."""
+    rows, d = config.prefix + entries - 1, config.width
+    layer = rows * (8 * d * d + 6 * d * config.hidden) + 4 * d * rows * (rows + 1) / 2
+    outputs = config.mixture * (sum(config.levels) + 1) + 1 if config.levels else config.vocabulary
+    return config.depth * layer + 2 * entries * d * outputs

@@ -20,12 +20,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from adaptok.configuration import ModelConfig
+from adaptok.configuration import GeneratorConfig, ModelConfig
+from adaptok.models.generator import GeneratorModel
 from adaptok.models.model import Model
 from adaptok.training.sharding import like, local, whole
 
 _NAME = re.compile(r"step-(\d{8})")
 Tensors = dict[str, dict[str, Tensor]]
+AnyModel = Model | GeneratorModel
 
 
 def folders(run: Path) -> list[Path]:
@@ -104,10 +106,21 @@ def restore(
     return state
 
 
-def averaged(folder: Path) -> tuple[Model, int]:
+def build(kind: str, config: Mapping[str, Any], source: str = "configuration") -> AnyModel:
+    """A model with random weights from the configuration that a checkpoint keeps.
+
+    Args:
+        kind: "generator", or "model" for a tokenizer and what belongs to it.
+    """
+    if kind == "generator":
+        return GeneratorModel(GeneratorConfig.parse(config, source))
+    return Model(ModelConfig.parse(config, source))
+
+
+def averaged(folder: Path) -> tuple[AnyModel, int]:
     """The model of a checkpoint with its averaged weights, where there are any, and its step."""
     state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    model = Model(ModelConfig.parse(state["model"], str(folder / "state.json")))
+    model = build(state.get("kind", "model"), state["model"], str(folder / "state.json"))
     model.load_state_dict(load_file(folder / "model.safetensors"))
     if (folder / "average.safetensors").exists():
         model.load_state_dict(load_file(folder / "average.safetensors"), strict=False)

@@ -1,14 +1,22 @@
-"""Typed, validated configuration of a training run, and the presets of both stages."""
+"""Typed, validated configuration of a training run, and the presets of all stages."""
 
 from __future__ import annotations
 
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, overload
 
 from pydantic import Field, model_validator
 
-from adaptok.configuration import Config, DiscriminatorConfig, Fraction01, ModelConfig, Positive
+from adaptok.configuration import (
+    Config,
+    DiscriminatorConfig,
+    Fraction01,
+    ModelConfig,
+    Positive,
+    TransformerConfig,
+    read_yaml,
+)
 
 
 class UniformLengths(Config):
@@ -116,6 +124,8 @@ class OptimizerConfig(Config):
     """Of the moving averages of the gradient and of its square."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
     """Of AdamW, times the rate."""
+    decay_vectors: bool = True
+    """Whether it is also of norms and biases, and not of matrices and embeddings alone."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the rate falls after the warm-up."""
     warmup_steps: Annotated[int, Field(ge=0)] = 100
@@ -169,33 +179,15 @@ class TokenizerLossConfig(Config):
         return getattr(self, term) if step >= self.start.get(term, 0) else 0.0
 
 
-class TrainingConfig(Config):
-    """One run of one stage."""
+class RunConfig(Config):
+    """What a run of any stage has. Its subclasses add `stage`, `model` and `data`."""
 
-    stage: Literal["tokenizer", "scorer"]
-    """What is trained."""
-    model: ModelConfig
-    """Its architecture."""
-    start: Literal["random", "linear"] = "random"
-    """Initialisation of a new tokenizer: 'linear' makes it a progressive linear codec before the first step."""
-    initial: str | None = None
-    """Model folder to start from; the scorer's tokenizer comes from here."""
-    data: DataConfig = DataConfig()
-    """Clips."""
-    lengths: LengthLaw
-    """Law of the lengths of rows: the tail drop (tokenizer); of the blocks before the scored one (scorer)."""
-    losses: TokenizerLossConfig = TokenizerLossConfig()
-    """Weights of the tokenizer's losses."""
-    lpips_weights: str | None = None
-    """File of VGG16 for LPIPS: torchvision's vgg16-397923af.pth, or its tensors as safetensors."""
-    discriminator: DiscriminatorConfig = DiscriminatorConfig()
-    """For the adversarial loss."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """AdamW and its schedule."""
     steps: Positive | None = None
     """Length of the run."""
     epochs: Annotated[float, Field(gt=0.0)] | None = None
-    """Instead of `steps`: one clip of every file is an epoch."""
+    """Instead of `steps`: one clip of every file is an epoch; of a token dataset, every clip."""
     batch: Positive = 8
     """Clips of a step on each process, before accumulation."""
     accumulation: Positive = 1
@@ -224,15 +216,42 @@ class TrainingConfig(Config):
     """What metrics are sent to, besides metrics.jsonl."""
 
     @model_validator(mode="after")
-    def _check(self) -> TrainingConfig:
-        if self.stage == "scorer" and self.model.scorer is None:
-            raise ValueError("the model of a scorer run needs a scorer")
+    def _check_length(self) -> RunConfig:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError(f"steps {self.steps} and epochs {self.epochs}: give one of them")
         if self.optimizer.warmup_epochs is not None and self.epochs is None:
             raise ValueError("optimizer.warmup_epochs needs epochs; give optimizer.warmup_steps with steps")
         if self.optimizer.kind == "muon" and self.sharding:
             raise ValueError("optimizer.kind muon needs whole matrices; use adamw with sharding")
+        return self
+
+
+class TrainingConfig(RunConfig):
+    """One run of a stage that learns from clips."""
+
+    stage: Literal["tokenizer", "scorer"]
+    """What is trained."""
+    model: ModelConfig
+    """Its architecture."""
+    start: Literal["random", "linear"] = "random"
+    """Initialisation of a new tokenizer: 'linear' makes it a progressive linear codec before the first step."""
+    initial: str | None = None
+    """Model folder to start from; the scorer's tokenizer comes from here."""
+    data: DataConfig = DataConfig()
+    """Clips."""
+    lengths: LengthLaw
+    """Law of the lengths of rows: the tail drop (tokenizer); of the blocks before the scored one (scorer)."""
+    losses: TokenizerLossConfig = TokenizerLossConfig()
+    """Weights of the tokenizer's losses."""
+    lpips_weights: str | None = None
+    """File of VGG16 for LPIPS: torchvision's vgg16-397923af.pth, or its tensors as safetensors."""
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    """For the adversarial loss."""
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainingConfig:
+        if self.stage == "scorer" and self.model.scorer is None:
+            raise ValueError("the model of a scorer run needs a scorer")
         if self.data.weights and len(self.data.weights) != len(self.data.train):
             raise ValueError(f"{len(self.data.weights)} data.weights for {len(self.data.train)} entries of data.train")
         if self.lengths.most > self.model.tokenizer.latents:
@@ -242,7 +261,99 @@ class TrainingConfig(Config):
         return self
 
 
-def load_config(name: str, stage: str) -> TrainingConfig:
+class TokenDataConfig(Config):
+    """Where a generator's clips come from."""
+
+    train: tuple[str, ...] = ()
+    """Token datasets: folders that 'adaptok tokenize' wrote."""
+    validation: str | None = None
+    """Token dataset of other videos, for loss and accuracy."""
+    held_out: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Instead of `validation`: share of the source videos that are kept for it, with all their clips."""
+    labels: tuple[str, ...] = ()
+    """Classes, in the order of their numbers; those that occur in `train`, by name, if not given."""
+    validation_clips: Positive = 64
+    """Most clips that validation measures."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that read."""
+
+    @model_validator(mode="after")
+    def _check(self) -> TokenDataConfig:
+        if self.validation is not None and self.held_out:
+            raise ValueError(f"validation {self.validation!r} and held_out {self.held_out:g}: give one of them")
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"labels {list(self.labels)}, expected each once")
+        return self
+
+
+class GeneratorPlan(TransformerConfig):
+    """A generator as a run names it. What is not given follows from the token dataset; `token_data.resolve` makes a
+    `GeneratorConfig` of it."""
+
+    name: str = "adaptok-generator"
+    """What the model calls itself."""
+    condition: Literal["class", "frames"] | None = None
+    """frames where the clips of the dataset have a condition, class otherwise, if not given."""
+    mixture: Positive = 1
+    """With levels: how many products of independent digits a prediction is a mixture of."""
+    dropout: Fraction01 = 0.1
+    """Of what attention and MLP add, in training."""
+    token_dropout: Fraction01 = 0.1
+    """Of the embedded row, in training."""
+    class_dropout: Fraction01 = 0.1
+    """Share of the classes that training replaces by none, for guidance."""
+    levels: tuple[Annotated[int, Field(ge=2)], ...] | None = None
+    """Of a scalar quantizer: ids are embedded and predicted by their digits. Empty: a row for every id."""
+    codebook_size: Positive | None = None
+    """Ids of the tokenizer."""
+    blocks: Positive | None = None
+    """Blocks that are written."""
+    latents: Positive | None = None
+    """K, most ids of a block."""
+    classes: Annotated[int, Field(ge=0)] | None = None
+    """Of the condition; 0 where it is the ids of first frames."""
+    condition_ids: Annotated[int, Field(ge=0)] | None = None
+    """Ids of first frames that are the condition; 0 where it is a class."""
+    first_block: Annotated[int, Field(ge=0)] | None = None
+    """Block of the clip that is written first."""
+    model: str | None = None
+    """Name of the tokenizer that the ids are of."""
+    model_hash: str | None = None
+    """Hash of its weights."""
+
+
+class GeneratorTrainingConfig(RunConfig):
+    """One run of a generator."""
+
+    stage: Literal["generator"]
+    """What is trained."""
+    model: GeneratorPlan
+    """Its architecture."""
+    initial: str | None = None
+    """Generator folder to start from."""
+    data: TokenDataConfig = TokenDataConfig()
+    """Token datasets."""
+    tokenizer: str | None = None
+    """Model folder or hub id that decodes the samples; the model in the box if not given, where the ids are its."""
+    samples: Annotated[int, Field(ge=0)] = 6
+    """Clips that are generated at each validation."""
+
+
+AnyConfig = TrainingConfig | GeneratorTrainingConfig
+STAGES: dict[str, type[TrainingConfig] | type[GeneratorTrainingConfig]] = {
+    "tokenizer": TrainingConfig,
+    "scorer": TrainingConfig,
+    "generator": GeneratorTrainingConfig,
+}
+
+
+@overload
+def load_config(name: str, stage: Literal["tokenizer", "scorer"]) -> TrainingConfig: ...
+@overload
+def load_config(name: str, stage: Literal["generator"]) -> GeneratorTrainingConfig: ...
+@overload
+def load_config(name: str, stage: str) -> AnyConfig: ...
+def load_config(name: str, stage: str) -> AnyConfig:
     """A configuration from a YAML file, or a preset by name ("tiny", "small", "base") for a stage.
 
     Raises:
@@ -250,12 +361,17 @@ def load_config(name: str, stage: str) -> TrainingConfig:
         ValueError: the file is not a configuration, or one for another stage.
     """
     if Path(name).suffix in (".yaml", ".yml", ".json"):
-        config = TrainingConfig.load(name)
-    else:
-        with as_file(files("adaptok") / "configs" / f"{name}-{stage}.yaml") as path:
-            if not path.is_file():
-                raise FileNotFoundError(f"{name}: neither a YAML file nor a preset, expected tiny, small or base")
-            config = TrainingConfig.load(path)
-    if config.stage != stage:
-        raise ValueError(f"{name}: a configuration for the stage {config.stage!r}, asked for {stage!r}")
-    return config
+        return _load(Path(name), stage)
+    for file in (f"{name}-{stage}.yaml", f"{name}.yaml"):
+        with as_file(files("adaptok") / "configs" / file) as path:
+            if path.is_file():
+                return _load(path, stage)
+    raise FileNotFoundError(f"{name}: neither a YAML file nor a preset, expected tiny, small or base")
+
+
+def _load(path: Path, stage: str) -> AnyConfig:
+    values = read_yaml(path)
+    found = values.get("stage")
+    if found != stage and found in STAGES:
+        raise ValueError(f"{path}: a configuration for the stage {found!r}, asked for {stage!r}")
+    return STAGES[stage].parse(values, str(path))

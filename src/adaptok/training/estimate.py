@@ -8,12 +8,14 @@ import torch
 
 from adaptok.configuration import TransformerConfig
 from adaptok.models.discriminator import Discriminator
+from adaptok.models.generator import GeneratorModel
 from adaptok.models.model import Model
-from adaptok.models.work import decoder_work, encoder_work, prior_work, scorer_work, stack_work
-from adaptok.training.configuration import TrainingConfig
+from adaptok.models.work import decoder_work, encoder_work, generator_work, prior_work, scorer_work, stack_work
+from adaptok.training.configuration import AnyConfig, GeneratorTrainingConfig, TrainingConfig
 from adaptok.training.data import open_data
 from adaptok.training.objectives import draw_lengths, needs_lpips
 from adaptok.training.schedule import run_length
+from adaptok.training.token_data import TokenData, open_token_data
 
 SAMPLE = 256
 """Clips over which the law of lengths is averaged."""
@@ -72,12 +74,14 @@ def step_memory(config: TrainingConfig) -> float:
     return fixed + config.batch * size * sum(s.depth * values * rows * s.width for s in stacks)
 
 
-def describe(config: TrainingConfig) -> dict[str, Any]:
+def describe(config: AnyConfig) -> dict[str, Any]:
     """Everything that is known before a run, as a JSON object. The data is opened.
 
     Raises:
         ValueError: there is no data, or too much of it is broken.
     """
+    if isinstance(config, GeneratorTrainingConfig):
+        return _describe_generator(config, open_token_data(config))
     data = open_data(config)
     steps, warmup = run_length(config, data.files)
     return {
@@ -93,3 +97,36 @@ def describe(config: TrainingConfig) -> dict[str, Any]:
         "validation_clips": 0 if data.validation is None else len(data.validation),
         "configuration": config.model_dump(mode="json"),
     }
+
+
+def _describe_generator(config: GeneratorTrainingConfig, data: TokenData) -> dict[str, Any]:
+    steps, warmup = run_length(config, data.files)
+    with torch.device("meta"):
+        parameters = GeneratorModel(data.config).parameter_counts()
+    clips = config.batch * config.accumulation
+    entries = data.train.count(0, len(data.train)) / len(data.train)
+    return {
+        "parameters": parameters,
+        "steps": steps,
+        "warmup_steps": warmup,
+        "clips_per_step": clips,
+        "entries_per_clip": entries,
+        "gflop_per_step": 3 * clips * generator_work(data.config, round(entries)) / 1e9,
+        "memory_gb": _generator_memory(config, data, parameters["generator"], entries) / 1e9,
+        "clips": len(data.train),
+        "labels": list(data.config.labels),
+        "validation_clips": 0 if data.validation is None else len(data.validation),
+        "model": data.config.model_dump(mode="json"),
+        "configuration": config.model_dump(mode="json"),
+    }
+
+
+def _generator_memory(config: GeneratorTrainingConfig, data: TokenData, parameters: int, entries: float) -> float:
+    """Bytes of weights, gradients, optimizer and average, and of what a batch keeps for its gradient: roughly."""
+    model, size = data.config, 2 if config.precision == "bfloat16" else 4
+    rows = config.batch * (model.prefix + entries)
+    # norms, qkv, attention and its projection; gate, up and what they make
+    values = 1.0 if config.activation_checkpointing else 9 + 4 * model.hidden / model.width
+    kept = rows * model.depth * values * model.width * size
+    logits = 0 if model.levels else 2 * 4 * config.batch * entries * model.vocabulary
+    return (16 + 4 * bool(config.ema_decay)) * parameters + kept + logits

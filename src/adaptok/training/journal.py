@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from adaptok.files import replacing
 from adaptok.models.model import Model
-from adaptok.training.configuration import TrainingConfig
+from adaptok.training.configuration import AnyConfig
 from adaptok.video.writing import VideoWriter
 
 SHARES = (8, 4, 2, 1)
@@ -51,39 +51,64 @@ def plot_metrics(metrics: Path, out: Path) -> None:
 @torch.inference_mode()
 def save_samples(stem: Path, model: Model, clips: Tensor) -> None:
     """The first clips over their reconstructions at rising lengths, as a picture of first frames and as a video."""
-    from matplotlib.image import imsave
-
     tokenizer, clips = model.tokenizer, clips[:CLIPS]
     inputs = tokenizer.project_codes(tokenizer.quantize(tokenizer.encode(clips)).codes)
     rows = [clips]
     for share in SHARES:
         lengths = [[max(1, tokenizer.config.latents // share)] * tokenizer.config.blocks] * len(clips)
         rows.append(tokenizer.decode(inputs, lengths).float().clamp(0, 1))
+    save_sheets(stem, rows)
+
+
+def save_sheets(stem: Path, rows: Sequence[Tensor], picture: NDArray[np.uint8] | None = None) -> None:
+    """Rows of clips `[N, C, T, S, S]` in [0, 1] as a video, and a picture: of first frames if none is given."""
+    from matplotlib.image import imsave
+
     frames = np.stack(list(_sheets(rows)))
     stem.parent.mkdir(exist_ok=True)
     with replacing(stem.with_suffix(".png")) as path:
-        imsave(path, frames[0], format="png")
+        imsave(path, frames[0] if picture is None else picture, format="png")
     with VideoWriter(stem.with_suffix(".mp4"), RATE) as writer:
         writer.write(frames)
 
 
-def _sheets(rows: list[Tensor]) -> Iterator[NDArray[np.uint8]]:
+def strips(clips: Tensor, count: int) -> NDArray[np.uint8]:
+    """Clips `[N, C, T, S, S]` in [0, 1] as a picture: a row for each, of frames at even distances, the first and the
+    last among them."""
+    chosen = clips[:, :, torch.linspace(0, clips.shape[2] - 1, count).round().long()]
+    sheet = torch.cat([torch.cat(list(clip.unbind(1)), -1) for clip in chosen], -2)
+    return to_uint8(sheet.permute(1, 2, 0))
+
+
+def to_uint8(values: Tensor) -> NDArray[np.uint8]:
+    """Values in [0, 1] as bytes."""
+    array: NDArray[np.uint8] = (values.float().clamp(0, 1) * 255).round().byte().cpu().numpy()
+    return array
+
+
+def _sheets(rows: Sequence[Tensor]) -> Iterator[NDArray[np.uint8]]:
     """Rows of clips `[N, C, T, S, S]` as one picture for every frame."""
     whole = torch.cat([torch.cat(list(row), -1) for row in rows], -2)  # [C, T, rows * S, N * S]
-    yield from (whole * 255).round().byte().permute(1, 2, 3, 0).cpu().numpy()
+    yield from to_uint8(whole.permute(1, 2, 3, 0))
 
 
-def write_card(path: Path, config: TrainingConfig, metrics: Path, steps: int) -> None:
+class About(NamedTuple):
+    """What a card says of a model: its name, what it is, and how it is loaded."""
+
+    name: str
+    text: str
+    code: Sequence[str]
+
+
+def write_card(path: Path, about: About, config: AnyConfig, metrics: Path, steps: int) -> None:
     """A model card: what was trained, on what, and how good it was on the validation clips."""
     measured: dict[str, float] = {}
     for line in read_metrics(metrics):
         measured |= {name: value for name, value in line.items() if name.startswith("validation")}
     lines = [
-        f"# {config.model.name}",
+        f"# {about.name}",
         "",
-        f"A {config.stage} for clips of {config.model.tokenizer.frames} frames of"
-        f" {config.model.tokenizer.size}x{config.model.tokenizer.size} pixels, after {steps} steps"
-        f" of {config.batch * config.accumulation} clips on each process.",
+        f"{about.text}, after {steps} steps of {config.batch * config.accumulation} clips on each process.",
         "",
         "Trained on: " + (", ".join(config.data.train) or "clips given by a program") + ".",
         "",
@@ -91,8 +116,7 @@ def write_card(path: Path, config: TrainingConfig, metrics: Path, steps: int) ->
         *(f"| {name} | {value:.4g} |" for name, value in measured.items()),
         "",
         "```python",
-        "from adaptok import AdapTok",
-        "codec = AdapTok.from_pretrained('path/to/this/folder')",
+        *about.code,
         "```",
         "",
     ]

@@ -1,4 +1,4 @@
-"""The training loop that every stage shares.
+"""The training loop that every stage shares; what differs between them is in `stages`.
 
 A step is a function of the configuration, the seed and its number: clips are indexed by position, random numbers are
 seeded from the step. So a run that is stopped and resumed is the run that was not.
@@ -24,22 +24,16 @@ from torch.utils.data import DataLoader
 
 from adaptok.checkpoints import write_folder
 from adaptok.files import replacing
-from adaptok.models.layers import Mlp, TransformerStack
-from adaptok.models.model import Model
 from adaptok.training import checkpoint, sharding
-from adaptok.training.configuration import TrainingConfig
-from adaptok.training.data import Batch, Collate, Data, check_broken
-from adaptok.training.journal import plot_metrics, save_samples, write_card
+from adaptok.training.checkpoint import AnyModel
+from adaptok.training.configuration import AnyConfig, RunConfig
+from adaptok.training.data import Batch
+from adaptok.training.journal import plot_metrics
 from adaptok.training.losses import Adversary
-from adaptok.training.objectives import Draw, Measures, ScorerObjective, build_objective
-from adaptok.training.optimizers import build_optimizers
-from adaptok.training.prices import measure_prices
+from adaptok.training.objectives import Draw
 from adaptok.training.schedule import learning_rate_factor, run_length
-from adaptok.training.starting import measure_targets, new_model
-from adaptok.training.validation import validate_scorer, validate_tokenizer
-
-PRICE_CLIPS = 24
-"""Training clips that a scorer's table of prices is measured on."""
+from adaptok.training.stages import AnyData, build_stage
+from adaptok.training.token_data import TokenBatch
 
 
 class Run:
@@ -47,7 +41,7 @@ class Run:
 
     Args:
         config: what to do.
-        data: clips.
+        data: clips, or rows of a generator.
         folder: configuration, metrics, checkpoints and the exported model go here.
         report: called with each logged line of metrics.
 
@@ -57,8 +51,8 @@ class Run:
 
     def __init__(
         self,
-        config: TrainingConfig,
-        data: Data,
+        config: AnyConfig,
+        data: AnyData,
         folder: Path,
         report: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
@@ -75,19 +69,12 @@ class Run:
         self.steps: int
         self.warmup: int
         self.steps, self.warmup = state.get("plan") or run_length(config, data.files, self.accelerator.num_processes)
-        self._measures = Measures.load(config, self.accelerator.device)
-        if found:
-            model = Model(type(config.model).parse(state["model"]))
-        else:
-            model = new_model(config, data)
-            if config.stage == "scorer":
-                model = measure_targets(model, config, data, Measures.load(config, torch.device("cpu")))
-        self.model = model.to(self.accelerator.device)
-        self._prepare_layers()
+        self.stage = build_stage(config, data, self.accelerator.device)
+        model = self.stage.again(state["model"]) if found else self.stage.start()
+        self.model: AnyModel = model.to(self.accelerator.device)
+        self.stage.prepare(self.model)
         self._prepare_objective()
-        self._adversary: Adversary | None = None
-        if config.stage == "tokenizer" and config.losses.adversarial:
-            self._prepare_adversary()
+        self._prepare_adversary()
         self.average = {n: p.detach().clone() for n, p in self.parameters.items()} if config.ema_decay else None
         self.step, self.best = 0, -math.inf
         if found:
@@ -98,32 +85,26 @@ class Run:
             self._trim_metrics()
         self.accelerator.init_trackers("adaptok", config=None)
 
-    def _prepare_layers(self) -> None:
-        config = self.config
-        stacks = [module for module in self.model.modules() if isinstance(module, TransformerStack)]
-        for stack in stacks:
-            stack.checkpointing = config.activation_checkpointing
-            if config.compile:
-                for part in stack.modules():
-                    if isinstance(part, Mlp | torch.nn.LayerNorm):
-                        part.compile()
-
     def _prepare_objective(self) -> None:
-        objective = build_objective(self.model, self.config, self._measures)
+        objective = self.stage.objective(self.model)
         if self.config.sharding:
             sharding.shard(objective, self.accelerator.device, self.accelerator.num_processes)
         self.parameters = dict(objective.trained())
         self._modules: dict[str, nn.Module] = {"model": self.model}
-        self._optimizers = build_optimizers(self.config, self.parameters)
+        self._optimizers = self.stage.optimizers(self.parameters)
         self.optimizers = [self.accelerator.prepare(optimizer) for optimizer in self._optimizers.values()]
         self.objective = objective if self.config.sharding else self.accelerator.prepare(objective)
 
     def _prepare_adversary(self) -> None:
-        discriminator = self.config.discriminator
         torch.manual_seed(self.config.seed + 1)
-        self._adversary = Adversary(discriminator, self.config.model.tokenizer).to(self.accelerator.device)
+        self._critic = self.stage.critic()
+        self._adversary: Adversary | None = None
+        if self._critic is None:
+            return
+        self._adversary = self._critic.adversary.to(self.accelerator.device)
+        settings = self._adversary.config
         optimizer = torch.optim.AdamW(
-            self._adversary.parameters(), lr=discriminator.learning_rate, betas=discriminator.betas, weight_decay=0.0
+            self._adversary.parameters(), lr=settings.learning_rate, betas=settings.betas, weight_decay=0.0
         )
         self._modules["adversary"] = self._adversary
         self._optimizers["adversary-optimizer"] = optimizer
@@ -131,10 +112,17 @@ class Run:
 
     def _claim_folder(self) -> None:
         path, text = self.folder / "config.yaml", yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
-        if path.exists() and path.read_text(encoding="utf-8") != text:
+        if path.exists() and not self._is_claimed(path):
             raise ValueError(f"{self.folder} holds a run of another configuration; choose another folder or remove it")
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
+
+    def _is_claimed(self, path: Path) -> bool:
+        """Whether the file holds this configuration; fields that are new since then have their defaults."""
+        try:
+            return type(self.config).load(path) == self.config
+        except ValueError:
+            return False
 
     def _trim_metrics(self) -> None:
         """Forget lines of steps that will be done again."""
@@ -151,7 +139,7 @@ class Run:
         with replacing(path) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self) -> Iterator[Batch | TokenBatch]:
         """This process's batches from the current step to the last."""
         config, processes = self.config, self.accelerator.num_processes
         per_step = config.batch * config.accumulation * processes
@@ -167,12 +155,12 @@ class Run:
             self.data.train,
             batch_sampler=_Lazy(order),
             num_workers=config.data.workers,
-            collate_fn=Collate(self.data.train),
+            collate_fn=self.stage.collate(per_step),
             pin_memory=self.accelerator.device.type == "cuda",
         )
         return iter(loader)
 
-    def train(self) -> Model:
+    def train(self) -> AnyModel:
         """Run to the last step and return the exported model."""
         batches, started, logged = self.batches(), time.monotonic(), self.step
         waited = 0.0
@@ -204,7 +192,7 @@ class Run:
         """Over all processes."""
         return float(self.accelerator.reduce(value.float(), "mean"))
 
-    def train_step(self, batches: Iterator[Batch]) -> tuple[dict[str, Tensor], float]:
+    def train_step(self, batches: Iterator[Batch | TokenBatch]) -> tuple[dict[str, Tensor], float]:
         """One step; returns its metrics, and the seconds that it waited for clips.
 
         Raises:
@@ -217,20 +205,20 @@ class Run:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor
         self.objective.train()
-        adversary = self._adversary if self.step >= config.losses.start.get("adversarial", 0) else None
-        criticise = adversary is not None and self.step % config.discriminator.every == 0
+        critic = self._critic if self._critic is not None and self.step >= self._critic.start else None
+        criticise = critic is not None and self.step % critic.adversary.config.every == 0
         metrics: dict[str, Tensor] = {}
         waited = 0.0
         for micro in range(config.accumulation):
             started = time.monotonic()
-            clips, broken = next(batches)
-            clips = clips.to(accelerator.device, non_blocking=True)
+            batch, broken = next(batches)
+            clips = batch.to(accelerator.device, non_blocking=True)
             waited += time.monotonic() - started
             if broken:
                 self.broken |= broken
-                check_broken(self.broken, self.data.listed, config.data.most_broken)
+                self.stage.check_broken(self.broken)
             draw = self._draw(micro)
-            maker = None if adversary is None else adversary.of_maker
+            maker = None if critic is None else critic.adversary.of_maker
             with self._gradients(last=micro == config.accumulation - 1):
                 with self._autocast():
                     outcome = self.objective(clips, draw, self.step, self.step / self.steps, maker)
@@ -307,9 +295,9 @@ class Run:
             if self.report is not None:
                 self.report(line)
 
-    def averaged(self) -> Model:
+    def averaged(self) -> AnyModel:
         """A copy of the model, on the CPU, with the moving average as its weights; every process must ask."""
-        model = Model(self.model.config)
+        model: AnyModel = checkpoint.build(self.stage.kind, self.model.config.model_dump())
         weights = {name: sharding.whole(t.detach()).cpu() for name, t in self.model.state_dict().items()}
         if self.average is not None:
             weights |= {name: sharding.whole(t).cpu() for name, t in self.average.items()}
@@ -320,34 +308,14 @@ class Run:
         """Measure, draw, and keep the best model so far."""
         model = self.averaged().to(self.accelerator.device)
         if self.accelerator.is_main_process:
-            values = self._figures(model)
+            values = self.stage.figures(model)
             self._log(values)
             plot_metrics(self.folder / "metrics.jsonl", self.folder / "metrics.png")
-            if values:
-                self._keep_best(model, values)
+            self.stage.draw(model, self.folder / "samples" / f"step-{self.step:08d}")
+            if values and (value := self.stage.value(values)) > self.best:
+                self.best = value
+                write_folder(model, self.folder / "best")
         self.accelerator.wait_for_everyone()
-
-    def _keep_best(self, model: Model, values: dict[str, float]) -> None:
-        if self.config.stage == "tokenizer":
-            assert self.data.validation is not None
-            clips = self.data.validation.to(self.accelerator.device)
-            save_samples(self.folder / "samples" / f"step-{self.step:08d}", model, clips)
-            value = sum(values.values())
-        else:
-            value = -values["validation_loss"]
-        if value > self.best:
-            self.best = value
-            write_folder(model, self.folder / "best")
-
-    @torch.inference_mode()
-    def _figures(self, model: Model) -> dict[str, float]:
-        """PSNR of the validation clips at a few lengths (tokenizer), or the scorer's error on them."""
-        if self.data.validation is None:
-            return {}
-        clips = self.data.validation.to(self.accelerator.device)
-        if self.config.stage == "tokenizer":
-            return validate_tokenizer(model, clips)
-        return validate_scorer(ScorerObjective(model, self.config, self._measures), clips)
 
     def _name_broken(self) -> None:
         """List the files that could not be read, those that any process found."""
@@ -365,6 +333,7 @@ class Run:
         tensors = checkpoint.collect(self._modules, self.average, self._optimizers, keep=main)
         if main:
             extra = {
+                "kind": self.stage.kind,
                 "model": self.model.config.model_dump(mode="json"),
                 "best": self.best,
                 "plan": [self.steps, self.warmup],
@@ -373,25 +342,15 @@ class Run:
             checkpoint.save(self.folder, self.step, tensors, extra, self.config.keep_checkpoints)
         self.accelerator.wait_for_everyone()
 
-    def export(self) -> Model:
+    def export(self) -> AnyModel:
         """Write the averaged model as a model folder, `RUN/model`."""
         model = self.averaged()
         if self.accelerator.is_main_process:
-            if self.config.stage == "scorer":
-                model = self._priced(model)
+            model = self.stage.finish(model)
             write_folder(model, self.folder / "model")
-            write_card(self.folder / "model" / "README.md", self.config, self.folder / "metrics.jsonl", self.step)
+            self.stage.write_card(self.folder, self.step)
+        self.accelerator.wait_for_everyone()  # nobody leaves while files are being written
         return model
-
-    def _priced(self, model: Model) -> Model:
-        """The same model with a table of prices."""
-        assert model.config.scorer is not None
-        clips = torch.stack([self.data.train[i] for i in range(PRICE_CLIPS)]).to(self.accelerator.device)
-        prices = measure_prices(model.to(self.accelerator.device), clips)
-        scorer = model.config.scorer.model_copy(update={"prices": prices})
-        priced = Model(model.config.model_copy(update={"scorer": scorer}))
-        priced.load_state_dict({name: tensor.cpu() for name, tensor in model.state_dict().items()})
-        return priced.eval()
 
 
 class _Lazy:
@@ -404,7 +363,7 @@ class _Lazy:
         return self._begin()
 
 
-def _accelerator(config: TrainingConfig, folder: Path) -> Accelerator:
+def _accelerator(config: RunConfig, folder: Path) -> Accelerator:
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
         raise ValueError("accelerate is configured for FSDP; set sharding: true (--sharding) in the run instead")
     accelerator = Accelerator(

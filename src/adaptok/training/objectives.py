@@ -202,10 +202,3 @@ class ScorerObjective(nn.Module):
         target = clips[:, :, len(earlier) * tokenizer.config.temporal_patch_size :]
         lengths = range(config.step, tokenizer.config.latents + 1, config.step)
         return measure_block(tokenizer, target, inputs, earlier, lengths, config.distortion, self.measures.lpips)
-
-
-def build_objective(model: Model, config: TrainingConfig, measures: Measures) -> TokenizerObjective | ScorerObjective:
-    """The objective of a configuration's stage."""
-    if config.stage == "tokenizer":
-        return TokenizerObjective(model, config, measures)
-    return ScorerObjective(model, config, measures)

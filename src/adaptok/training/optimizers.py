@@ -7,32 +7,40 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from adaptok.training.configuration import TrainingConfig
-from adaptok.training.linear_start import WRITTEN
+from adaptok.training.configuration import OptimizerConfig
 
-_LAYER_MATRICES = (".attn.qkv.weight", ".attn.proj.weight", ".mlp.fc1.weight", ".mlp.fc2.weight")
+_LAYER_MATRICES = (
+    ".attn.qkv.weight",
+    ".attn.proj.weight",
+    ".mlp.fc1.weight",
+    ".mlp.fc2.weight",
+    ".feed_forward.gate_up.weight",
+    ".feed_forward.down.weight",
+)
 
 
 def build_optimizers(
-    config: TrainingConfig, parameters: Mapping[str, nn.Parameter]
+    settings: OptimizerConfig, parameters: Mapping[str, nn.Parameter], written: tuple[str, ...] = ()
 ) -> dict[str, torch.optim.Optimizer]:
     """Optimizers by name; every parameter belongs to one. The peak rate of a group is its `initial_lr`.
+
+    Args:
+        written: beginnings of the names of weights that a linear start wrote.
 
     Raises:
         ValueError: Muon is asked for, and this torch has none.
     """
-    settings = config.optimizer
-    written = tuple(f"tokenizer.{name}" for name in WRITTEN) if config.start == "linear" else ()
     matrices: list[nn.Parameter] = []
-    rates: dict[float, list[nn.Parameter]] = {}
+    members: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
         if settings.kind == "muon" and name.endswith(_LAYER_MATRICES) and not name.startswith((*written, "prior.")):
             matrices.append(parameter)
             continue
         multiplier = settings.prior_multiplier if name.startswith("prior.") else 1.0
         multiplier = settings.written_multiplier if name.startswith(written) else multiplier
-        rates.setdefault(settings.learning_rate * multiplier, []).append(parameter)
-    groups = [{"params": members, "initial_lr": rate} for rate, members in rates.items()]
+        decay = settings.weight_decay if parameter.ndim > 1 or settings.decay_vectors else 0.0
+        members.setdefault((settings.learning_rate * multiplier, decay), []).append(parameter)
+    groups = [{"params": group, "initial_lr": rate, "weight_decay": decay} for (rate, decay), group in members.items()]
     rate, decay = settings.learning_rate, settings.weight_decay
     optimizers: dict[str, torch.optim.Optimizer] = {
         "optimizer": torch.optim.AdamW(groups, lr=rate, betas=settings.betas, weight_decay=decay, fused=True)

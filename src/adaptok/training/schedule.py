@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from adaptok.training.configuration import OptimizerConfig, TrainingConfig
+from adaptok.training.configuration import OptimizerConfig, RunConfig
 
 
-def run_length(config: TrainingConfig, files: int | None, processes: int = 1) -> tuple[int, int]:
+def run_length(config: RunConfig, files: int | None, processes: int = 1) -> tuple[int, int]:
     """Steps of a run, and those of its warm-up.
 
     Raises:

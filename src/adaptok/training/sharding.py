@@ -8,6 +8,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from adaptok.models.generator import Layer
 from adaptok.models.layers import TransformerBlock
 from adaptok.models.prior import PriorBlock
 
@@ -16,7 +17,7 @@ def shard(objective: nn.Module, device: torch.device, processes: int) -> None:
     """Split every parameter over all processes, in place; each layer is gathered while it computes."""
     mesh = init_device_mesh(device.type, (processes,))
     for module in objective.modules():
-        if isinstance(module, TransformerBlock | PriorBlock):
+        if isinstance(module, TransformerBlock | PriorBlock | Layer):
             fully_shard(module, mesh=mesh)
     fully_shard(objective, mesh=mesh)
 

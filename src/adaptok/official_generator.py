@@ -1,0 +1,140 @@
+"""Generators of the official layout: their configuration and the names of their weights, to ours and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adaptok.configuration import GeneratorConfig
+
+_NAMES = {  # ours -> official, of the whole model and of a layer
+    "tokens.weight": "tok_embeddings.weight",
+    "classes.weight": "cls_embedding.embedding_table.weight",
+    "positions": "abs_pe",
+    "norm.weight": "norm.weight",
+    "output.weight": "output.weight",
+    "norm1.weight": "attention_norm.weight",
+    "attn.qkv.weight": "attention.wqkv.weight",
+    "attn.proj.weight": "attention.wo.weight",
+    "norm2.weight": "ffn_norm.weight",
+    "feed_forward.down.weight": "feed_forward.w2.weight",
+}
+_GATE_UP = "feed_forward.gate_up.weight"
+_GATE, _UP = "feed_forward.w1.weight", "feed_forward.w3.weight"
+_FIXED: dict[str, Any] = {  # what our architecture has no choice of
+    "n_kv_head": None,
+    "ffn_dim_multiplier": None,
+    "multiple_of": 256,
+    "norm_eps": 1e-5,
+    "with_block_sep": True,
+    "attn_dropout_p": 0.0,
+    "drop_path_rate": 0.0,
+}
+
+
+def translate(c: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple[GeneratorConfig, dict[str, Tensor]]:
+    """Configuration and weights, by our names.
+
+    Raises:
+        KeyError: a field is missing.
+        ValueError: the architecture is not supported, or weights are unknown.
+    """
+    for name, value in _FIXED.items():
+        allowed = (value, c["n_head"]) if name == "n_kv_head" else (value,)
+        if c.get(name, value) not in allowed:
+            raise ValueError(f"{name} {c[name]!r} is not supported, expected {value!r}")
+    predicts = bool(c.get("frame_prediction"))
+    total, blocks = c["max_seq_len"], c["tot_blocks"]
+    if total % blocks:
+        raise ValueError(f"max_seq_len {total} is not a multiple of tot_blocks {blocks}")
+    config = GeneratorConfig(
+        name="adaptok-official-generator",
+        width=c["dim"],
+        depth=c["n_layer"],
+        heads=c["n_head"],
+        codebook_size=c["vocab_size"],
+        blocks=blocks,
+        latents=total // blocks,
+        classes=0 if predicts else c["num_classes"],
+        condition_ids=c["cls_token_num"] - 1 if predicts else 0,
+        first_block=c.get("start_ar_block_idx", 0) if predicts else 0,
+        dropout=c.get("resid_dropout_p", 0.1),
+        token_dropout=c.get("token_dropout_p", 0.1),
+        class_dropout=c.get("class_dropout_prob", 0.1),
+    )
+    return config, _ours(state)
+
+
+def document(config: GeneratorConfig) -> dict[str, Any]:
+    """The official `config.json`.
+
+    Raises:
+        ValueError: the layout does not know this architecture.
+    """
+    if config.levels:
+        raise ValueError("the official layout has no ids by digits (levels); write our layout")
+    predicts = config.condition_ids > 0
+    return {
+        **_FIXED,
+        "cls_token_num": config.prefix,
+        "class_dropout_prob": config.class_dropout,
+        "custom_cls_token_num": predicts,
+        "dim": config.width,
+        "ffn_dropout_p": config.dropout,
+        "frame_prediction": predicts,
+        "initializer_range": 0.02,
+        "max_seq_len": config.blocks * config.latents,
+        "mode": "train_adap_ar_fp" if predicts else "train_adap_ar",
+        "model_type": "class_cond",
+        "n_head": config.heads,
+        "n_layer": config.depth,
+        "num_classes": config.classes,
+        "resid_dropout_p": config.dropout,
+        "start_ar_block_idx": config.first_block,
+        "token_dropout_p": config.token_dropout,
+        "tot_blocks": config.blocks,
+        "use_fixed_pe": False,
+        "vocab_size": config.codebook_size,
+    }
+
+
+def names_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our weights by their official names: gate and up are two matrices there."""
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        layer, part = _split(name)
+        if part == _GATE_UP:
+            gate, up = tensor.chunk(2)
+            renamed |= {layer + _GATE: gate.contiguous(), layer + _UP: up.contiguous()}
+        else:
+            renamed[layer + _NAMES[part]] = tensor[None] if part == "positions" else tensor
+    return renamed
+
+
+def _ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights by our names: gate and up are one matrix, positions have no leading dimension."""
+    ours = {official: own for own, official in _NAMES.items()}
+    renamed: dict[str, Tensor] = {}
+    unknown = []
+    for name, tensor in state.items():
+        layer, part = _split(name)
+        if part in ours:
+            renamed[layer + ours[part]] = tensor.squeeze(0) if part == "abs_pe" else tensor
+        elif part == _GATE and layer + _UP in state:
+            renamed[layer + _GATE_UP] = torch.cat([tensor, state[layer + _UP]])
+        elif part != _UP:
+            unknown.append(name)
+    if unknown:
+        raise ValueError(f"{len(unknown)} unknown weights: {', '.join(sorted(unknown))}")
+    return renamed
+
+
+def _split(name: str) -> tuple[str, str]:
+    """`layers.N.` and the rest; nothing and all of it outside the layers."""
+    if not name.startswith("layers."):
+        return "", name
+    _, number, part = name.split(".", 2)
+    return f"layers.{number}.", part

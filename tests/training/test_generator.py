@@ -1,0 +1,454 @@
+"""Training a generator: packed rows cost and give what their clips do, order and processes change nothing, and eight
+clips are learned by heart."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from adaptok.checkpoints import read_generator, write_folder
+from adaptok.commands.main import main
+from adaptok.configuration import GeneratorConfig, TransformerConfig, generator_size
+from adaptok.data.token_datasets import TokenClip, TokenDataset, TokenDatasetInfo, write_shard
+from adaptok.models.generator import GeneratorModel
+from adaptok.models.model import Model, weights_hash
+from adaptok.training.configuration import GeneratorPlan, GeneratorTrainingConfig, load_config
+from adaptok.training.generating import GeneratorObjective, likeliest
+from adaptok.training.loop import Run
+from adaptok.training.objectives import Draw
+from adaptok.training.samples import load_decoder, padded, sample_ids
+from adaptok.training.token_data import PackRows, Row, condition_of, open_token_data, pack, resolve, row_entries
+from tests.conftest import small_config
+
+CLASSES = ("bounce", "orbit", "slide")
+INFO = {
+    "model": "test",
+    "model_hash": "ab" * 32,
+    "codebook_size": 60,
+    "levels": (5, 4, 3),
+    "latents": 6,
+    "blocks": 3,
+    "block_frames": 2,
+    "size": 16,
+    "step": 2,
+}
+FRAMES = {"condition_frames": 3}  # of two blocks, the first of them whole
+
+
+def info(**changes) -> TokenDatasetInfo:
+    return TokenDatasetInfo(**{**INFO, **changes})
+
+
+def make_clips(count: int, of: TokenDatasetInfo, seed: int = 0, label=True) -> list[TokenClip]:
+    """Clips of random ids and lengths, two of each source."""
+    rng = np.random.default_rng(seed)
+    clips = []
+    for index in range(count):
+        lengths = rng.integers(0, of.latents + 1, of.blocks)
+        lengths[0] = max(1, lengths[0])
+        if of.first_block:
+            lengths[of.first_block] = max(1, lengths[of.first_block])
+        ids = rng.integers(0, of.codebook_size, lengths.sum()).astype(np.uint16)
+        condition = rng.integers(0, of.codebook_size, of.condition_ids).astype(np.uint16)
+        name = CLASSES[index % len(CLASSES)] if label else None
+        source = f"{name}/{index // 2}.mp4"
+        clips.append(TokenClip(ids, lengths, name, source, 0, condition=condition if of.condition_ids else None))
+    return clips
+
+
+def write(folder, count: int = 8, of: TokenDatasetInfo | None = None, **changes):
+    of = of or info()
+    folder.mkdir(parents=True)
+    write_shard(folder / "0.parquet", make_clips(count, of, **changes), of)
+    return str(folder)
+
+
+def config(train: str, **changes) -> GeneratorTrainingConfig:
+    values = {
+        "stage": "generator",
+        "model": {"width": 32, "depth": 2, "heads": 2, "mixture": 2},
+        "data": {"train": [train]},
+        "optimizer": {"warmup_steps": 3, "learning_rate": 3e-3},
+        "steps": 12,
+        "batch": 3,
+        "precision": "float32",
+        "log_every": 1,
+        "validate_every": 6,
+        "checkpoint_every": 4,
+        "trackers": [],
+        "samples": 0,
+    }
+    return GeneratorTrainingConfig.parse({**values, **changes})
+
+
+def random_model(of: TokenDatasetInfo, **changes) -> GeneratorModel:
+    torch.manual_seed(0)
+    plan = GeneratorPlan.parse({"width": 32, "depth": 2, "heads": 2, **changes})
+    model = GeneratorModel(resolve(plan, of, CLASSES)).eval()
+    for parameter in model.parameters():  # also those that start at zero
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def draw() -> Draw:
+    return Draw(torch.Generator(), torch.Generator())
+
+
+KINDS = pytest.mark.parametrize(
+    ("of", "plan"),
+    [
+        (info(), {"mixture": 3}),
+        (info(), {"levels": []}),
+        (info(levels=()), {}),
+        (info(**FRAMES), {"mixture": 2}),
+        (info(levels=(), **FRAMES), {}),
+        (info(**FRAMES), {"condition": "class"}),
+    ],
+    ids=["digits", "ids", "vector", "frames-digits", "frames-ids", "frames-unused"],
+)
+
+
+@KINDS
+def test_packed_loss_is_that_of_padded_rows(of, plan):
+    model = random_model(of, **plan)
+    c, clips = model.config, make_clips(5, of)
+    labels = {name: number for number, name in enumerate(CLASSES)}
+    rows = [Row(i, row_entries(clip, c), condition_of(clip, c, labels)) for i, clip in enumerate(clips)]
+    longest = max(len(row.entries) for row in rows)
+    ids = torch.stack([F.pad(torch.from_numpy(row.entries), (0, longest - len(row.entries))) for row in rows])
+    logits = model(ids[:, :-1], torch.from_numpy(np.stack([row.condition for row in rows])))
+    losses = F.cross_entropy(logits.transpose(1, 2), ids, reduction="none")
+    valid = torch.arange(longest) < torch.tensor([len(row.entries) for row in rows])[:, None]
+    objective = GeneratorObjective(model)
+    for order in (range(5), (3, 0, 4, 2, 1)):
+        packed = pack([rows[i] for i in order], c)
+        found = objective(packed, draw(), 0, 0.0)
+        torch.testing.assert_close(found.loss, losses[valid].mean(), atol=1e-5, rtol=1e-5)
+        each = objective.losses(objective.outputs(packed), packed.targets)
+        expected = torch.cat([losses[i][valid[i]] for i in order])
+        torch.testing.assert_close(each, expected, atol=1e-5, rtol=1e-5)
+        best = torch.cat([logits.argmax(-1)[i][valid[i]] for i in order])
+        assert torch.equal(likeliest(model, objective.outputs(packed)), best)
+        assert sum(packed.lengths) == len(packed.ids) == sum(c.prefix + len(row.entries) - 1 for row in rows)
+
+
+@KINDS
+def test_gradients_of_a_pack_are_those_of_its_clips(of, plan):
+    model = random_model(of, **plan)
+    c, clips = model.config, make_clips(4, of)
+    labels = {name: number for number, name in enumerate(CLASSES)}
+    rows = [Row(i, row_entries(clip, c), condition_of(clip, c, labels)) for i, clip in enumerate(clips)]
+    objective = GeneratorObjective(model)
+    objective(pack(rows, c), draw(), 0, 0.0).loss.backward()
+    together = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    total = sum(len(row.entries) for row in rows)
+    for row in rows:
+        (objective(pack([row], c), draw(), 0, 0.0).loss * len(row.entries) / total).backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(together[name], parameter.grad, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_an_epoch_has_every_clip_once_and_rows_follow_from_seed_and_index(tmp_path):
+    path = write(tmp_path / "tokens", 10)
+    rows = open_token_data(config(path, seed=3)).train
+    places = [rows.place(index) for index in range(30)]
+    epochs = [places[i : i + 10] for i in (0, 10, 20)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    again = open_token_data(config(path, seed=3)).train
+    for index in (27, 4, 13):  # in any order
+        one, other = rows[index], again[index]
+        assert np.array_equal(one.entries, other.entries)
+        assert one.condition == other.condition
+    dropped = [int(rows[index].condition) == rows.config.classes for index in range(600)]
+    assert 30 < sum(dropped) < 100  # a tenth
+    other = open_token_data(config(path, seed=4)).train
+    assert [other.place(index) for index in range(30)] != places
+
+
+def test_batches_of_a_step_weigh_what_their_entries_are(tmp_path):
+    rows = open_token_data(config(write(tmp_path / "tokens", 10))).train
+    collate = PackRows(rows, per_step=6, batch=2)
+    batches = [collate([rows[index] for index in (start, start + 1)]).clips for start in (6, 8, 10)]
+    model = random_model(info())
+    objective = GeneratorObjective(model)
+    parts = torch.stack([objective(batch, draw(), 0, 0.0).loss for batch in batches]).mean()
+    whole = objective(pack([rows[index] for index in range(6, 12)], rows.config), draw(), 0, 0.0).loss
+    torch.testing.assert_close(parts, whole)
+
+
+def learned_by_heart(folder, of, tmp_path, **changes):
+    """Train on eight clips until they are known; greedy samples are compared with them."""
+    options = config(
+        folder,
+        model={"width": 64, "depth": 2, "heads": 4, "dropout": 0, "token_dropout": 0, "class_dropout": 0, **changes},
+        optimizer={"warmup_steps": 20, "learning_rate": 5e-3},
+        steps=250,
+        batch=8,
+        ema_decay=0.9,
+        log_every=50,
+        validate_every=250,
+        checkpoint_every=250,
+    )
+    data = open_token_data(options)
+    model = Run(options, data, tmp_path / "run").train()
+    clips = list(TokenDataset.open(folder))
+    condition = np.stack([condition_of(clip, model.config, data.train.labels) for clip in clips])
+    ids, lengths = sample_ids(model, torch.from_numpy(condition), None)
+    first = model.config.first_block
+    expected_ids, expected_lengths = padded(clips, of.latents, torch.device("cpu"))
+    assert torch.equal(lengths[:, first:], expected_lengths[:, first:])
+    assert torch.equal(ids[:, first:], expected_ids[:, first:])
+    if first:
+        copied = torch.from_numpy(condition)[:, : first * of.latents].unflatten(1, (first, of.latents))
+        assert torch.equal(ids[:, :first], copied)
+        assert bool((lengths[:, :first] == of.latents).all())
+
+
+@pytest.mark.parametrize("levels", [None, []], ids=["digits", "ids"])
+def test_eight_clips_are_learned_by_heart_by_class(tmp_path, levels):
+    of = info(blocks=4, latents=8)
+    clips = [clip._replace(label=str(index)) for index, clip in enumerate(make_clips(8, of))]
+    (tmp_path / "tokens").mkdir()
+    write_shard(tmp_path / "tokens" / "0.parquet", clips, of)
+    learned_by_heart(str(tmp_path / "tokens"), of, tmp_path, levels=levels)
+
+
+def test_eight_clips_are_learned_by_heart_by_first_frames(tmp_path):
+    of = info(**FRAMES)
+    learned_by_heart(write(tmp_path / "tokens", 8, of), of, tmp_path, mixture=2)
+
+
+def test_samples_keep_to_the_form(tmp_path):
+    model = random_model(info(), levels=[])
+    ids, lengths = sample_ids(model, torch.tensor([0, 1, 2, 0] * 8), 1)
+    assert ids.shape == (32, 3, 6)
+    assert bool((lengths[:, 0] >= 1).all())
+    assert int(lengths.max()) == 6
+    assert bool((ids < 60).all())
+    assert not bool(ids[torch.arange(6) >= lengths[..., None]].any())
+    for entry, expected in ((7, [6, 6, 6]), (60, [1, 0, 0])):  # closed by force; and ended as soon as may be
+        model.output = Always(entry)
+        _, lengths = sample_ids(model, torch.tensor([0, 1]), None)
+        assert lengths.tolist() == [expected] * 2
+
+
+@pytest.mark.parametrize("frames", [0, 3])
+def test_samples_are_drawn_with_the_tokenizer_of_the_ids(tmp_path, frames):
+    torch.manual_seed(0)
+    model = Model(small_config())
+    write_folder(model, tmp_path / "tokenizer")
+    tokenizer, hashed = model.config.tokenizer, weights_hash(model.state_dict())
+    of = info(
+        model_hash=hashed,
+        codebook_size=tokenizer.quantizer.codebook_size,
+        levels=tokenizer.quantizer.levels,
+        latents=tokenizer.latents,
+        blocks=tokenizer.blocks,
+        condition_frames=frames,
+    )
+    path = write(tmp_path / "tokens", 8, of)
+    options = config(path, samples=3, tokenizer=str(tmp_path / "tokenizer"), steps=2, validate_every=1)
+    Run(options, open_token_data(options), tmp_path / "run").train()
+    for step in (1, 2):
+        picture = np.asarray(Image.open(tmp_path / "run" / "samples" / f"step-{step:08d}.png"))
+        assert picture.shape[:2] == (6 * tokenizer.size, 8 * tokenizer.size)  # pairs of clips, 8 frames
+        assert (tmp_path / "run" / "samples" / f"step-{step:08d}.mp4").exists()
+    torch.manual_seed(1)
+    write_folder(Model(small_config()), tmp_path / "other")
+    wrong = config(path, samples=3, tokenizer=str(tmp_path / "other"))
+    with pytest.raises(ValueError, match=f"the token dataset is of test with weights {hashed[:8]}; give that model"):
+        Run(wrong, open_token_data(wrong), tmp_path / "wrong")
+    assert load_decoder(None, open_token_data(options).config, torch.device("cpu")) is None  # not the model in the box
+
+
+def test_a_run_may_begin_with_the_weights_of_another(tmp_path):
+    path = write(tmp_path / "tokens")
+    first = config(path, steps=2)
+    Run(first, open_token_data(first), tmp_path / "first").train()
+    second = config(path, steps=1, initial=str(tmp_path / "first" / "model"))
+    started = Run(second, open_token_data(second), tmp_path / "second").model.state_dict()
+    expected = read_generator(tmp_path / "first" / "model").state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in started.items())
+    other = config(path, initial=str(tmp_path / "first" / "model"), model={"width": 16, "depth": 2, "heads": 2})
+    with pytest.raises(ValueError, match="another configuration than this run"):
+        Run(other, open_token_data(other), tmp_path / "other")
+
+
+class Always(torch.nn.Module):
+    """Gives one entry all the probability."""
+
+    def __init__(self, entry):
+        super().__init__()
+        self.entry = entry
+
+    def forward(self, x):
+        return F.one_hot(torch.full(x.shape[:-1], self.entry), 61) * 20.0
+
+
+def test_a_run_that_was_stopped_is_the_run_that_was_not(tmp_path, capsys):
+    from tests.training.test_loop import everything
+
+    options = config(write(tmp_path / "tokens", 10), data={"train": [str(tmp_path / "tokens")], "held_out": 0.2})
+    data = open_token_data(options)
+    Run(options, data, tmp_path / "whole").train()
+
+    def stop(line, at):
+        if line["step"] >= at:
+            raise KeyboardInterrupt
+
+    for at in (3, 6, 10):
+        with pytest.raises(KeyboardInterrupt):
+            Run(options, open_token_data(options), tmp_path / "parts", lambda line, at=at: stop(line, at)).train()
+    Run(options, open_token_data(options), tmp_path / "parts").train()
+    (tensors, metrics), (again, metrics_again) = everything(tmp_path / "whole"), everything(tmp_path / "parts")
+    assert tensors.keys() == again.keys()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in tensors.items())
+    assert metrics == metrics_again
+    figures = [line for line in metrics if "validation_loss" in line]
+    assert [line["step"] for line in figures] == [6, 12]
+    assert all(0 <= line["validation_accuracy"] <= 1 for line in figures)
+    main(["export", str(tmp_path / "parts"), str(tmp_path / "exported"), "--quiet"])
+    exported, finished = read_generator(tmp_path / "exported"), read_generator(tmp_path / "parts/model")
+    assert exported.config == finished.config == data.config
+    assert all(torch.equal(t, finished.state_dict()[name]) for name, t in exported.state_dict().items())
+    assert "test" in (tmp_path / "parts/model/README.md").read_text()
+
+
+def test_held_out_clips_are_of_other_videos(tmp_path):
+    path = write(tmp_path / "tokens", 40)
+    data = open_token_data(config(path, data={"train": [path], "held_out": 0.3, "validation_clips": 9}))
+    dataset = data.train.dataset
+    trained = {dataset[int(place)].source for place in data.train.clips}
+    held = {dataset[int(place)].source for place in data.validation.clips}
+    assert not trained & held
+    assert len(data.validation) == 9
+    assert len(data.train) == 40 - 12
+
+
+@pytest.mark.parametrize(
+    ("of", "model", "data", "message"),
+    [
+        (info(), {"model": "other"}, {}, "the token dataset is of the model test with weights abababab, the generator"),
+        (info(), {"model_hash": "cd" * 32}, {}, "with weights cdcdcdcd"),
+        (info(), {"latents": 7}, {}, "model.latents 7 does not fit the token dataset, which has 6"),
+        (info(), {"levels": [60]}, {}, r"model.levels \[60\] does not fit"),
+        (info(), {"condition": "frames"}, {}, "0 condition frames of 6"),
+        (info(levels=()), {"mixture": 2}, {}, "mixture 2 needs levels"),
+        (info(), {}, {"labels": ["bounce", "orbit"]}, "unknown label 'slide' in the token dataset"),
+        (info(), {"classes": 5}, {}, "model.classes 5 does not fit the token dataset, which has 3"),
+        (info(), {}, {"held_out": 0.99}, "leaves none to train on"),
+        (info(), {}, {"validation": "gone"}, "no such token dataset"),
+        (info(), {}, {"train": []}, "nothing to train on"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, of, model, data, message):
+    path = write(tmp_path / "tokens", 8, of)
+    options = config(path, model={"width": 32, "depth": 2, "heads": 2, **model}, data={"train": [path], **data})
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
+        open_token_data(options)
+    assert "\n" not in str(error.value)
+
+
+def test_datasets_that_do_not_fit_are_told_apart(tmp_path):
+    first = write(tmp_path / "first")
+    empty = write(tmp_path / "empty", 0)
+    other = write(tmp_path / "other", 8, info(model_hash="cd" * 32))
+    unlabelled = write(tmp_path / "unlabelled", 8, label=False)
+    with pytest.raises(ValueError, match="an empty token dataset"):
+        open_token_data(config(empty))
+    with pytest.raises(ValueError, match="another model_hash"):
+        open_token_data(config(first, data={"train": [first, other]}))
+    with pytest.raises(ValueError, match=r"other: model_hash cdcd.* of the training data"):
+        open_token_data(config(first, data={"train": [first], "validation": other}))
+    with pytest.raises(ValueError, match="neither labels nor conditions"):
+        open_token_data(config(unlabelled))
+    with pytest.raises(ValueError, match="8 of 8 clips of the token dataset have no label"):
+        open_token_data(config(unlabelled, data={"train": [unlabelled], "labels": ["bounce"]}))
+    options = config(first, steps=2)
+    Run(options, open_token_data(options), tmp_path / "run").train()
+    write_shard(tmp_path / "first" / "0.parquet", make_clips(8, info(model_hash="cd" * 32)), info(model_hash="cd" * 32))
+    with pytest.raises(ValueError, match="not the one that the run began with"):
+        Run(options, open_token_data(options), tmp_path / "run")
+
+
+def test_the_command_line(tmp_path, capsys):
+    path = write(tmp_path / "tokens", 8)
+    flags = ["train", "generator", "--data.train", path, "--data.held-out", "0.3", "--model.depth", "1"]
+    flags += ["--model.width", "64", "--batch", "2", "--out", str(tmp_path / "run"), "--json", "--quiet"]
+    main([*flags, "--dry-run"])
+    told = json.loads(capsys.readouterr().out)
+    assert told["labels"] == list(CLASSES)
+    assert told["parameters"]["generator"] == parameters(GeneratorConfig.parse(told["model"]))
+    main([*flags, "--steps", "3"])
+    told = json.loads(capsys.readouterr().out)
+    assert read_generator(told["model"]).config.labels == CLASSES
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "generator", "--data.train", path, "--data.label", "x"])
+    assert "--data.label" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "generator", "--help"])
+    assert "--model.mixture" in capsys.readouterr().out
+
+
+RECIPE = {
+    "optimizer.learning_rate": 6e-4,
+    "optimizer.betas": (0.9, 0.95),
+    "optimizer.weight_decay": 0.05,
+    "batch": 64,
+    "model.token_dropout": 0.1,
+    "model.class_dropout": 0.1,
+}
+
+
+@pytest.mark.parametrize(("name", "epochs"), [("base", 3000), ("base-predictor", 75)])
+def test_base_is_the_official_recipe(name, epochs):
+    run = load_config(name, "generator")
+    for field, expected in RECIPE.items():
+        value = run
+        for part in field.split("."):
+            value = getattr(value, part)
+        assert value == expected, field
+    assert run.epochs == epochs
+    size = TransformerConfig(width=run.model.width, depth=run.model.depth, heads=run.model.heads)
+    assert size == generator_size("LP")
+
+
+def parameters(model: GeneratorConfig) -> int:
+    with torch.device("meta"):
+        return sum(GeneratorModel(model).parameter_counts().values())
+
+
+def test_official_sizes():
+    size = generator_size("LP").model_dump()
+    counts = [
+        parameters(GeneratorConfig(**size, codebook_size=8192, blocks=4, latents=latents, classes=101))
+        for latents in (256, 512)
+    ]
+    assert [round(count / 1e6, 1) for count in counts] == [632.0, 633.3]  # the published number is of 1,024 positions
+    with pytest.raises(ValueError, match="'M' of a generator, expected one of S, B, L, LP"):
+        generator_size("M")
+
+
+def test_tiny_fits_beside_the_model_in_the_box():
+    of = info(codebook_size=32768, levels=(16, 8, 8, 8, 4), latents=192, blocks=4, block_frames=4, size=128, step=16)
+    model = resolve(load_config("tiny", "generator").model, of, ["a", "b", "c", "d"])
+    assert 2 * parameters(model) < 12e6
+
+
+def test_a_fresh_model_is_as_unsure_as_can_be(tmp_path):
+    path = write(tmp_path / "tokens")
+    data = open_token_data(config(path))
+    model = GeneratorModel(data.config)
+    loss = GeneratorObjective(model)(pack([data.train[i] for i in range(8)], data.config), draw(), 0, 0.0).loss
+    ids = sum(len(data.train[i].entries) - 3 for i in range(8))
+    entries = sum(len(data.train[i].entries) for i in range(8))
+    expected = math.log(2) + ids / entries * math.log(60)  # end or not, and then which id
+    torch.testing.assert_close(loss.item(), expected, atol=1e-5, rtol=0)

@@ -1,0 +1,32 @@
+"""A short run of a generator in this process's share of a group; started by test_generator_distributed.py."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from adaptok.training.loop import Run
+from adaptok.training.token_data import open_token_data
+from tests.training.test_generator import config
+
+
+def run(folder: Path, batch: int, accumulation: int, sharding: bool) -> None:
+    model = {"width": 32, "depth": 2, "heads": 2, "mixture": 2, "dropout": 0, "token_dropout": 0}
+    options = config(
+        str(folder.parent / "tokens"),
+        model=model,
+        data={"train": [str(folder.parent / "tokens")], "held_out": 0.2},
+        batch=batch,
+        accumulation=accumulation,
+        sharding=sharding,
+    )
+    Run(options, open_token_data(options), folder / "run").train()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    run(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), "sharding" in sys.argv)
