@@ -13,7 +13,7 @@ from typing import Any
 
 import tyro
 
-from adaptok.commands import convert, data, decode, encode, export, info, reconstruct, train
+from adaptok.commands import convert, data, decode, encode, export, info, reconstruct, tokenize, train
 
 DESCRIPTION = "Video in, short adaptive sequences of discrete tokens out, and back."
 USER_ERROR = 2
@@ -25,6 +25,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "info": info.Info,
     "convert": convert.Convert,
     "data": data.Data,
+    "tokenize": tokenize.Tokenize,
     "train": train.Train,
     "export": export.Export,
 }

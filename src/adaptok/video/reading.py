@@ -96,6 +96,8 @@ class VideoReader:
         start, stop: seconds, from the first frame; `stop` is exclusive.
         rate: frames per second; the file's average if None.
         short_side: scale frames down, averaging areas, so that their shorter side has at most so many pixels.
+        threads: of the decoder; None takes as many as it likes. With one, what comes of a damaged file is the same on
+            every machine.
 
     Attributes:
         info: what the file says.
@@ -115,6 +117,7 @@ class VideoReader:
         stop: float | None = None,
         rate: Fraction | float | None = None,
         short_side: int | None = None,
+        threads: int | None = None,
     ) -> None:
         self.path = Path(path)
         if not (math.isfinite(start) and start >= 0) or (stop is not None and not stop > start):
@@ -129,6 +132,8 @@ class VideoReader:
         self._container = _open(self.path)
         try:
             self._stream = _video_stream(self._container, self.path)
+            if threads is not None:
+                self._stream.codec_context.thread_count = threads
             self._decoded = self._decode()
             first = self._first_frame()
             self.info = _describe(self.path, self._container, self._stream, first)

@@ -1,0 +1,88 @@
+"""Shards written on a Ray cluster, by Ray Data."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adaptok.tokenizing.planning import TokenPlan
+from adaptok.tokenizing.shards import ModelSource, ShardWriter
+
+_MOST_BLOCKS = 1000
+"""Pieces that the work is dealt in: one shard each, or more where there are more."""
+
+
+class _Actor:
+    """A process that holds the model, and writes the shards of its rows."""
+
+    def __init__(self, out: str, origin: ModelSource, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self._writer = ShardWriter.open(Path(out), origin)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"number": row["number"], "written": self._writer.write(int(row["number"]))}
+
+
+def run_cluster(
+    plan: TokenPlan,
+    out: Path,
+    numbers: Sequence[int],
+    origin: ModelSource,
+    workers: int,
+    advance: Callable[[int], None] | None,
+) -> int:
+    """Write what nobody else writes of these shards; how many that were.
+
+    The cluster is the one that is connected to, or that the environment names (RAY_ADDRESS), or one on this machine,
+    which ends with the work.
+
+    Raises:
+        ImportError: Ray is not installed.
+        ValueError: an actor failed.
+    """
+    try:
+        import ray
+        import ray.data
+    except ModuleNotFoundError:
+        raise ImportError("the engine ray needs Ray; install it with: pip install 'adaptok[ray]'") from None
+    ours = not ray.is_initialized()
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    if ours:
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what concerns the user comes as an exception
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+    try:
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        threads = max(1, int(ray.cluster_resources().get("CPU", 1)) // workers) if ours else 1
+        rows = ray.data.from_items(
+            [{"number": number} for number in numbers], override_num_blocks=min(len(numbers), _MOST_BLOCKS)
+        ).map(
+            _Actor,  # type: ignore[arg-type]
+            fn_constructor_args=(str(out.resolve()), origin, threads),
+            compute=ray.data.ActorPoolStrategy(size=min(workers, len(numbers))),
+            num_cpus=1,
+            num_gpus=1 if origin.device.startswith("cuda") else 0,
+        )
+        written = 0
+        for row in rows.iter_rows():
+            written += bool(row["written"])
+            if advance is not None:
+                advance(plan.clips(int(row["number"])))
+        return written
+    except ray.exceptions.RayError as error:
+        raise ValueError(f"Ray: {_cause(error)}; finished shards are kept, start again to go on") from error
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _cause(error: BaseException) -> str:
+    """The first error of a chain, in one line."""
+    while (inner := getattr(error, "cause", None) or error.__cause__) is not None and inner is not error:
+        error = inner
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__
