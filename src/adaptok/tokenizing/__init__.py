@@ -88,11 +88,11 @@ def tokenize(
     out = Path(out)
     origin = ModelSource.of(model, device, dtype)
     codec = model if isinstance(model, AdapTok) else origin.load()
-    plan = make_plan(source, out, codec, options or TokenOptions(), root=root, looked=looked)
-    writer = ShardWriter(codec, plan, out) if engine == "local" and workers == 1 else None
-    del codec  # several processes have their own
     sweep(out)
     try:
+        plan = make_plan(source, out, codec, options or TokenOptions(), root=root, looked=looked)
+        writer = ShardWriter(codec, plan, out) if engine == "local" and workers == 1 else None
+        del codec  # several processes have their own
         missing = [number for number in range(len(plan.shards)) if not shard_path(out, number).exists()]
         advance = None if begun is None else begun(plan, sum(plan.clips(number) for number in missing))
         written = 0

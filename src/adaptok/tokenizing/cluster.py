@@ -51,7 +51,7 @@ def run_cluster(
     except ModuleNotFoundError:
         raise ImportError("the engine ray needs Ray; install it with: pip install 'adaptok[ray]'") from None
     ours = not ray.is_initialized()
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     if ours:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what concerns the user comes as an exception
         ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)

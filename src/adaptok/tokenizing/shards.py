@@ -7,7 +7,7 @@ Legend: `B` clips of a batch, `G` blocks of a clip, `K` latents of a block, `L` 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
@@ -22,13 +22,14 @@ from adaptok.codec import AdapTok, Latents
 from adaptok.data.survey import UNREADABLE, reason
 from adaptok.data.token_datasets import TokenClip, write_rows
 from adaptok.files import claiming
-from adaptok.spending import Scores, StreamChooser
+from adaptok.spending import Scores, Spending, StreamChooser
 from adaptok.tokenizing.planning import Choice, PlannedVideo, TokenPlan, shard_path
 from adaptok.video.geometry import Geometry
 from adaptok.video.reading import VideoReader
 
 Ids = NDArray[np.uint16]
 Lengths = NDArray[np.int64]
+_MOSTLY = 0.9  # of the frames that a duration promises, where the file has no count
 
 
 @dataclass(frozen=True)
@@ -150,8 +151,8 @@ class ShardWriter:
                     geometry = Geometry(info.settings["fit"], reader.info.width, reader.info.height, size)
                     for start, pixels in iter_clips(reader, geometry, info.frames, info.stride, self.plan.limit):
                         yield _Clip(video, start, pixels)
-                    if reader.warning:
-                        broken[video.source] = reader.warning
+                    if damage := _damage(reader):
+                        broken[video.source] = damage
             except UNREADABLE as error:
                 broken[video.source] = reason(error)
 
@@ -198,7 +199,8 @@ class ShardWriter:
         return lambda scores, i: np.full(len(scores), latents) if i < first else choose(scores, i)
 
     def _batch_lengths(self, scores: Scores, block: int) -> Lengths:
-        return self.choice.spending.batch_lengths(scores, block, self.choice.shape)
+        spending = _within_reach(self.choice.spending, scores)
+        return spending.batch_lengths(scores, block, self.choice.shape)
 
     def _conditions(self, pixels: Tensor, ids: Ids) -> Ids | None:
         """Ids `[B, …]` of the clips that show their first frames alone, as far as those reach.
@@ -238,10 +240,16 @@ class ShardWriter:
         known = [clip.lengths for clip in clips if clip.lengths is not None]
         if known:
             return np.stack(known)
+        groups = [[clip] for clip in clips] if self.choice.spending.scope == "clip" else [clips]
+        return np.concatenate([self._share(group) for group in groups])
+
+    def _share(self, clips: Sequence[_Coded]) -> Lengths:
+        """`[B, G]` of clips that share what may be spent."""
         choice, first = self.choice, self.choice.first_block
         scored = [clip.scores[first:] for clip in clips if clip.scores is not None]
         scores = np.concatenate(scored) if scored else None
-        free = choice.spending.lengths(scores, len(clips) * choice.shape.blocks, choice.shape)
+        spending = _within_reach(choice.spending, scores)
+        free = spending.lengths(scores, len(clips) * choice.shape.blocks, choice.shape)
         lengths = np.full((len(clips), self.plan.info.blocks), choice.shape.latents, np.int64)
         lengths[:, first:] = free.reshape(len(clips), -1)
         return lengths
@@ -270,12 +278,28 @@ def iter_clips(
             held, start, count = held[stride:], start + stride, count + 1
             if count == limit:
                 return
-    if count == 0 and reader.warning is None:
+    if count == 0 and _damage(reader) is None:
         yield 0, torch.cat(held + held[-1:] * (length - len(held)), 1)
+
+
+def _damage(reader: VideoReader) -> str | None:
+    """What was wrong with a video that is read; containers that count no frames only say how long they are."""
+    expected = reader.expected or 0
+    if reader.warning is None and reader.done and reader.count < min(_MOSTLY * expected, expected - 1):
+        return f"cut off; {reader.count} of about {expected} frames could be decoded and are used"
+    return reader.warning
 
 
 def _stream_lengths(chooser: StreamChooser, scores: Scores, _: int) -> Lengths:
     return np.array([chooser.choose(scores[0])])
+
+
+def _within_reach(spending: Spending, scores: Scores | None) -> Spending:
+    """Where blocks with these scores cannot reach the target, their best instead: one video must not end the work."""
+    if spending.target is None or scores is None:
+        return spending
+    best = float(scores.astype(np.float64).min(1).mean())
+    return spending if spending.target >= best else replace(spending, target=best * (1 + 1e-6))
 
 
 def _one(latents: Latents, n: int) -> Latents:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.resource_tracker as resource_tracker
 import os
 import signal
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -32,12 +34,13 @@ def run_workers(
     """
     context = multiprocessing.get_context("spawn")
     team: dict[Connection, SpawnProcess] = {}
-    written, todo = 0, deque(numbers)
+    written, todo, size = 0, deque(numbers), min(workers, len(numbers))
     try:
-        for index in range(min(workers, len(numbers))):
+        for index in range(size):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, out, _place(origin, index), workers), daemon=True)
-            process.start()
+            process = context.Process(target=_work, args=(theirs, out, _place(origin, index), size), daemon=True)
+            with _uninterrupted():
+                process.start()
             theirs.close()
             team[ours] = process
         while team:
@@ -60,6 +63,17 @@ def run_workers(
         for process in team.values():
             process.join()
     return written
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Processes that are started in it never hear Ctrl-C: the main process does, and ends them."""
+    resource_tracker.ensure_running()  # its own start would undo the mask
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _receive(connection: Connection, process: SpawnProcess) -> _Message:
@@ -85,7 +99,6 @@ def _place(origin: ModelSource, index: int) -> ModelSource:
 
 def _work(connection: Connection, out: Path, origin: ModelSource, workers: int) -> None:
     """Write shard after shard, as they are dealt, until there is none, or nobody to deal."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process hears it too, and ends this one
     torch.set_num_threads(max(1, cores() // workers))
     try:
         writer = ShardWriter.open(out, origin)

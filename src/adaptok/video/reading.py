@@ -103,6 +103,7 @@ class VideoReader:
         info: what the file says.
         rate: frames per second of what is given.
         count: frames given so far.
+        done: whether these are all.
         warning: what was wrong with the file, once it is read.
 
     Raises:
@@ -125,6 +126,7 @@ class VideoReader:
         if rate is not None and not 0 < rate <= HIGHEST_RATE:
             raise VideoError(f"{path}: rate {rate}, expected more than 0 and up to {HIGHEST_RATE} frames per second")
         self.count = 0
+        self.done = False
         self.warning: str | None = None
         self._failure = ""  # the first that FFmpeg complained of
         self._size: tuple[int, int] | None = None  # of the first frame, before it is turned
@@ -169,6 +171,7 @@ class VideoReader:
     def __next__(self) -> Frame:
         frame = next(self._frames, None)
         if frame is None:
+            self.done = True
             if self.count == 0:
                 raise VideoError(f"{self.path}: no frame between {self._start} and {self._stop} seconds")
             raise StopIteration
