@@ -57,14 +57,16 @@ def run_cluster(
         ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
-        threads = max(1, int(ray.cluster_resources().get("CPU", 1)) // workers) if ours else 1
+        actors = min(workers, len(numbers))
+        processors = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+        threads = max(1, int(min(max(processors), sum(processors) / actors)))
         rows = ray.data.from_items(
             [{"number": number} for number in numbers], override_num_blocks=min(len(numbers), _MOST_BLOCKS)
         ).map(
             _Actor,  # type: ignore[arg-type]
             fn_constructor_args=(str(out.resolve()), origin, threads),
-            compute=ray.data.ActorPoolStrategy(size=min(workers, len(numbers))),
-            num_cpus=1,
+            compute=ray.data.ActorPoolStrategy(size=actors),
+            num_cpus=min(1.0, sum(processors) / actors),  # more than there is would wait for ever
             num_gpus=1 if origin.device.startswith("cuda") else 0,
         )
         written = 0
