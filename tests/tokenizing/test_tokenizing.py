@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,8 @@ from adaptok.data.manifests import find_entries, write_index
 from adaptok.data.survey import survey
 from adaptok.data.token_datasets import TokenClip, TokenDataset
 from adaptok.models.model import Model, weights_hash
-from adaptok.tokenizing import TokenOptions, tokenize
+from adaptok.tokenizing import TokenOptions, TokenPlan, tokenize
+from adaptok.tokenizing.shards import ShardWriter
 from adaptok.video.geometry import Geometry
 from adaptok.video.reading import read_video
 from adaptok.video.writing import VideoWriter
@@ -232,16 +234,10 @@ def test_a_shard_may_have_no_rows(codec, tmp_path):
     data[start:] = bytes(len(data) - start)
     (tmp_path / "in" / "a.mp4").write_bytes(bytes(data))
     index = tmp_path / "index.csv.parquet"
-    write_index(index, [replace_frames(entry) for entry in find_entries(tmp_path / "in", frozenset({".mp4"}))])
+    write_index(index, [replace(entry, frames=16) for entry in find_entries(tmp_path / "in", frozenset({".mp4"}))])
     done = tokenize(index, tmp_path / "out", codec, options(shard_clips=1))
     assert (done.shards, done.clips, list(done.broken)) == (2, 2, ["in/a.mp4"])
     assert len(TokenDataset.open(tmp_path / "out")) == 2
-
-
-def replace_frames(entry):
-    from dataclasses import replace
-
-    return replace(entry, frames=16)
 
 
 def test_it_goes_on_and_rewrites_nothing(codec, videos, tmp_path):
@@ -284,9 +280,6 @@ def test_another_process_may_write_at_the_same_time(codec, videos, tmp_path):
         def advance(count):
             if not inner:
                 inner.append(len(contents(out)))
-                from adaptok.tokenizing.planning import TokenPlan
-                from adaptok.tokenizing.shards import ShardWriter
-
                 writer = ShardWriter(codec, TokenPlan.read(out), out)
                 inner.extend(writer.write(number) for number in range(len(plan.shards)))
 
@@ -354,11 +347,16 @@ def test_what_goes_wrong_in_a_worker_is_told(model, tmp_path):
 def test_ray_writes_the_same(codec, model, videos, tmp_path):
     pytest.importorskip("ray.data", reason="Ray cannot be imported here: pip install 'adaptok[ray]' to run this test")
     tokenize(videos, tmp_path / "one", codec, options(stride=2))
-    done = tokenize(
-        videos, tmp_path / "ray", model, options(stride=2), device="cpu", workers=2, engine="ray"
-    )
+    done = tokenize(videos, tmp_path / "ray", model, options(stride=2), device="cpu", workers=2, engine="ray")
     assert done.written == done.shards
     assert contents(tmp_path / "one") == contents(tmp_path / "ray")
+
+
+def test_missing_ray_is_told_before_any_work(model, videos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    fails(videos, "--out", tmp_path / "out", "--model", model, "--engine", "ray", "--device", "cpu")
+    assert_one_line(capsys, "pip install 'adaptok[ray]'")
+    assert not (tmp_path / "out").exists()
 
 
 def command(source, out, model, *arguments) -> list[str]:

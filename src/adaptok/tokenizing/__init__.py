@@ -113,6 +113,10 @@ def _check_running(model: AdapTok | str | Path | None, workers: int, engine: Eng
         raise ValueError(f"{workers} workers, expected 1 or more")
     if isinstance(model, AdapTok) and (workers > 1 or engine != "local"):
         raise ValueError("several processes cannot share a codec; save it, and give its folder")
+    if engine == "ray":
+        from adaptok.tokenizing.cluster import import_ray
+
+        import_ray()  # before any work is done
 
 
 def _write(

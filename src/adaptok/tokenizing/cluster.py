@@ -22,10 +22,30 @@ class _Actor:
 
     def __init__(self, out: str, origin: ModelSource, threads: int) -> None:
         torch.set_num_threads(threads)
-        self._writer = ShardWriter.open(Path(out), origin)
+        self._out, self._origin = Path(out), origin
+        self._writer: ShardWriter | None = None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"number": row["number"], "written": self._writer.write(int(row["number"]))}
+        """Whether the shard was written here; what went wrong otherwise, since Ray would bury an exception in pages."""
+        try:
+            self._writer = self._writer or ShardWriter.open(self._out, self._origin)
+            return {**row, "written": self._writer.write(int(row["number"])), "error": ""}
+        except (ValueError, OSError, ImportError) as error:
+            return {**row, "written": False, "error": str(error)}
+
+
+def import_ray() -> Any:
+    """Ray with its Data.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    try:
+        import ray
+        import ray.data
+    except ModuleNotFoundError:
+        raise ImportError("the engine ray needs Ray; install it with: pip install 'adaptok[ray]'") from None
+    return ray
 
 
 def run_cluster(
@@ -43,13 +63,9 @@ def run_cluster(
 
     Raises:
         ImportError: Ray is not installed.
-        ValueError: an actor failed.
+        ValueError: what went wrong in an actor, or with Ray.
     """
-    try:
-        import ray
-        import ray.data
-    except ModuleNotFoundError:
-        raise ImportError("the engine ray needs Ray; install it with: pip install 'adaptok[ray]'") from None
+    ray = import_ray()
     ours = not ray.is_initialized()
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     if ours:
@@ -63,7 +79,7 @@ def run_cluster(
         rows = ray.data.from_items(
             [{"number": number} for number in numbers], override_num_blocks=min(len(numbers), _MOST_BLOCKS)
         ).map(
-            _Actor,  # type: ignore[arg-type]
+            _Actor,
             fn_constructor_args=(str(out.resolve()), origin, threads),
             compute=ray.data.ActorPoolStrategy(size=actors),
             num_cpus=min(1.0, sum(processors) / actors),  # more than there is would wait for ever
@@ -71,20 +87,15 @@ def run_cluster(
         )
         written = 0
         for row in rows.iter_rows():
+            if row["error"]:
+                raise ValueError(row["error"])
             written += bool(row["written"])
             if advance is not None:
                 advance(plan.clips(int(row["number"])))
         return written
     except ray.exceptions.RayError as error:
-        raise ValueError(f"Ray: {_cause(error)}; finished shards are kept, start again to go on") from error
+        told = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ValueError(f"Ray: {told}; finished shards are kept, start again to go on") from error
     finally:
         if ours:
             ray.shutdown()
-
-
-def _cause(error: BaseException) -> str:
-    """The first error of a chain, in one line."""
-    while (inner := getattr(error, "cause", None) or error.__cause__) is not None and inner is not error:
-        error = inner
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__

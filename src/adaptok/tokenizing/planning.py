@@ -19,7 +19,7 @@ from adaptok.codec import AdapTok
 from adaptok.configuration import Config, ModelConfig, Positive
 from adaptok.data.manifests import VIDEO_SUFFIXES, Entry, find_entries
 from adaptok.data.survey import survey
-from adaptok.data.token_datasets import TokenDatasetInfo
+from adaptok.data.token_datasets import TokenDatasetInfo, schema
 from adaptok.data.videos import nothing
 from adaptok.files import claiming
 from adaptok.spending import Scope, Shape, Spending
@@ -185,6 +185,7 @@ def make_plan(
             with other arguments.
     """
     info = _describe(codec, options)
+    schema(info)  # tells that pyarrow is missing, before any work is done
     source = Path(source)
     if not source.exists():
         raise FileNotFoundError(f"{source}: no such folder or list of files")
