@@ -14,7 +14,17 @@ from typing import Any, Literal
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from adaptok.checkpoints import CONFIG_FILE
 from adaptok.codec import AdapTok
@@ -23,7 +33,7 @@ from adaptok.video.geometry import Fit
 
 
 @dataclass(kw_only=True)
-class Common:
+class Computing:
     """Flags of every command that runs a model."""
 
     model: str | None = None
@@ -38,8 +48,6 @@ class Common:
     """Of random numbers, where there are any; encoding and decoding use none."""
     json: bool = False
     """Print one JSON object on stdout; messages stay on stderr."""
-    force: bool = False
-    """Overwrite output files that exist."""
     quiet: bool = False
     """No progress bars, and no messages but errors and warnings."""
 
@@ -68,8 +76,16 @@ class Common:
 
 
 @dataclass(kw_only=True)
-class Encoding(Common):
-    """Flags of every command that encodes a video."""
+class Common(Computing):
+    """Flags of every command that runs a model and writes files."""
+
+    force: bool = False
+    """Overwrite output files that exist."""
+
+
+@dataclass(kw_only=True)
+class Choosing:
+    """Flags of every command that samples videos and chooses lengths."""
 
     budget: str | None = None
     """Tokens per clip of 16 frames, on average; half of the model's maximum if neither this nor --target is given."""
@@ -81,12 +97,18 @@ class Encoding(Common):
     """Spend the budget evenly, whatever the scores say; for comparison."""
     fit: Fit = "crop"
     """How frames come to the model's square."""
+    fps: float | None = None
+    """Frames per second to sample the video at; its own if not given."""
+
+
+@dataclass(kw_only=True)
+class Encoding(Choosing, Common):
+    """Flags of every command that encodes a video."""
+
     start: float = 0.0
     """First second of the video to encode."""
     stop: float | None = None
     """Second of the video to stop at."""
-    fps: float | None = None
-    """Frames per second to sample the video at; its own if not given."""
 
     def part(self) -> dict[str, Any]:
         """Which part of the video is read, and how much at once: arguments of `AdapTok.encode` and `compare`."""
@@ -112,6 +134,13 @@ class ModelOutput:
             raise ValueError(f"{folder}: holds a model already; choose another folder, or overwrite it with --force")
 
 
+class _Speed(ProgressColumn):
+    """How many a second, lately."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.3g}/s", style="progress.data.speed")
+
+
 @contextmanager
 def progress(title: str, total: int | None, unit: str, quiet: bool) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr; gives a function that is called with how many were just finished."""
@@ -120,6 +149,7 @@ def progress(title: str, total: int | None, unit: str, quiet: bool) -> Iterator[
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(unit),
+        _Speed(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )

@@ -13,7 +13,19 @@ from typing import Any
 
 import tyro
 
-from adaptok.commands import convert, data, decode, encode, export, generate, info, predict, reconstruct, train
+from adaptok.commands import (
+    convert,
+    data,
+    decode,
+    encode,
+    export,
+    generate,
+    info,
+    predict,
+    reconstruct,
+    tokenize,
+    train,
+)
 
 DESCRIPTION = "Video in, short adaptive sequences of discrete tokens out, and back."
 USER_ERROR = 2
@@ -25,6 +37,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "info": info.Info,
     "convert": convert.Convert,
     "data": data.Data,
+    "tokenize": tokenize.Tokenize,
     "train": train.Train,
     "export": export.Export,
     "generate": generate.Generate,

@@ -12,8 +12,9 @@ A dataset is a folder of `*.parquet` files, or several. A row is a clip:
 | scores | list of float32 or null | predicted distortions `[G, L]`, row after row |
 | condition | list of uint16 or null | ids of its first frames alone, all kept: the condition of frame prediction |
 
-The schema's metadata has one entry, `adaptok`: the fields of `TokenDatasetInfo` as JSON. Shards of one dataset have the
-same. So `datasets.load_dataset("parquet", data_files=...)`, pandas and DuckDB read it as it is.
+The schema's metadata has an entry `adaptok`: the fields of `TokenDatasetInfo` as JSON. Shards of one dataset have the
+same. A second one, `adaptok.shard`, has the fields of `ShardNotes`, each shard's own; it may be missing.
+So `datasets.load_dataset("parquet", data_files=...)`, pandas and DuckDB read it as it is.
 
 Legend: `B` clips, `G` blocks of a clip, `K` latents of a block, `L` candidate lengths.
 """
@@ -21,10 +22,11 @@ Legend: `B` clips, `G` blocks of a clip, `K` latents of a block, `L` candidate l
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +39,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 KEY = "adaptok"
+NOTES_KEY = "adaptok.shard"
 VERSION = 1
+_ROW_GROUP = 1024
 _INSTALL = "a token dataset needs pyarrow; install it with: pip install 'adaptok[train]'"
 
 Ids = NDArray[np.uint16]
@@ -89,6 +93,17 @@ class TokenDatasetInfo(Config):
         return self.condition_frames // self.block_frames
 
 
+class ShardNotes(Config):
+    """What a shard says of itself alone."""
+
+    clips: int = Field(default=0, ge=0)
+    """Its rows."""
+    tokens: int = Field(default=0, ge=0)
+    """Ids in them."""
+    broken: dict[str, str] = Field(default_factory=dict)
+    """Sources that could not be read, or only in part, with the reason."""
+
+
 class TokenClip(NamedTuple):
     """A row.
 
@@ -127,12 +142,38 @@ def write_shard(path: Path, clips: Sequence[TokenClip], info: TokenDatasetInfo) 
     Raises:
         ValueError: a clip does not fit `info`.
     """
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        write_rows(file, clips, info)
+
+
+def write_rows(
+    file: IO[bytes], clips: Sequence[TokenClip], info: TokenDatasetInfo, broken: Mapping[str, str] | None = None
+) -> None:
+    """Write a shard into an open file.
+
+    Args:
+        broken: sources that could not be read, or only in part, with the reason.
+
+    Raises:
+        ValueError: a clip does not fit `info`.
+    """
     pa = _pyarrow()
     import pyarrow.parquet as pq
 
     for clip in clips:
         _check(clip, info)
-    columns: dict[str, list[Any]] = {
+    notes = ShardNotes(clips=len(clips), tokens=sum(len(clip.ids) for clip in clips), broken=dict(broken or {}))
+    kind = schema(info)
+    kind = kind.with_metadata({**kind.metadata, NOTES_KEY: json.dumps(notes.model_dump(), sort_keys=True)})
+    left = iter(clips)
+    with pq.ParquetWriter(file, kind, compression="zstd") as writer:
+        while group := list(islice(left, _ROW_GROUP)):
+            columns = _columns(group)
+            writer.write_table(pa.table([pa.array(columns[field.name], field.type) for field in kind], schema=kind))
+
+
+def _columns(clips: Iterable[TokenClip]) -> dict[str, list[Any]]:
+    return {
         "ids": [clip.ids for clip in clips],
         "lengths": [clip.lengths.astype(np.uint16) for clip in clips],
         "label": [clip.label for clip in clips],
@@ -141,10 +182,6 @@ def write_shard(path: Path, clips: Sequence[TokenClip], info: TokenDatasetInfo) 
         "scores": [None if clip.scores is None else clip.scores.reshape(-1) for clip in clips],
         "condition": [clip.condition for clip in clips],
     }
-    kind = schema(info)
-    table = pa.table([pa.array(columns[field.name], field.type) for field in kind], schema=kind)
-    with replacing(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
 
 
 def _check(clip: TokenClip, info: TokenDatasetInfo) -> None:
@@ -229,20 +266,34 @@ class TokenDataset:
         return sorted(found, key=lambda label: (not label.isdecimal(), int(label) if label.isdecimal() else 0, label))
 
 
-def read_info(path: Path) -> TokenDatasetInfo:
-    """What a shard says of itself.
+def read_notes(path: Path) -> ShardNotes:
+    """What a shard says of itself alone, read without its rows.
 
     Raises:
-        ValueError: it is no shard of a token dataset, or of another version.
+        ValueError: it is no shard of a token dataset.
     """
+    return ShardNotes.parse(json.loads(_metadata(path).get(NOTES_KEY.encode(), b"{}")), str(path))
+
+
+def _metadata(path: Path) -> Mapping[bytes, bytes]:
     pa = _pyarrow()
     import pyarrow.parquet as pq
 
     try:
-        metadata: Mapping[bytes, bytes] = pq.read_schema(path).metadata or {}
-        document = json.loads(metadata[KEY.encode()])
+        return pq.read_schema(path).metadata or {}
     except (pa.ArrowInvalid, OSError):
         raise ValueError(f"{path}: not a Parquet file, or damaged; tokenize again") from None
+
+
+def read_info(path: Path) -> TokenDatasetInfo:
+    """What a shard says of its dataset.
+
+    Raises:
+        ValueError: it is no shard of a token dataset, or of another version.
+    """
+    metadata = _metadata(path)
+    try:
+        document = json.loads(metadata[KEY.encode()])
     except (KeyError, ValueError):
         raise ValueError(f"{path}: Parquet, but no token dataset; expected what 'adaptok tokenize' wrote") from None
     if document.get("version") != VERSION:
@@ -254,7 +305,9 @@ def _shards(paths: Sequence[str | Path]) -> Iterator[Path]:
     for path in map(Path, paths):
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such token dataset; expected a folder that 'adaptok tokenize' wrote")
-        found = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+        found = [path]
+        if path.is_dir():
+            found = sorted(file for file in path.glob("*.parquet") if not file.name.startswith("."))
         if not found:
             raise FileNotFoundError(f"{path}: no shard (*.parquet) in it; expected what 'adaptok tokenize' wrote")
         yield from found

@@ -96,11 +96,14 @@ class VideoReader:
         start, stop: seconds, from the first frame; `stop` is exclusive.
         rate: frames per second; the file's average if None.
         short_side: scale frames down, averaging areas, so that their shorter side has at most so many pixels.
+        threads: of the decoder; None takes as many as it likes. With one, what comes of a damaged file is the same on
+            every machine.
 
     Attributes:
         info: what the file says.
         rate: frames per second of what is given.
         count: frames given so far.
+        done: whether these are all.
         warning: what was wrong with the file, once it is read.
 
     Raises:
@@ -115,6 +118,7 @@ class VideoReader:
         stop: float | None = None,
         rate: Fraction | float | None = None,
         short_side: int | None = None,
+        threads: int | None = None,
     ) -> None:
         self.path = Path(path)
         if not (math.isfinite(start) and start >= 0) or (stop is not None and not stop > start):
@@ -122,6 +126,7 @@ class VideoReader:
         if rate is not None and not 0 < rate <= HIGHEST_RATE:
             raise VideoError(f"{path}: rate {rate}, expected more than 0 and up to {HIGHEST_RATE} frames per second")
         self.count = 0
+        self.done = False
         self.warning: str | None = None
         self._failure = ""  # the first that FFmpeg complained of
         self._size: tuple[int, int] | None = None  # of the first frame, before it is turned
@@ -129,6 +134,8 @@ class VideoReader:
         self._container = _open(self.path)
         try:
             self._stream = _video_stream(self._container, self.path)
+            if threads is not None:
+                self._stream.codec_context.thread_count = threads
             self._decoded = self._decode()
             first = self._first_frame()
             self.info = _describe(self.path, self._container, self._stream, first)
@@ -164,6 +171,7 @@ class VideoReader:
     def __next__(self) -> Frame:
         frame = next(self._frames, None)
         if frame is None:
+            self.done = True
             if self.count == 0:
                 raise VideoError(f"{self.path}: no frame between {self._start} and {self._stop} seconds")
             raise StopIteration
