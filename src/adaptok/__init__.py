@@ -3,6 +3,7 @@
 from adaptok.allocation import Allocation, allocate
 from adaptok.checkpoints import CheckpointError
 from adaptok.codec import AdapTok, Latents
+from adaptok.generation import Generator, Samples, Sampling
 from adaptok.spending import Spending
 from adaptok.streaming import BlockTokens, Streaming
 from adaptok.tokens import TokenFileError, TokenInfo, TokenMismatchError, VideoTokens
@@ -15,7 +16,10 @@ __all__ = [
     "Allocation",
     "BlockTokens",
     "CheckpointError",
+    "Generator",
     "Latents",
+    "Samples",
+    "Sampling",
     "Spending",
     "Streaming",
     "TokenFileError",
