@@ -13,7 +13,7 @@ from typing import Any
 
 import tyro
 
-from adaptok.commands import convert, data, decode, encode, export, info, reconstruct, train
+from adaptok.commands import convert, data, decode, encode, evaluate, export, info, reconstruct, train
 
 DESCRIPTION = "Video in, short adaptive sequences of discrete tokens out, and back."
 USER_ERROR = 2
@@ -26,6 +26,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "convert": convert.Convert,
     "data": data.Data,
     "train": train.Train,
+    "evaluate": evaluate.Evaluate,
     "export": export.Export,
 }
 
