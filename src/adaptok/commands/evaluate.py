@@ -27,7 +27,7 @@ from adaptok.evaluation.generation import (
     label_distance,
 )
 from adaptok.evaluation.measuring import METRICS, Measures, Metric, Weights, open_measures
-from adaptok.evaluation.page import facts, html_page, markdown_page, tables
+from adaptok.evaluation.page import columns, facts, html_page, markdown_page, tables
 from adaptok.evaluation.parts import Parts, Plan, Task
 from adaptok.evaluation.report import (
     HTML_FILE,
@@ -37,13 +37,12 @@ from adaptok.evaluation.report import (
     build,
     collect,
     command_line,
-    describe_machine,
-    versions,
     write,
 )
 from adaptok.evaluation.running import Evaluation, PairsEvaluation, TokenizerEvaluation, show_clips
 from adaptok.evaluation.tables import check_pyarrow
 from adaptok.files import replacing
+from adaptok.machine import describe_machine, versions
 from adaptok.spending import Scope
 
 OFFICIAL_METRICS: tuple[Metric, ...] = ("psnr", "lpips_vgg", "fvd")
@@ -195,7 +194,7 @@ class Evaluate(Common):
             means = result[result["way"]]
         lines = [f"{name}: {value}" for name, value in facts(document)]
         for _, head, rows in tables(document):
-            lines += ["", *_columns([head, *rows])]
+            lines += ["", *columns([head, *rows])]
         if self.out is not None:
             lines += ["", f"{self.out / HTML_FILE}"]
         self.result({**means, **document}, "\n".join(lines))
@@ -310,12 +309,6 @@ class Evaluate(Common):
                     " the statistics again from the data"
                 )
         return real
-
-
-def _columns(rows: list[list[str]]) -> list[str]:
-    """Rows of cells, one under the other."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
 
 
 def _work(command: Evaluate, rank: int, folder: Path) -> None:

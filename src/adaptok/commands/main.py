@@ -13,7 +13,19 @@ from typing import Any
 
 import tyro
 
-from adaptok.commands import convert, data, decode, encode, evaluate, export, info, reconstruct, train
+from adaptok.commands import (
+    benchmark,
+    compare,
+    convert,
+    data,
+    decode,
+    encode,
+    evaluate,
+    export,
+    info,
+    reconstruct,
+    train,
+)
 
 DESCRIPTION = "Video in, short adaptive sequences of discrete tokens out, and back."
 USER_ERROR = 2
@@ -27,6 +39,8 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "data": data.Data,
     "train": train.Train,
     "evaluate": evaluate.Evaluate,
+    "compare": compare.Compare,
+    "benchmark": benchmark.Benchmark,
     "export": export.Export,
 }
 

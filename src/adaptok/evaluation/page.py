@@ -84,8 +84,12 @@ def html_page(document: dict[str, Any], shown: dict[str, list[Picture]]) -> str:
             figures = "".join(_figure(escape(caption), _picture(strips)) for caption, strips in shown[name])
             body += f'<h2>{name.capitalize()} clips</h2><div class="cards">{figures}</div>'
     body += f"<h2>To repeat it</h2>{_html_table(['', ''], [list(row) for row in repeat(document)], wrap=True)}"
+    return _html(title(document), body)
+
+
+def _html(heading: str, body: str) -> str:
     meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
-    meta += f'<title>{escape(title(document))}</title><link rel="icon" href="data:,"><style>{STYLE}</style>'
+    meta += f'<title>{escape(heading)}</title><link rel="icon" href="data:,"><style>{STYLE}</style>'
     return f'<!doctype html><html lang="en"><head>{meta}</head><body>{body}</body></html>\n'
 
 
@@ -266,6 +270,32 @@ def with_unit(metric: str, value: float | None, sign: str = "") -> str:
 
 def _budget(budget: float | None) -> str:
     return "–" if budget is None else f"{budget:g}"
+
+
+def columns(rows: Sequence[Row]) -> list[str]:
+    """Rows of cells, one under the other."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+
+
+def comparison_markdown(document: dict[str, Any], rows: Sequence[Row]) -> str:
+    """Two reports beside each other, as Markdown; `rows` starts with the head."""
+    table = [_markdown_row(rows[0]), _markdown_row(["---:"] * len(rows[0])), *map(_markdown_row, rows[1:])]
+    return "\n".join(["# Comparison of two evaluations", "", _how_compared(document), "", *table, ""])
+
+
+def comparison_html(document: dict[str, Any], rows: Sequence[Row]) -> str:
+    """The same as one HTML file."""
+    body = f"<h1>Comparison of two evaluations</h1><p class=lead>{escape(_how_compared(document))}</p>"
+    return _html("Comparison of two evaluations", body + _html_table(rows[0], rows[1:]))
+
+
+def _how_compared(document: dict[str, Any]) -> str:
+    sides = [f"{s.upper()}: {document[s]['folder']}, {document[s]['clips']} clips." for s in ("a", "b")]
+    how = "differences of the same clips" if document["same_clips"] else "clips of either report by themselves"
+    text = f"Intervals of {document['level']:.0%}: {document['resamples']} bootstrap draws of videos, {how}."
+    other = f" The protocols differ in {', '.join(document['differs'])}." if document["differs"] else ""
+    return " ".join([*sides, text]) + other
 
 
 def _figure(caption: str, body: str) -> str:

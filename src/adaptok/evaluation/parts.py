@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -24,6 +22,7 @@ from safetensors.numpy import save_file
 from adaptok.configuration import Config
 from adaptok.evaluation.clips import ProtocolName
 from adaptok.files import replacing
+from adaptok.machine import peak_memory
 from adaptok.sources import Source
 from adaptok.spending import Scope
 
@@ -133,7 +132,7 @@ class Part:
     videos: list[VideoRecord]
     arrays: dict[str, NDArray[Any]]
     seconds: dict[str, float] = field(default_factory=dict)
-    memory: int = field(default_factory=lambda: peak_memory())
+    memory: int = field(default_factory=peak_memory)
 
     @property
     def clips(self) -> int:
@@ -279,9 +278,3 @@ def _stamp(path: Path) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return found.st_size, found.st_mtime_ns
-
-
-def peak_memory() -> int:
-    """The most that this process had resident, in bytes."""
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used if sys.platform == "darwin" else used * 1024

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
-import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from adaptok.evaluation.clips import PROTOCOLS
@@ -25,11 +21,11 @@ from adaptok.evaluation.parts import Parts
 from adaptok.evaluation.summary import Clip, Summary, Tokens, Way
 from adaptok.evaluation.tables import TABLE_FILE, write_table
 from adaptok.files import replacing
+from adaptok.machine import versions
 
 FORMAT, VERSION = "adaptok-report", 1
 REPORT_FILE, MARKDOWN_FILE, HTML_FILE = "report.json", "report.md", "report.html"
 STATISTICS = "statistics-{}.safetensors"
-_PACKAGES = ("adaptok", "torch", "numpy", "av", "torchmetrics", "safetensors")
 
 Frame = NDArray[np.uint8]
 
@@ -158,25 +154,3 @@ def read_report(folder: Path) -> dict[str, Any]:
 def command_line() -> str:
     """What this program was called with."""
     return " ".join(["adaptok", *map(shlex.quote, sys.argv[1:])])
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of the packages that the numbers come from."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def describe_machine(device: torch.device, read: Callable[[Path], str] = Path.read_text) -> dict[str, Any]:
-    """What computed."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists() and (found := re.search(r"^model name\s*:\s*(.+)$", read(info), re.MULTILINE)):
-        name = found[1]
-    if device.type == "cuda":
-        name = f"{torch.cuda.get_device_name(device)}, {name}"
-    return {"processor": name, "system": platform.system(), "device": str(device), "threads": torch.get_num_threads()}
