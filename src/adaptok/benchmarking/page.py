@@ -14,8 +14,8 @@ HEAD = """# Performance
 
 Measured by `adaptok benchmark`; a command with `--page docs/performance.md` replaces its section. Times are medians of
 repeats after one that does not count. Work is the least that block-causal attention needs, matrix products alone; the
-share is of the fastest large matrix product of the same machine at the same precision, timed between the repeats. Memory
-is the largest of the process; each precision, and each preset, has its own.
+share is of the fastest large matrix product of the same machine at the same precision, timed between the repeats.
+Memory is the largest of the process; each precision, and each preset, has its own.
 """
 _MARK = "<!-- benchmark: {} -->"
 
@@ -39,7 +39,7 @@ def _section(
 ) -> str:
     lines = [f"## {kind.capitalize()}", "", f"`{command}`", ""]
     lines.append(
-        f"{machine['processor']}, {machine['device']}, {machine['threads']} threads; torch {versions['torch']},"
+        f"{machine['processor']}, {machine['device']}, {machine['threads']} thread(s); torch {versions['torch']},"
         f" adaptok {versions['adaptok']}."
     )
     rows = table(found)
@@ -64,7 +64,7 @@ def _cells(m: Measurement, settings: Sequence[str]) -> list[str]:
         seconds(m.median_s),
         seconds(m.least_s),
         str(m.repeats),
-        "" if m.work_gflop is None else f"{m.work_gflop:.0f}",
+        "" if m.work_gflop is None else f"{m.work_gflop:.{0 if m.work_gflop >= 100 else 1}f}",
         "" if m.peak_gflops is None else f"{m.peak_gflops:.0f}",
         "" if m.share is None else f"{m.share:.1%}",
         f"{m.memory_gb:.2f}",

@@ -95,7 +95,8 @@ class TokenizerEvaluation:
         root: Path | None = None,
     ) -> None:
         config = codec.config
-        budgets = tuple(sorted(set(budgets))) or tuple(share * codec.max_budget for share in SHARES)
+        least = float(codec.shape.step * codec.shape.blocks)
+        budgets = budgets or [max(least, share * codec.max_budget) for share in SHARES]
         scored = config.scorer is not None
         for budget in budgets:
             Spending(budget, scope if scored else "video", uniform=not scored).check(codec.shape)
@@ -112,7 +113,7 @@ class TokenizerEvaluation:
             scorer_hash=None if codec.model.scorer is None else weights_hash(codec.model.state_dict(), "scorer."),
             dtype=str(codec.dtype).removeprefix("torch."),
             scope=scope,
-            budgets=budgets,
+            budgets=tuple(sorted(set(budgets))),
             batch_size=batch_size if batch else None,
             unit=1 if protocol == "all" else batch_size if batch else UNIT,
             videos=plan_videos(data, root),
