@@ -46,8 +46,8 @@ def evaluate(codec, data, folder, shares=1, **options):
     parts = Parts(folder, evaluation.plan)
     for rank in reversed(range(shares)):
         parts.measure(evaluation.task, rank, shares)
-    summary, hashes = collect(parts, evaluation.ways, evaluation.tokens)
-    document = build(parts, summary, hashes, {}, {})
+    summary = collect(parts, evaluation.ways, evaluation.tokens)
+    document = build(parts, summary, {}, {})
     rows = [row for part in parts for row in part_rows(part, evaluation.ways, summary.metrics, evaluation.tokens)]
     return {name: document[name] for name in ("data", "results", "metrics", "shown")}, rows
 
@@ -169,8 +169,8 @@ def test_the_table_and_the_pages(codec, data, tmp_path):
     folder = tmp_path / "report"
     parts = Parts(folder, evaluation.plan)
     parts.measure(evaluation.task)
-    summary, hashes = collect(parts, evaluation.ways, evaluation.tokens)
-    document = build(parts, summary, hashes, {"fvd": "why"}, {"processor": "p", "device": "cpu", "threads": 1})
+    summary = collect(parts, evaluation.ways, evaluation.tokens)
+    document = build(parts, summary, {"fvd": "why"}, {"processor": "p", "device": "cpu", "threads": 1})
     write(folder, document, parts, summary, show_clips(evaluation, parts, summary))
     table = pq.read_table(folder / "metrics.parquet").to_pylist()
     for result in document["results"]:

@@ -49,7 +49,8 @@ def test_parts_merged_are_the_whole(counts, shift):
     merged = merge(FeatureStatistics.of(part) for part in np.split(features, np.cumsum(counts)[:-1]))
     assert merged.count == whole.count
     np.testing.assert_allclose(merged.mean, whole.mean, rtol=1e-9)
-    np.testing.assert_allclose(merged.covariance, whole.covariance, rtol=1e-9, atol=1e-9 * np.abs(whole.covariance).max())
+    scale = np.abs(whole.covariance).max()
+    np.testing.assert_allclose(merged.covariance, whole.covariance, rtol=1e-9, atol=1e-9 * scale)
 
 
 def test_kept_and_used_again(tmp_path):

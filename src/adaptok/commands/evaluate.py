@@ -40,6 +40,7 @@ from adaptok.evaluation.report import (
     write,
 )
 from adaptok.evaluation.running import Evaluation, PairsEvaluation, TokenizerEvaluation, show_clips
+from adaptok.evaluation.summary import Summary
 from adaptok.evaluation.tables import check_pyarrow
 from adaptok.files import replacing
 from adaptok.machine import describe_machine, versions
@@ -180,9 +181,9 @@ class Evaluate(Common):
         parts = self._measure(folder, evaluation.plan, evaluation.task, "measuring")
         if parts is None:
             return
-        summary, hashes = collect(parts, evaluation.ways, evaluation.tokens)
+        summary = collect(parts, evaluation.ways, evaluation.tokens)
         machine = describe_machine(pick_device(self._device()))
-        document = build(parts, summary, hashes, measures.left_out, machine)
+        document = build(parts, summary, measures.left_out, machine)
         if self.out is not None:
             write(self.out, document, parts, summary, show_clips(evaluation, parts, summary))
         self._tell(document)
@@ -238,7 +239,8 @@ class Evaluate(Common):
         assert self.samples is not None
         protocol, device = GENERATION[self.generation], pick_device(self._device())
         measures = self._measures(device, False)
-        sides: dict[str, tuple[FeatureStatistics, Any]] = {}
+        sides: dict[str, tuple[FeatureStatistics, Summary]] = {}
+        hashes: dict[str, str] = {}
         for side, data, count in (
             ("samples", self.samples, self.count or protocol.count),
             ("reference", self.data, None),
@@ -251,12 +253,17 @@ class Evaluate(Common):
             )
             parts = self._measure(folder / f"{side}-features", features.plan, features.task, side)
             if parts is not None:
-                sides[side] = feature_statistics(parts)
+                sides[side], hashes[side] = feature_statistics(parts), parts.data_hash()
         if "samples" in sides:
-            self._report_generation(protocol.name, measures, sides, device)
+            self._report_generation(protocol.name, measures, sides, hashes, device)
 
     def _report_generation(
-        self, name: str, measures: Measures, sides: dict[str, tuple[FeatureStatistics, Any]], device: torch.device
+        self,
+        name: str,
+        measures: Measures,
+        sides: dict[str, tuple[FeatureStatistics, Summary]],
+        hashes: dict[str, str],
+        device: torch.device,
     ) -> None:
         made, summary = sides["samples"]
         real = sides["reference"][0] if "reference" in sides else self._statistics(made)
@@ -282,7 +289,8 @@ class Evaluate(Common):
                 "clips": made.count,
                 "label_distance": labels,
                 "skipped": summary.skipped,
-                "sha256": real.provenance.get("sha256", ""),
+                "sha256": hashes["samples"],
+                "reference_sha256": hashes.get("reference"),
             },
             "metrics": ["fvd"],
             "left_out": {},

@@ -5,6 +5,7 @@ who measured what, or when.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -211,6 +212,14 @@ class Parts:
 
     def path(self, unit: int) -> Path:
         return self.folder / PARTS_FOLDER / f"{unit:07d}.safetensors"
+
+    def data_hash(self) -> str:
+        """SHA-256 of the list of the videos' own, in the order of the plan: lines of 64 digits and the name."""
+        digest = hashlib.sha256()
+        for video in (video for part in self for video in part.videos):
+            for found in (video.sha256, video.other_sha256):
+                digest.update(b"" if found is None else f"{found}  {video.name}\n".encode())
+        return digest.hexdigest()
 
     def missing(self) -> list[int]:
         """Units that are not measured yet."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shlex
 import sys
@@ -38,26 +37,26 @@ class Shown:
     rows: list[tuple[str, list[Frame]]]
 
 
-def collect(parts: Parts, ways: Sequence[Way], tokens: Tokens | None) -> tuple[Summary, list[str]]:
-    """Everything added up in the order of the plan, and a line of SHA-256 and name for each video."""
+def collect(parts: Parts, ways: Sequence[Way], tokens: Tokens | None) -> Summary:
+    """Everything added up in the order of the plan.
+
+    Raises:
+        ValueError: no clip could be measured.
+    """
     plan = parts.plan
     provenance = {"detector": plan.detector, "protocol": plan.protocol, "frames": plan.frames, "size": plan.size}
     metrics = [name for name in plan.metrics if name != "fvd"]
-    summary, hashes = Summary(ways, metrics, tokens, provenance), []
+    summary = Summary(ways, metrics, tokens, provenance)
     for part in parts:
         summary.add(part, plan.frames)
-        for video in part.videos:
-            hashes += [f"{sha}  {video.name}" for sha in (video.sha256, video.other_sha256) if sha is not None]
     if not summary.clips:
         first = next(iter(summary.skipped.items()), None)
         why = "" if first is None else f"; the first of {len(summary.skipped)}: {first[0]}: {first[1]}"
         raise ValueError(f"no clip could be measured{why}")
-    return summary, hashes
+    return summary
 
 
-def build(
-    parts: Parts, summary: Summary, hashes: Sequence[str], left_out: dict[str, str], machine: dict[str, Any]
-) -> dict[str, Any]:
+def build(parts: Parts, summary: Summary, left_out: dict[str, str], machine: dict[str, Any]) -> dict[str, Any]:
     """The document of `report.json`."""
     plan = parts.plan
     document: dict[str, Any] = {
@@ -80,7 +79,7 @@ def build(
             "videos": summary.videos,
             "clips": summary.clips,
             "seconds": summary.video_seconds,
-            "sha256": hashlib.sha256("\n".join(hashes).encode()).hexdigest(),
+            "sha256": parts.data_hash(),
             "skipped": summary.skipped,
             "warnings": summary.warnings,
         },

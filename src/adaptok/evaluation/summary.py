@@ -160,7 +160,7 @@ class Summary:
         self.skipped: dict[str, str] = {}
         self.warnings: dict[str, str] = {}
         self.labels: Counter[str] = Counter()
-        mains = [i for i, way in enumerate(ways) if way.name != "uniform"] or list(range(len(ways)))
+        mains = [i for i, way in enumerate(ways) if way.name != "uniform"] or list(range(max(len(ways), 1)))
         self.shown_way = mains[(len(mains) - 1) // 2]
         """Whose best and worst clips are shown: the main way at the middle budget."""
         self._best: list[tuple[float, int, Clip]] = []
