@@ -13,7 +13,7 @@ import torch
 from adaptok.machine import peak_memory
 
 _SHAPES = ((3072, 3072, 3072), (4096, 768, 3072), (8192, 768, 2304), (2048, 3072, 768))
-_TRIES = 6
+_TRIES = 4
 
 
 @dataclass(frozen=True)

@@ -193,7 +193,7 @@ class Evaluate(Common):
         if document["kind"] != "tokenizer":
             [result] = document["results"]
             means = result[result["way"]]
-        lines = [f"{name}: {value}" for name, value in facts(document)]
+        lines = [f"{name}: {value}" for name, value in facts(document) if name.split()[0] not in document["left_out"]]
         for _, head, rows in tables(document):
             lines += ["", *columns([head, *rows])]
         if self.out is not None:

@@ -41,7 +41,7 @@ p.lead{color:var(--faint);margin:.2rem 0 1rem}
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,22rem),1fr));gap:1rem}
 figure{margin:0;background:var(--card);border:1px solid var(--edge);border-radius:.6rem;padding:.8rem;min-width:0}
 figcaption{font-size:.9rem;margin-bottom:.4rem;overflow-wrap:anywhere}
-svg{width:100%;height:auto;display:block}svg text{fill:var(--faint);font-size:12px}
+svg{width:100%;height:auto;display:block}svg text{fill:var(--faint);font-size:13px}
 .grid{stroke:var(--grid)}.guide{stroke:var(--faint);stroke-dasharray:2 4;fill:none}
 .legend{margin:.3rem 0 0;font-size:.85rem;display:flex;flex-wrap:wrap;gap:.2rem 1rem}
 .legend i{display:inline-block;width:1.5rem;border-top:2px solid;vertical-align:middle;margin-right:.35rem}
@@ -50,7 +50,7 @@ table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:t
 th,td{padding:.45rem .7rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--edge)}
 th:first-child,td:first-child{text-align:left}tr:last-child td{border-bottom:0}th{color:var(--faint);font-weight:600}
 img{width:100%;display:block;border-radius:.3rem;image-rendering:auto}
-.facts.small td{white-space:normal}td.wrap{white-space:normal;overflow-wrap:anywhere;text-align:left}
+td.wrap{white-space:normal;overflow-wrap:anywhere;text-align:left}
 """
 
 
@@ -112,11 +112,11 @@ def headline(document: dict[str, Any]) -> list[tuple[str, str]]:
     found = [("videos", f"{data['videos']}"), ("clips", f"{data['clips']}")]
     budget = "" if result["budget"] is None else f" at {result['budget']:g} tokens"
     found += [(NAMES[name] + budget, with_unit(name, figures[name])) for name in document["metrics"]]
-    gains = [r for r in document["results"] if "gain" in r]
+    gains = [r for r in document["results"] if "psnr" in r.get("gain", {})]
     if gains:
-        best = max(gains, key=lambda r: r["gain"].get("psnr", 0.0))
-        gained = f"{best['gain'].get('psnr', 0.0):+.2f} dB"
-        found.append((f"gain over even lengths at {best['budget']:g} tokens", gained))
+        best = max(gains, key=lambda r: r["gain"]["psnr"])
+        gained = with_unit("psnr", best["gain"]["psnr"], "+")
+        found.append((f"gain over uniform lengths at {best['budget']:g} tokens", gained))
     return found
 
 
@@ -142,10 +142,10 @@ def tables(document: dict[str, Any]) -> list[tuple[str, Row, list[Row]]]:
         if way in r
     ]
     found = [("Quality", ["budget", "lengths", *(NAMES[m] for m in metrics)], rows)]
-    gains = [r for r in results if "gain" in r]
+    gains = [r for r in results if r.get("gain")]
     if gains:
         names = list(gains[0]["gain"])
-        head = ["budget", *(f"gain in {NAMES[m]}" for m in names), "even tokens for the same PSNR", "tokens saved"]
+        head = ["budget", *(f"gain in {NAMES[m]}" for m in names), "uniform for this PSNR", "saved"]
         found.append(("What adaptive lengths are worth", head, [_gain_row(r, names) for r in gains]))
     spent = [(r["budget"], r[r["way"]]) for r in results if "tokens_per_clip" in r[r["way"]]]
     if spent:
@@ -221,11 +221,13 @@ def rate_charts(document: dict[str, Any]) -> list[str]:
     for metric in document["metrics"]:
         lines = []
         for colour, way in enumerate(("adaptive", "uniform")):
-            points = sorted((r[way]["tokens_per_clip"], r[way][metric]) for r in results if r.get(way))
+            known = [r[way] for r in results if way in r and r[way].get(metric) is not None]
+            points = sorted((figures["tokens_per_clip"], figures[metric]) for figures in known)
             if points:
                 lines.append(Line(f"{way} lengths", points, colour, dashed=way == "uniform"))
         label = NAMES[metric] + (f" ({UNITS[metric]})" if metric in UNITS else "")
-        charts.append(_figure(escape(NAMES[metric]), line_chart(lines, "tokens of a clip", label)))
+        if lines:
+            charts.append(_figure(escape(NAMES[metric]), line_chart(lines, "tokens of a clip", label)))
     return charts
 
 
@@ -265,7 +267,7 @@ def with_unit(metric: str, value: float | None, sign: str = "") -> str:
     if value is None:
         return "–"
     digits = 2 if metric in ("psnr", "psnr_frame", "fvd") else 4
-    return f"{value:{sign}.{digits}f}" + (f" {UNITS[metric]}" if metric in UNITS else "")
+    return f"{round(value, digits) + 0.0:{sign}.{digits}f}" + (f" {UNITS[metric]}" if metric in UNITS else "")
 
 
 def _budget(budget: float | None) -> str:
