@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
@@ -320,7 +321,17 @@ class Evaluate(Common):
 
 
 def _work(command: Evaluate, rank: int, folder: Path) -> None:
-    """One of several workers: its share of the units."""
+    """One of several workers: its share of the units. What it fails with is one line, as for the first."""
+    try:
+        _work_on(command, rank, folder)
+    except KeyboardInterrupt:
+        sys.exit(1)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"adaptok: error: worker {rank}: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _work_on(command: Evaluate, rank: int, folder: Path) -> None:
     if command.device == "auto" and not torch.cuda.is_available():
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // command.workers))
     os.environ["LOCAL_RANK"] = str(rank)

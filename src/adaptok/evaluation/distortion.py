@@ -104,7 +104,7 @@ def frame_similarity(prediction: Tensor, target: Tensor) -> Similarity:
         ssim = whole if ssim is None else ssim
         factors.append(whole if scale == scales - 1 else contrast)
     assert ssim is not None
-    product = (torch.stack(factors).double().cpu().clamp(min=0) ** weights[:, None]).prod(0)
+    product = (torch.stack(factors).cpu().double().clamp(min=0) ** weights[:, None]).prod(0)
     return Similarity(ssim, product, scales)
 
 

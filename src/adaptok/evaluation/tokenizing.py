@@ -169,7 +169,7 @@ class TokenizerTask:
         if kind is not None:
             lpips = self.measures.lpips.get("vgg")
             found = [block_distortion(made[None], clip[None], kind, pt, lpips)[0] for made in decoded]
-            row["actual"] = torch.stack(found).double().cpu().numpy()
+            row["actual"] = torch.stack(found).cpu().double().numpy()
         else:
             row["actual"] = np.full((len(decoded), clip.shape[1] // pt), np.nan)
         return row

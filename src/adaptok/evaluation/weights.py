@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 from adaptok.files import replacing, sha256_of
@@ -73,7 +73,7 @@ class Published:
                         f"{self.url}: gave another file than the published {self.name} (SHA-256 {found[:12]}…, expected"
                         f" {self.sha256[:12]}…); give a good copy by its path"
                     )
-        except (OSError, urllib.error.URLError) as error:
+        except (OSError, HTTPException) as error:
             reason = getattr(error, "reason", None) or error
             raise WeightsError(
                 f"{self.name} cannot be fetched from {self.url} ({reason}); without a network, give its path"
