@@ -1,4 +1,4 @@
-"""The commands: workers, comparison of reports, samples against data, benchmarks."""
+"""The commands: workers, comparison of reports, samples against data."""
 
 from __future__ import annotations
 
@@ -10,16 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from adaptok.benchmarking.page import HEAD
 from adaptok.commands.main import main
 from adaptok.evaluation.clips import Cut
 from adaptok.evaluation.comparison import compare_reports
 from adaptok.evaluation.frechet import FeatureStatistics, frechet_distance
 from adaptok.evaluation.measuring import Measures
 from adaptok.files import sha256_of
-from adaptok.models.work import anchor_work, decoder_work
 from tests.clips.test_collections import write_video
-from tests.conftest import small_config
 from tests.evaluation.test_measuring import Detector
 
 
@@ -142,34 +139,3 @@ def test_samples_against_data(detector, tmp_path, capsys):
         capsys, *flags, "--generation", "frame", "--count", 4,
         "--statistics", tmp_path / "out" / "statistics-reference.safetensors",
     )  # fmt: skip
-
-
-def test_benchmarks(model, tmp_path, capsys, monkeypatch):
-    """Figures fit each other; a page keeps the sections of other kinds."""
-    monkeypatch.setattr("adaptok.benchmarking.timing._SHAPES", ((64, 64, 64),))
-    page = tmp_path / "performance.md"
-    for kind, cases in (("encode", 3), ("decode", 2)):
-        flags = ["--model", model, "--clips", 2, "--repeats", 2, "--device", "cpu", "--page", page]
-        results = run(capsys, "benchmark", kind, *flags)["results"]
-        assert len(results) == cases
-        for result in results:
-            assert result["least_s"] <= result["median_s"]
-            share = result["work_gflop"] / result["median_s"] / result["peak_gflops"]
-            assert result["share"] == pytest.approx(share)
-    for blocks in (50, 60):
-        run(capsys, "benchmark", "allocate", "--blocks", blocks, "--repeats", 1, "--page", page)
-    text = page.read_text()
-    assert text.startswith(HEAD)
-    assert [text.count(f"## {kind}") for kind in ("Encode", "Decode", "Allocate")] == [1, 1, 1]
-    assert "| allocate | 60 |" in text
-    assert "| allocate | 50 |" not in text
-    assert "expected 1 or more" in fails(capsys, "benchmark", "encode", "--model", model, "--clips", 0)
-
-
-def test_work_of_anchors():
-    """Decoding one block at one anchor, with nothing before it, is decoding a clip of one block."""
-    config = small_config()
-    one = config.tokenizer.model_copy(update={"frames": config.tokenizer.temporal_patch_size})
-    scorer = config.scorer.model_copy(update={"anchors": (4,)})
-    config = config.model_copy(update={"tokenizer": one, "scorer": scorer})
-    assert anchor_work(config) == pytest.approx(decoder_work(config, [4]))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from adaptok.allocation import StreamAllocator, allocate
-from adaptok.benchmarking.timing import Measurement, memory, timed
+from adaptok.benchmarking.timing import Measurement, Spent, memory, summary, timed
 
 LEVELS, STEP = 8, 64
 STREAM_BLOCKS = 10_000
@@ -56,10 +56,10 @@ def measure_allocation(blocks: tuple[int, ...], repeats: int) -> list[Measuremen
     return [*found, _measurement("stream", STREAM_BLOCKS, timed(stream, repeats, cpu), {})]
 
 
-def _measurement(case: str, blocks: int, times: list[float], more: dict[str, float]) -> Measurement:
-    median = statistics.median(times)
-    more = {"blocks_per_second": blocks / median, **more}
+def _measurement(case: str, blocks: int, spent: Sequence[Spent], more: dict[str, float]) -> Measurement:
+    found = summary(spent)
+    more = {"blocks_per_second": blocks / found["median_s"], **more}
     settings = {"blocks": blocks, "lengths": LEVELS}
     return Measurement(
-        case, settings, median, min(times), len(times), memory(torch.device("cpu")) / 1e9, more=more
+        case=case, settings=settings, **found, memory_gb=memory(torch.device("cpu")) / 1e9, more=more
     )

@@ -15,7 +15,8 @@ HEAD = """# Performance
 Measured by `adaptok benchmark`; a command with `--page docs/performance.md` replaces its section. Times are medians of
 repeats after one that does not count. Work is the least that block-causal attention needs, matrix products alone; the
 share is of the fastest large matrix product of the same machine at the same precision, timed between the repeats.
-Memory is the largest of the process; each precision, and each preset, has its own.
+Memory is the largest of the process; each precision, and each preset, has its own. Where the time on processors is much
+less than threads times the median, others used the machine too, and times and shares say little.
 """
 _MARK = "<!-- benchmark: {} -->"
 
@@ -51,7 +52,8 @@ def table(found: Sequence[Measurement]) -> list[list[str]]:
     """Head and rows; columns that nothing fills are left out."""
     settings = list(dict.fromkeys(name for m in found for name in m.settings))
     more = list(dict.fromkeys(name for m in found for name in m.more))
-    head = ["work", *settings, "median", "least", "repeats", "GFLOP", "peak GFLOP/s", "share", "memory GB", *more]
+    head = ["work", *settings, "median", "least", "processor", "repeats"]
+    head += ["GFLOP", "peak GFLOP/s", "share", "memory GB", *more]
     rows = [[*_cells(m, settings), *(f"{m.more[name]:.4g}" if name in m.more else "" for name in more)] for m in found]
     kept = [i for i in range(len(head)) if any(row[i] for row in rows)]
     return [[row[i] for i in kept] for row in [[name.replace("_", " ") for name in head], *rows]]
@@ -63,6 +65,7 @@ def _cells(m: Measurement, settings: Sequence[str]) -> list[str]:
         *(str(m.settings.get(name, "")) for name in settings),
         seconds(m.median_s),
         seconds(m.least_s),
+        seconds(m.processor_s),
         str(m.repeats),
         "" if m.work_gflop is None else f"{m.work_gflop:.{0 if m.work_gflop >= 100 else 1}f}",
         "" if m.peak_gflops is None else f"{m.peak_gflops:.0f}",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -24,6 +24,8 @@ class Measurement:
         case: what was done.
         settings: what it depends on: precision, clips, ….
         median_s, least_s: of the repeats.
+        processor_s: median time on processors, all threads of this process together. Where that is much less than
+            threads times `median_s`, others used the machine, and times and shares say little.
         repeats: how many there were.
         work_gflop: the least that the work needs, matrix products alone; None where that is not what it is made of.
         peak_gflops: of this machine's matrix products at this precision, measured between the repeats.
@@ -36,6 +38,7 @@ class Measurement:
     settings: dict[str, Any]
     median_s: float
     least_s: float
+    processor_s: float
     repeats: int
     memory_gb: float
     work_gflop: float | None = None
@@ -72,19 +75,37 @@ def peak(dtype: torch.dtype, device: torch.device) -> float:
     return best
 
 
-def timed(run: Callable[[], object], repeats: int, device: torch.device) -> list[float]:
-    """Seconds of each repeat, after one that does not count."""
+class Spent(NamedTuple):
+    """Seconds of one call: passed, and on processors."""
+
+    passed: float
+    processor: float
+
+
+def timed(run: Callable[[], object], repeats: int, device: torch.device) -> list[Spent]:
+    """Each repeat, after one that does not count."""
     run()
     return [once(run, device) for _ in range(repeats)]
 
 
-def once(run: Callable[[], object], device: torch.device) -> float:
-    """Seconds of one call."""
+def once(run: Callable[[], object], device: torch.device) -> Spent:
+    """One call."""
     synchronize(device)
-    started = time.perf_counter()
+    started, busy = time.perf_counter(), time.process_time()
     run()
     synchronize(device)
-    return time.perf_counter() - started
+    return Spent(time.perf_counter() - started, time.process_time() - busy)
+
+
+def summary(spent: Sequence[Spent]) -> dict[str, Any]:
+    """What a measurement says of its repeats."""
+    passed = [each.passed for each in spent]
+    return {
+        "median_s": statistics.median(passed),
+        "least_s": min(passed),
+        "processor_s": statistics.median(each.processor for each in spent),
+        "repeats": len(spent),
+    }
 
 
 def measure(
@@ -103,19 +124,17 @@ def measure(
         work: operations, at least.
     """
     run()
-    times, peaks = [], [peak(dtype, device)]
+    spent, peaks = [], [peak(dtype, device)]
     for _ in range(repeats):
-        times.append(once(run, device))
+        spent.append(once(run, device))
         peaks.append(peak(dtype, device))
     return Measurement(
-        case,
-        settings,
-        statistics.median(times),
-        min(times),
-        repeats,
-        memory(device) / 1e9,
-        work / 1e9,
-        max(peaks) / 1e9,
+        case=case,
+        settings=settings,
+        **summary(spent),
+        memory_gb=memory(device) / 1e9,
+        work_gflop=work / 1e9,
+        peak_gflops=max(peaks) / 1e9,
     )
 
 

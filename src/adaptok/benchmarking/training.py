@@ -7,11 +7,9 @@ gives on average, of the prior and of the discriminator; the losses and whatever
 from __future__ import annotations
 
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from adaptok.benchmarking.timing import Measurement, memory, peak
+from adaptok.benchmarking.timing import Measurement, memory, once, peak, summary
 from adaptok.training.configuration import TrainingConfig, load_config
 from adaptok.training.data import open_data
 from adaptok.training.estimate import step_work
@@ -70,26 +68,25 @@ def measure_training(
         run = Run(config, open_data(config), Path(folder))
         device = run.accelerator.device
         batches = run.batches()
-        times, waits, peaks = [], [], [peak(dtype, device)]
+        spent, waits, peaks = [], [], [peak(dtype, device)]
         for step in range(warm + steps):
-            started = time.perf_counter()
-            _, waited = run.train_step(batches)
+            waited: list[float] = []
+            took = once(lambda w=waited: w.append(run.train_step(batches)[1]), device)  # type: ignore[misc]
             run.step += 1
             if step >= warm:
-                times.append(time.perf_counter() - started)
-                waits.append(waited)
+                spent.append(took)
+                waits += waited
             peaks.append(peak(dtype, device))
     settings = {"preset": preset, "dtype": config.precision, "batch": batch, "checkpointing": checkpointing}
+    seconds = sum(each.passed for each in spent)
     return Measurement(
-        "training step",
-        settings,
-        statistics.median(times),
-        min(times),
-        steps,
-        memory(device) / 1e9,
-        step_work(config) / 1e9,
-        max(peaks) / 1e9,
-        {"clips_per_second": batch * steps / sum(times), "waiting": sum(waits) / sum(times)},
+        case="training step",
+        settings=settings,
+        **summary(spent),
+        memory_gb=memory(device) / 1e9,
+        work_gflop=step_work(config) / 1e9,
+        peak_gflops=max(peaks) / 1e9,
+        more={"clips_per_second": batch * steps / seconds, "waiting": sum(waits) / seconds},
     )
 
 

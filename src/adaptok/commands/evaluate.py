@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import sys
@@ -19,32 +18,22 @@ from tyro.conf import Positional
 from adaptok.codec import pick_device
 from adaptok.commands.common import Common, progress
 from adaptok.evaluation.clips import ProtocolName
-from adaptok.evaluation.frechet import FeatureStatistics, frechet_distance, merge
+from adaptok.evaluation.frechet import FeatureStatistics, merge
 from adaptok.evaluation.generation import (
     GENERATION,
     FeaturesEvaluation,
     GenerationKind,
-    feature_statistics,
-    label_distance,
+    Side,
+    build_generation,
+    write_generation,
 )
 from adaptok.evaluation.measuring import METRICS, Measures, Metric, Weights, open_measures
-from adaptok.evaluation.page import columns, facts, html_page, markdown_page, tables
+from adaptok.evaluation.page import columns, facts, tables
 from adaptok.evaluation.parts import Parts, Plan, Task
-from adaptok.evaluation.report import (
-    HTML_FILE,
-    MARKDOWN_FILE,
-    REPORT_FILE,
-    STATISTICS,
-    build,
-    collect,
-    command_line,
-    write,
-)
+from adaptok.evaluation.report import HTML_FILE, build, collect, write
 from adaptok.evaluation.running import Evaluation, PairsEvaluation, TokenizerEvaluation, show_clips
-from adaptok.evaluation.summary import Summary
 from adaptok.evaluation.tables import check_pyarrow
-from adaptok.files import replacing
-from adaptok.machine import describe_machine, versions
+from adaptok.machine import describe_machine
 from adaptok.spending import Scope
 
 OFFICIAL_METRICS: tuple[Metric, ...] = ("psnr", "lpips_vgg", "fvd")
@@ -240,8 +229,7 @@ class Evaluate(Common):
         assert self.samples is not None
         protocol, device = GENERATION[self.generation], pick_device(self._device())
         measures = self._measures(device, False)
-        sides: dict[str, tuple[FeatureStatistics, Summary]] = {}
-        hashes: dict[str, str] = {}
+        sides: dict[str, Side] = {}
         for side, data, count in (
             ("samples", self.samples, self.count or protocol.count),
             ("reference", self.data, None),
@@ -254,64 +242,18 @@ class Evaluate(Common):
             )
             parts = self._measure(folder / f"{side}-features", features.plan, features.task, side)
             if parts is not None:
-                sides[side], hashes[side] = feature_statistics(parts), parts.data_hash()
+                sides[side] = Side.of(parts)
         if "samples" in sides:
-            self._report_generation(protocol.name, measures, sides, hashes, device)
+            real = sides["reference"].statistics if "reference" in sides else self._statistics(sides["samples"])
+            document = build_generation(self.generation, sides, real, describe_machine(device))
+            if self.out is not None:
+                write_generation(self.out, document, real, sides["samples"].statistics)
+            self._tell(document)
 
-    def _report_generation(
-        self,
-        name: str,
-        measures: Measures,
-        sides: dict[str, tuple[FeatureStatistics, Summary]],
-        hashes: dict[str, str],
-        device: torch.device,
-    ) -> None:
-        made, summary = sides["samples"]
-        real = sides["reference"][0] if "reference" in sides else self._statistics(made)
-        labels = None if "reference" not in sides else label_distance(sides["reference"][1].labels, summary.labels)
-        provenance = made.provenance
-        document = {
-            "format": "adaptok-report",
-            "version": 1,
-            "kind": "generation",
-            "protocol": {
-                "name": self.generation,
-                "takes": f"{name}: the first clip of every video; short side resized, then the centre cropped",
-                "frames": provenance["frames"],
-                "size": provenance["size"],
-                "scope": None,
-                "batch_size": None,
-                "ms_ssim_scales": None,
-                "official_count": made.count == GENERATION[self.generation].count,
-            },
-            "model": None,
-            "data": {
-                "videos": real.count,
-                "clips": made.count,
-                "label_distance": labels,
-                "skipped": summary.skipped,
-                "sha256": hashes["samples"],
-                "reference_sha256": hashes.get("reference"),
-            },
-            "metrics": ["fvd"],
-            "left_out": {},
-            "detector": measures.detector_name,
-            "results": [{"budget": None, "way": "samples", "samples": {"fvd": frechet_distance(real, made)}}],
-            "repeat": {"versions": versions(), "machine": describe_machine(device), "command": command_line()},
-        }
-        if self.out is not None:
-            real.save(self.out / STATISTICS.format("reference"))
-            made.save(self.out / STATISTICS.format("samples"))
-            texts = {MARKDOWN_FILE: markdown_page(document), HTML_FILE: html_page(document, {})}
-            for file, text in {**texts, REPORT_FILE: json.dumps(document, indent=1)}.items():
-                with replacing(self.out / file) as temporary:
-                    temporary.write_text(text, encoding="utf-8")
-        self._tell(document)
-
-    def _statistics(self, made: FeatureStatistics) -> FeatureStatistics:
+    def _statistics(self, made: Side) -> FeatureStatistics:
         """Those of the data, from files, which must be of the same protocol."""
         real = merge(FeatureStatistics.load(path) for path in self.statistics)
-        for name, value in made.provenance.items():
+        for name, value in made.statistics.provenance.items():
             if real.provenance.get(name) != value:
                 raise ValueError(
                     f"{self.statistics[0]}: {name} {real.provenance.get(name)!r}, the samples have {value!r}; compute"

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
-from adaptok.evaluation.frechet import FeatureStatistics
+from adaptok.evaluation.frechet import FeatureStatistics, frechet_distance
 from adaptok.evaluation.measuring import Measures
 from adaptok.evaluation.pairs import FeaturesTask
 from adaptok.evaluation.parts import Parts, Plan
+from adaptok.evaluation.report import FORMAT, STATISTICS, VERSION, collect, command_line, write_pages
 from adaptok.evaluation.running import UNIT, collection_root, plan_videos
 from adaptok.evaluation.summary import Summary
+from adaptok.machine import versions
 
 GenerationKind = Literal["class", "frame"]
 
@@ -84,24 +85,81 @@ class FeaturesEvaluation:
         self.task = FeaturesTask(measures, self.plan, collection_root(data, root), device or torch.device("cpu"))
 
 
-def feature_statistics(parts: Parts) -> tuple[FeatureStatistics, Summary]:
-    """Of all parts, in their order.
+@dataclass(frozen=True)
+class Side:
+    """One of two collections that are compared: its features, what is known of its videos, and their hash."""
 
-    Raises:
-        ValueError: no clip could be read.
+    statistics: FeatureStatistics
+    summary: Summary
+    sha256: str
+
+    @classmethod
+    def of(cls, parts: Parts) -> Side:
+        """From all parts, in their order.
+
+        Raises:
+            ValueError: no clip could be read.
+        """
+        summary = collect(parts, [], None)
+        assert summary.original is not None
+        return cls(summary.original, summary, parts.data_hash())
+
+
+def build_generation(
+    kind: GenerationKind, sides: dict[str, Side], real: FeatureStatistics, machine: dict[str, Any]
+) -> dict[str, Any]:
+    """The document of `report.json`.
+
+    Args:
+        sides: "samples", and "reference" where the data was read.
+        real: statistics of the data.
+        machine: what computed.
     """
-    plan = parts.plan
-    provenance = {"detector": plan.detector, "protocol": plan.protocol, "frames": plan.frames, "size": plan.size}
-    summary = Summary([], [], None, provenance)
-    for part in parts:
-        summary.add(part, plan.frames)
-    if summary.original is None:
-        raise ValueError(f"no clip of {len(plan.videos)} videos could be read: {next(iter(summary.skipped.items()))}")
-    return summary.original, summary
+    made, reference = sides["samples"], sides.get("reference")
+    provenance, protocol = made.statistics.provenance, GENERATION[kind]
+    takes = f"{protocol.name}: the first clip of every video; short side resized, then the centre cropped"
+    distance = frechet_distance(real, made.statistics)
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": "generation",
+        "protocol": {
+            "name": kind,
+            "takes": takes,
+            "frames": provenance["frames"],
+            "size": provenance["size"],
+            "scope": None,
+            "batch_size": None,
+            "ms_ssim_scales": None,
+            "official_count": made.statistics.count == protocol.count,
+        },
+        "model": None,
+        "data": {
+            "videos": real.count,
+            "clips": made.statistics.count,
+            "label_distance": None if reference is None else label_distance(reference.summary, made.summary),
+            "sha256": made.sha256,
+            "reference_sha256": None if reference is None else reference.sha256,
+            "skipped": {name: why for side in sides.values() for name, why in side.summary.skipped.items()},
+        },
+        "metrics": ["fvd"],
+        "left_out": {},
+        "detector": provenance["detector"],
+        "results": [{"budget": None, "way": "samples", "samples": {"fvd": distance}}],
+        "repeat": {"versions": versions(), "machine": machine, "command": command_line()},
+    }
 
 
-def label_distance(data: Counter[str], samples: Counter[str]) -> float | None:
+def write_generation(folder: Path, document: dict[str, Any], real: FeatureStatistics, made: FeatureStatistics) -> None:
+    """Write the report and both statistics."""
+    real.save(folder / STATISTICS.format("reference"))
+    made.save(folder / STATISTICS.format("samples"))
+    write_pages(folder, document, {})
+
+
+def label_distance(reference: Summary, made: Summary) -> float | None:
     """Half of the summed differences of the labels' shares, 0 (same proportions) to 1; None where one has no labels."""
+    data, samples = reference.labels, made.labels
     if not data or not samples:
         return None
     totals = sum(data.values()), sum(samples.values())

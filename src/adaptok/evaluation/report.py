@@ -116,6 +116,11 @@ def write(
             if sums.statistics is not None:
                 name = way.name if way.budget is None else f"{way.name}-{way.budget:g}"
                 sums.statistics.save(folder / STATISTICS.format(name))
+    write_pages(folder, document, shown)
+
+
+def write_pages(folder: Path, document: dict[str, Any], shown: dict[str, list[Shown]]) -> None:
+    """Write the pages, and the document that they are made from."""
     _write_text(folder / MARKDOWN_FILE, markdown_page(document))
     _write_text(folder / HTML_FILE, html_page(document, {k: [_plain(s) for s in v] for k, v in shown.items()}))
     _write_text(folder / REPORT_FILE, json.dumps(document, indent=1) + "\n")
