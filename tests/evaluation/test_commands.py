@@ -83,7 +83,7 @@ def write_report(folder, psnr, videos, budget=8.0, sha="0"):
         "kind": "tokenizer",
         "protocol": {"name": "all", "frames": 8, "size": 16, "scope": "video"},
         "model": {"name": folder.name},
-        "data": {"sha256": sha, "videos": len(set(videos)), "clips": len(videos)},
+        "data": {"originals_sha256": sha, "videos": len(set(videos)), "clips": len(videos)},
         "metrics": ["psnr"],
         "results": [result],
     }

@@ -213,11 +213,15 @@ class Parts:
     def path(self, unit: int) -> Path:
         return self.folder / PARTS_FOLDER / f"{unit:07d}.safetensors"
 
-    def data_hash(self) -> str:
-        """SHA-256 of the list of the videos' own, in the order of the plan: lines of 64 digits and the name."""
+    def data_hash(self, *, originals: bool = False) -> str:
+        """SHA-256 of the list of the videos' own, in the order of the plan: lines of 64 digits and the name.
+
+        Args:
+            originals: leave out what they are compared with.
+        """
         digest = hashlib.sha256()
         for video in (video for part in self for video in part.videos):
-            for found in (video.sha256, video.other_sha256):
+            for found in (video.sha256, None if originals else video.other_sha256):
                 digest.update(b"" if found is None else f"{found}  {video.name}\n".encode())
         return digest.hexdigest()
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from adaptok.evaluation.clips import PROTOCOLS
 from adaptok.evaluation.distortion import ssim_scales
 from adaptok.evaluation.page import html_page, markdown_page
-from adaptok.evaluation.parts import Parts
+from adaptok.evaluation.parts import Parts, Plan
 from adaptok.evaluation.summary import Clip, Summary, Tokens, Way
 from adaptok.evaluation.tables import TABLE_FILE, write_table
 from adaptok.files import replacing
@@ -65,7 +65,7 @@ def build(parts: Parts, summary: Summary, left_out: dict[str, str], machine: dic
         "kind": plan.kind,
         "protocol": {
             "name": plan.protocol,
-            "takes": PROTOCOLS[plan.protocol],
+            "takes": _takes(plan),
             "frames": plan.frames,
             "size": plan.size,
             "scope": plan.scope,
@@ -80,6 +80,7 @@ def build(parts: Parts, summary: Summary, left_out: dict[str, str], machine: dic
             "clips": summary.clips,
             "seconds": summary.video_seconds,
             "sha256": parts.data_hash(),
+            "originals_sha256": parts.data_hash(originals=True),
             "skipped": summary.skipped,
             "warnings": summary.warnings,
         },
@@ -92,6 +93,14 @@ def build(parts: Parts, summary: Summary, left_out: dict[str, str], machine: dic
         "repeat": {"versions": versions(), "machine": machine, "command": command_line()},
     }
     return document
+
+
+def _takes(plan: Plan) -> str:
+    """Which clips, in words."""
+    if not plan.partial:
+        return PROTOCOLS[plan.protocol]
+    square = "" if plan.size is None else "; the largest square in the middle, resized (antialiased bilinear)"
+    return f"all clips of every video, the last of which may be shorter{square}"
 
 
 def speed(summary: Summary) -> dict[str, Any]:
