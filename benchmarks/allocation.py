@@ -1,34 +1,18 @@
-"""Speed of the allocation, and its optimality against an independent solver.
+"""Optimality of the allocation against an independent solver; its speed: `adaptok benchmark allocate`.
 
-python benchmarks/allocation.py [--check 10000]
+python benchmarks/allocation.py [10000]
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import time
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from adaptok.allocation import allocate
-
-Scores = NDArray[np.float64]
-
-
-def random_scores(rng: np.random.Generator, blocks: int, levels: int, kind: int) -> Scores:
-    """Scores `[blocks, levels]`: convex, falling, of any order, with ties, or negative."""
-    scores: Scores = rng.random((blocks, levels))
-    if kind == 0:
-        steps = np.sort(rng.random((blocks, levels)), axis=1)[:, ::-1]
-        return rng.random((blocks, 1)) * 9 - np.cumsum(steps, axis=1)
-    if kind == 1:
-        return np.sort(scores, axis=1)[:, ::-1].copy()
-    if kind == 3:
-        return np.floor(scores * 4)
-    return scores - 0.5 if kind == 4 else scores
+from adaptok.benchmarking.allocation import Scores, random_scores
 
 
 def optimum(scores: Scores, capacity: int) -> float:
@@ -57,23 +41,9 @@ def check(instances: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", type=int, default=0, metavar="N", help="instances to compare with milp")
-    parser.add_argument("--repeats", type=int, default=7)
-    options = parser.parse_args()
-    for blocks in (256, 1_000_000):
-        scores = random_scores(np.random.default_rng(1), blocks, 8, 1)
-        times = []
-        for _ in range(options.repeats if blocks > 1000 else 20 * options.repeats):
-            started = time.perf_counter()
-            result = allocate(scores, blocks * 4 * 64, step=64)
-            times.append(time.perf_counter() - started)
-        bound = result.distortion - result.gap
-        gap = result.gap / abs(bound)
-        best, median = min(times) * 1e3, float(np.median(times)) * 1e3
-        print(f"{blocks} blocks x 8 levels: {best:.2f} ms at best, {median:.2f} ms median, gap {gap:.1e}")
-    if options.check:
-        check(options.check)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("instances", type=int, nargs="?", default=10_000)
+    check(parser.parse_args().instances)
 
 
 if __name__ == "__main__":

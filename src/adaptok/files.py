@@ -1,8 +1,9 @@
-"""Writing files whole or not at all, and by one process only."""
+"""Writing files whole or not at all, and by one process only; telling them apart."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -95,3 +96,12 @@ def _is_at(file: IO[bytes], path: Path) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     except FileNotFoundError:
         return False
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -14,10 +14,13 @@ from typing import Any
 import tyro
 
 from adaptok.commands import (
+    benchmark,
+    compare,
     convert,
     data,
     decode,
     encode,
+    evaluate,
     export,
     generate,
     info,
@@ -39,6 +42,9 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "data": data.Data,
     "tokenize": tokenize.Tokenize,
     "train": train.Train,
+    "evaluate": evaluate.Evaluate,
+    "compare": compare.Compare,
+    "benchmark": benchmark.Benchmark,
     "export": export.Export,
     "generate": generate.Generate,
     "predict": predict.Predict,

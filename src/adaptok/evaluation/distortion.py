@@ -5,6 +5,8 @@ Legend: `B` clips, `C` channels, `T` frames, `S` pixels, `g` blocks. Values in [
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,6 +16,10 @@ from adaptok.configuration import Distortion
 from adaptok.evaluation.lpips import Lpips, clip_lpips
 
 _HALVINGS = 3
+_WINDOW = 11
+"""Pixels of the window of SSIM."""
+_SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""Of MS-SSIM, the finest scale first."""
 
 
 def block_distortion(
@@ -69,6 +75,42 @@ def frame_ssim(prediction: Tensor, target: Tensor) -> Tensor:
     values = structural_similarity_index_measure(first, second, data_range=1.0, reduction="none")
     assert isinstance(values, Tensor)
     return values.view(b, t)
+
+
+class Similarity(NamedTuple):
+    """Of every frame `[N]`: structural similarity, and that over several scales; and how many scales those are."""
+
+    ssim: Tensor
+    ms_ssim: Tensor
+    scales: int
+
+
+def frame_similarity(prediction: Tensor, target: Tensor) -> Similarity:
+    """SSIM and MS-SSIM (Wang et al. 2003, doi:10.1109/ACSSC.2003.1292216) of frames `[N, C, H, W]` in [0, 1].
+
+    Each scale is half of the one before. Five scales need 176 pixels; smaller frames have as many as the window of 11
+    pixels fits in, and the weights of those are scaled to sum to 1. Negative factors count as 0.
+    """
+    scales = ssim_scales(min(target.shape[2:]))
+    weights = torch.tensor(_SCALE_WEIGHTS[:scales], dtype=torch.float64)
+    weights /= weights.sum()
+    factors, ssim = [], None
+    for scale in range(scales):
+        if scale:
+            prediction, target = F.avg_pool2d(prediction, 2), F.avg_pool2d(target, 2)
+        whole, contrast = structural_similarity_index_measure(
+            prediction, target, data_range=1.0, reduction="none", return_contrast_sensitivity=True
+        )
+        ssim = whole if ssim is None else ssim
+        factors.append(whole if scale == scales - 1 else contrast)
+    assert ssim is not None
+    product = (torch.stack(factors).cpu().double().clamp(min=0) ** weights[:, None]).prod(0)
+    return Similarity(ssim, product, scales)
+
+
+def ssim_scales(side: int) -> int:
+    """Scales of MS-SSIM for frames whose shorter side has so many pixels, 1 to 5."""
+    return max(1, sum(side >> scale >= _WINDOW for scale in range(len(_SCALE_WEIGHTS))))
 
 
 def psnr(mse: Tensor) -> Tensor:

@@ -5,19 +5,22 @@ Legend: `N` frames, `C` channels of a feature map, `h`, `w` its size.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from adaptok.evaluation.weights import Published
+from adaptok.files import sha256_of
+
 Network = Literal["vgg", "alex"]
 
-PUBLISHED = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}
+PUBLISHED: dict[Network, str] = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}
 """torchvision's names of the files of weights."""
 DOWNLOAD = "https://download.pytorch.org/models/"
 _SHA256 = {
@@ -29,8 +32,15 @@ _SHA256 = {
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
 _EPS = 1e-10
-SMALLEST = {"vgg": 16, "alex": 31}
-"""Pixels of a side that a network needs at least."""
+SMALLEST = 16
+"""Pixels of a side at least."""
+_ENLARGED = {"vgg": 16, "alex": 31}
+"""Pixels of a side that a network has a feature map for in every layer; smaller frames are enlarged to it."""
+WEIGHTS: dict[Network, Published] = {
+    network: Published(name, DOWNLOAD + name, _SHA256[name], megabytes)
+    for (network, name), megabytes in zip(PUBLISHED.items(), (528, 233), strict=True)
+}
+"""Where the convolutions come from."""
 
 
 class Lpips(nn.Module):
@@ -87,13 +97,20 @@ class Lpips(nn.Module):
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Distances `[N]` of frames `[N, 3, H, W]` in [0, 1].
 
+        Frames with a side under 31 pixels are enlarged (bilinear) before AlexNet, which has nothing left of them
+        otherwise.
+
         Raises:
             ValueError: the shapes are not these, or the frames too small.
         """
         if first.shape != second.shape or first.ndim != 4 or first.shape[1] != 3:
             raise ValueError(f"frames of {tuple(first.shape)} and {tuple(second.shape)}, expected equal [N, 3, H, W]")
-        if min(first.shape[2:]) < SMALLEST[self.network]:
-            raise ValueError(f"frames of {tuple(first.shape[2:])}, expected {SMALLEST[self.network]} pixels or more")
+        if min(first.shape[2:]) < SMALLEST:
+            raise ValueError(f"frames of {tuple(first.shape[2:])}, expected {SMALLEST} pixels or more")
+        least = _ENLARGED[self.network]
+        if min(first.shape[2:]) < least:
+            size = [max(least, side) for side in first.shape[2:]]
+            first, second = (F.interpolate(x, size, mode="bilinear") for x in (first, second))
         with torch.no_grad() if not second.requires_grad else torch.enable_grad():
             known = self._maps(second)
         distances = [
@@ -159,11 +176,7 @@ def _channel_weights(network: Network) -> list[Tensor]:
 
 
 def _read_published(path: Path, name: str, expected: str) -> Mapping[str, Tensor]:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-    found = digest.hexdigest()
+    found = sha256_of(path)
     if found != expected:
         raise ValueError(
             f"{path}: not the published {name} (SHA-256 {found[:12]}…, expected {expected[:12]}…), and other pickles"

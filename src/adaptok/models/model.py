@@ -39,10 +39,10 @@ class Model(nn.Module):
         return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
 
 
-def weights_hash(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 of the tokenizer's weights as float32, so that lossless storage formats give the same value."""
+def weights_hash(state: Mapping[str, Tensor], prefix: str = "tokenizer.") -> str:
+    """SHA-256 of the weights of one part, the tokenizer, as float32: lossless storage formats give the same value."""
     digest = hashlib.sha256()
-    for name in sorted(name for name in state if name.startswith("tokenizer.")):
+    for name in sorted(name for name in state if name.startswith(prefix)):
         tensor = state[name].detach().to("cpu", torch.float32).contiguous()
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(tensor.numpy().tobytes())

@@ -66,6 +66,23 @@ def decoder_work(config: ModelConfig, lengths: Sequence[int]) -> float:
     return work + 2 * kept * code * c.decoder.width + 2 * rows * c.decoder.width * c.patch_dim
 
 
+def anchor_work(config: ModelConfig) -> float:
+    """Operations to decode every block of one clip at the scorer's anchors, the latents before it kept whole."""
+    c, s = config.tokenizer, config.scorer
+    assert s is not None
+    if not s.anchors:
+        return 0.0
+    k, p, code, work = c.latents, c.patches, c.quantizer.code_dim, 0.0
+    for i in range(c.blocks):
+        for n in s.anchors:
+            of_patches = p * (i * k + n + p)
+            work += stack_work(c.decoder, n + p, n * (i * k + n) + of_patches, p, of_patches)
+            work += 2 * n * code * c.decoder.width + 2 * p * c.decoder.width * c.patch_dim
+        if i < c.blocks - 1:  # its latents, that later blocks see
+            work += stack_work(c.decoder, k, k * (i + 1) * k, 0, 0) + 2 * k * code * c.decoder.width
+    return work
+
+
 def prior_work(config: ModelConfig, kept: int) -> float:
     """Operations of one round of the prior over the kept latents of one clip."""
     prior, quantizer = config.prior, config.tokenizer.quantizer

@@ -1,0 +1,65 @@
+"""Choosing lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from adaptok.allocation import StreamAllocator, allocate
+from adaptok.benchmarking.timing import Measurement, Spent, memory, summary, timed
+
+LEVELS, STEP = 8, 64
+STREAM_BLOCKS = 10_000
+_SHORT = 1000
+_MORE_REPEATS = 20
+
+Scores = NDArray[np.float64]
+
+
+def random_scores(rng: np.random.Generator, blocks: int, levels: int, kind: int) -> Scores:
+    """Scores `[blocks, levels]`: convex, falling, of any order, with ties, or negative."""
+    scores: Scores = rng.random((blocks, levels))
+    if kind == 0:
+        steps = np.sort(rng.random((blocks, levels)), axis=1)[:, ::-1]
+        return rng.random((blocks, 1)) * 9 - np.cumsum(steps, axis=1)
+    if kind == 1:
+        return np.sort(scores, axis=1)[:, ::-1].copy()
+    if kind == 3:
+        return np.floor(scores * 4)
+    return scores - 0.5 if kind == 4 else scores
+
+
+def measure_allocation(blocks: tuple[int, ...], repeats: int) -> list[Measurement]:
+    """Falling scores, half of the tokens: exact allocation of so many blocks, and a stream."""
+    cpu, found = torch.device("cpu"), []
+    for count in blocks:
+        scores = random_scores(np.random.default_rng(1), count, LEVELS, 1)
+        budget = count * LEVELS // 2 * STEP
+
+        def run(scores: Scores = scores, budget: int = budget) -> object:
+            return allocate(scores, budget, step=STEP)
+
+        times = timed(run, repeats * (_MORE_REPEATS if count <= _SHORT else 1), cpu)
+        result = allocate(scores, budget, step=STEP)
+        gap = result.gap / abs(result.distortion - result.gap)
+        found.append(_measurement("allocate", count, times, {"relative_gap": gap}))
+    scores = random_scores(np.random.default_rng(1), STREAM_BLOCKS, LEVELS, 1)
+
+    def stream() -> None:
+        allocator = StreamAllocator(LEVELS // 2 * STEP, step=STEP)
+        for row in scores:
+            allocator.choose(row)
+
+    return [*found, _measurement("stream", STREAM_BLOCKS, timed(stream, repeats, cpu), {})]
+
+
+def _measurement(case: str, blocks: int, spent: Sequence[Spent], more: dict[str, float]) -> Measurement:
+    found = summary(spent)
+    more = {"blocks_per_second": blocks / found["median_s"], **more}
+    settings = {"blocks": blocks, "lengths": LEVELS}
+    return Measurement(
+        case=case, settings=settings, **found, memory_gb=memory(torch.device("cpu")) / 1e9, more=more
+    )

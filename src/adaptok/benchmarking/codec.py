@@ -1,0 +1,85 @@
+"""Encoding and decoding clips.
+
+Work is the least that block-causal attention needs (`models/work.py`): matrix products only, two operations for a
+multiplication and addition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adaptok.benchmarking.timing import Measurement, measure
+from adaptok.codec import AdapTok
+from adaptok.models.work import anchor_work, decoder_work, encoder_work, scorer_work
+from adaptok.spending import Spending
+
+_SPREADS = ((0.875, 0.5, 0.375, 0.25), (0.25, 0.5, 0.5, 0.75), (1.0, 0.375, 0.375, 0.25), (0.5, 0.5, 0.5, 0.5))
+"""Of the latents of the blocks of a clip: half of the tokens, as an allocation may spread them."""
+
+Case = tuple[str, float, Callable[[], object]]
+
+
+def measure_encode(codec: AdapTok, clips: int, repeats: int) -> list[Measurement]:
+    """The encoder alone, and with the scorer and an allocation of half of the tokens in two scopes."""
+    config, video, half = codec.config, random_clips(codec, clips), codec.max_budget / 2
+    encode = clips * encoder_work(config)
+    cases: list[Case] = [("encode", encode, lambda: codec.encode_clips(video))]
+    if config.scorer is not None:
+        choose = partial(Spending(half, "batch").batch_lengths, shape=codec.shape)
+        lengths, _ = codec.choose_lengths(codec.encode_clips(video), choose)
+        causal = sum(scorer_work(config, clip) for clip in lengths.tolist())
+
+        def score_all() -> None:
+            scores = codec.score_clips(codec.encode_clips(video), normalized=False).flatten(0, 1).cpu().numpy()
+            Spending(half).lengths(scores, len(scores), codec.shape)
+
+        def score_blocks() -> None:
+            codec.choose_lengths(codec.encode_clips(video), choose)
+
+        anchors = clips * anchor_work(config)
+        whole = encode + clips * scorer_work(config, None) + anchors
+        cases += [("encode, score and allocate, scope video", whole, score_all)]
+        cases += [("encode, score and allocate, scope batch", encode + causal + anchors, score_blocks)]
+    return _measured(codec, cases, clips, repeats)
+
+
+def measure_decode(codec: AdapTok, clips: int, repeats: int) -> list[Measurement]:
+    """Half of the tokens, spread over the blocks as an allocation may, and evenly."""
+    c = codec.config.tokenizer
+    ids = codec.encode_clips(random_clips(codec, clips)).ids
+    spreads = [_SPREADS[n % len(_SPREADS)] for n in range(clips)]
+    shares = [[spread[i % len(spread)] for i in range(c.blocks)] for spread in spreads]
+    lengths = [[round(share * c.latents) for share in clip] for clip in shares]
+    even = [[c.latents // 2] * c.blocks] * clips
+    cases: list[Case] = [
+        (f"decode, half of the tokens, {name}", sum(decoder_work(codec.config, clip) for clip in rows), run)
+        for name, rows, run in (
+            ("lengths differ", lengths, lambda: codec.decode_clips(ids, lengths)),
+            ("even lengths", even, lambda: codec.decode_clips(ids, even)),
+        )
+    ]
+    return _measured(codec, cases, clips, repeats)
+
+
+def random_clips(codec: AdapTok, clips: int) -> Tensor:
+    """`[B, C, T, S, S]`."""
+    c = codec.config.tokenizer
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(clips, c.channels, c.frames, c.size, c.size, generator=generator)
+
+
+def _measured(codec: AdapTok, cases: list[Case], clips: int, repeats: int) -> list[Measurement]:
+    settings: dict[str, Any] = {
+        "model": codec.config.name,
+        "dtype": str(codec.dtype).removeprefix("torch."),
+        "clips": clips,
+    }
+    return [
+        measure(case, settings, run, work, repeats=repeats, dtype=codec.dtype, device=codec.device)
+        for case, work, run in cases
+    ]

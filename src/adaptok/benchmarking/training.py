@@ -1,0 +1,107 @@
+"""Training steps of a preset's recipe, with every loss that needs no downloaded weights.
+
+Work is what block-causal attention needs, forward and twice that backward, of the tokenizer at the lengths that its law
+gives on average, of the prior and of the discriminator; the losses and whatever is computed again count as nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from adaptok.benchmarking.timing import Measurement, memory, once, peak, summary
+from adaptok.training.configuration import TrainingConfig, load_config
+from adaptok.training.data import open_data
+from adaptok.training.estimate import step_work
+from adaptok.training.loop import Run
+from adaptok.video.writing import VideoWriter
+
+WARM = 3
+"""Steps before measurement: memory is mapped, caches of frames fill."""
+_VIDEOS, _FRAMES, _WIDTH, _HEIGHT = 24, 240, 320, 240
+
+
+@contextmanager
+def some_videos(folder: Path | None) -> Iterator[Path]:
+    """The folder, or one of videos of drifting coarse noise that are drawn for this."""
+    if folder is not None:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as name:
+        for index in range(_VIDEOS):
+            rng = np.random.default_rng(index)
+            field = rng.integers(0, 256, (_HEIGHT // 16, _WIDTH // 16, 3), dtype=np.uint8).repeat(16, 0).repeat(16, 1)
+            with VideoWriter(Path(name) / f"{index}.mp4", 30) as writer:
+                for frame in range(_FRAMES):
+                    writer.write(np.roll(field, (frame, 2 * frame), (0, 1)))
+        yield Path(name)
+
+
+def configuration(preset: str, batch: int, steps: int, data: Path, checkpointing: bool) -> TrainingConfig:
+    """The preset at this batch, without what needs downloads, for a few steps."""
+    values: dict[str, Any] = load_config(preset, "tokenizer").model_dump()
+    values |= {"batch": batch, "accumulation": 1, "epochs": None, "steps": steps, "start": "random"}
+    values |= {"trackers": (), "activation_checkpointing": checkpointing}
+    values["data"] |= {"train": (str(data),), "weights": (), "validation": None, "workers": 2}
+    values["optimizer"] |= {"warmup_epochs": None}
+    if values["losses"].get("lpips"):
+        values["losses"] |= {"lpips": 0.0, "frequency": 1.0}
+    return TrainingConfig.parse(values)
+
+
+def measure_training(
+    preset: str, batch: int, steps: int, data: Path, *, checkpointing: bool = False, warm: int = WARM
+) -> Measurement:
+    """A few steps, in this process."""
+    config = configuration(preset, batch, warm + steps, data, checkpointing)
+    dtype = getattr(torch, config.precision)
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(config, open_data(config), Path(folder))
+        device = run.accelerator.device
+        batches = run.batches()
+        spent, waits, peaks = [], [], [peak(dtype, device)]
+        for step in range(warm + steps):
+            waited: list[float] = []
+            took = once(lambda w=waited: w.append(run.train_step(batches)[1]), device)  # type: ignore[misc]
+            run.step += 1
+            if step >= warm:
+                spent.append(took)
+                waits += waited
+            peaks.append(peak(dtype, device))
+    settings = {"preset": preset, "dtype": config.precision, "batch": batch, "checkpointing": checkpointing}
+    seconds = sum(each.passed for each in spent)
+    return Measurement(
+        case="training step",
+        settings=settings,
+        **summary(spent),
+        memory_gb=memory(device) / 1e9,
+        work_gflop=step_work(config) / 1e9,
+        peak_gflops=max(peaks) / 1e9,
+        more={"clips_per_second": batch * steps / seconds, "waiting": sum(waits) / seconds},
+    )
+
+
+def largest_batch(preset: str, limit: float, data: Path, checkpointing: bool) -> int:
+    """The largest batch whose process stays within so many GB: from the memory of small ones, then downwards."""
+
+    def used(batch: int) -> float:
+        flags = ["--preset", preset, "--batch", str(batch), "--repeats", "1", "--warm", "1", "--data", str(data)]
+        command = [sys.executable, "-m", "adaptok", "benchmark", "train", *flags, "--json"]
+        done = subprocess.run([*command, *["--checkpointing"] * checkpointing], check=True, stdout=subprocess.PIPE)
+        memory_gb: float = json.loads(done.stdout)["results"][0]["memory_gb"]
+        return memory_gb
+
+    small, more = used(1), used(2)
+    batch = max(1, int(1 + (limit - small) / max(more - small, 1e-9)))
+    while batch > 1 and used(batch) > limit:
+        batch -= 1
+    return batch

@@ -1,0 +1,67 @@
+"""`adaptok compare A B`: two reports beside each other."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from adaptok.commands.common import output_path, warn
+from adaptok.evaluation.comparison import LEVEL, RESAMPLES, compare_reports, describe
+from adaptok.evaluation.page import columns, comparison_html, comparison_markdown
+from adaptok.files import replacing
+
+_SUFFIXES = (".html", ".md", ".json")
+
+
+@dataclass(kw_only=True)
+class Compare:
+    """Put two reports of `adaptok evaluate` beside each other: differences, with confidence intervals.
+
+    Intervals are bootstrapped over videos; where both reports are of the same clips, from the differences of clips.
+    """
+
+    a: Positional[Path]
+    """Folder of a report."""
+    b: Positional[Path]
+    """Folder of another."""
+    resamples: int = RESAMPLES
+    """Draws of the bootstrap."""
+    level: float = LEVEL
+    """Of the confidence intervals."""
+    seed: int = 0
+    """Of the draws."""
+    out: Path | None = None
+    """Page to write (.html, .md, .json)."""
+    json: bool = False
+    """Print one JSON object on stdout."""
+    force: bool = False
+    """Overwrite a page that is there."""
+    quiet: bool = False
+    """No messages but errors and warnings."""
+
+    def run(self) -> None:
+        if self.resamples < 1 or not 0 < self.level < 1 or self.seed < 0:
+            raise ValueError(
+                f"--resamples {self.resamples} --level {self.level} --seed {self.seed}, expected 1 or more, between 0"
+                " and 1, and 0 or more"
+            )
+        if self.out is not None and self.out.suffix not in _SUFFIXES:
+            raise ValueError(f"--out {self.out}, expected a name with one of {', '.join(_SUFFIXES)}")
+        out = None if self.out is None else output_path(self.out, self.force)
+        document = compare_reports(self.a, self.b, resamples=self.resamples, level=self.level, seed=self.seed)
+        rows = describe(document)
+        if document["differs"]:
+            warn(f"the reports are of other protocols ({', '.join(document['differs'])}): differences mean little")
+        if out is not None:
+            pages = {".html": comparison_html, ".md": comparison_markdown}
+            make = pages.get(out.suffix)
+            with replacing(out) as temporary:
+                text = json.dumps(document, indent=1) if make is None else make(document, rows)
+                temporary.write_text(text, encoding="utf-8")
+        if self.json:
+            print(json.dumps(document))
+        elif not self.quiet:
+            print("\n".join(columns(rows)))

@@ -1,0 +1,98 @@
+"""Which frames of a collection are evaluated, and how they come to the model's square.
+
+Legend: `T` frames of a clip, `H`, `W` pixels of a video, `S` of the square.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adaptok.sources import Source, open_source
+from adaptok.video.geometry import Geometry
+
+ProtocolName = Literal["all", "official"]
+
+PROTOCOLS: dict[ProtocolName, str] = {
+    "all": "all whole clips of every video; the largest square in the middle, resized (antialiased bilinear)",
+    "official": "the first clip of every video; short side resized (antialiased bilinear), then the centre cropped; a"
+    " shorter video repeats its last frame",
+}
+"""What each protocol takes, in words for the report."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Which clips of a video are taken.
+
+    Args:
+        protocol: see `PROTOCOLS`.
+        frames: T.
+        size: S; None leaves frames at their size.
+        partial: with the protocol "all", also the last clip where it is shorter.
+    """
+
+    protocol: ProtocolName
+    frames: int
+    size: int | None
+    partial: bool = False
+
+    def clips(self, path: Path, seen: Callable[[Source], None] = lambda _: None) -> Iterator[Tensor]:
+        """Clips `[3, T, S, S]` (or `[3, T, H, W]`) in [0, 1] of a video.
+
+        Args:
+            seen: called with what is read, at the beginning and at the end.
+
+        Raises:
+            VideoError: it cannot be read.
+            ValueError: it has no clip.
+        """
+        with open_source(path) as source:
+            geometry = None if self.size is None else Geometry("crop", source.width, source.height, self.size)
+            given = 0
+            seen(source)
+            while frames := list(islice(source.frames, self.frames)):
+                missing = self.frames - len(frames)
+                if missing and self.protocol == "official":
+                    frames += frames[-1:] * missing
+                elif missing and not self.partial:
+                    break
+                yield self._square(frames, geometry)
+                given += 1
+                if self.protocol == "official" or missing:
+                    break
+            seen(source)
+            if not given:
+                raise ValueError(f"{len(frames)} frames, fewer than the {self.frames} of a clip")
+
+    def _square(self, frames: list[NDArray[Any]], geometry: Geometry | None) -> Tensor:
+        if self.size is None:
+            return torch.from_numpy(np.stack(frames)).permute(3, 0, 1, 2).float() / 255
+        if self.protocol == "official":  # frame by frame: they may be much larger than the square
+            return torch.cat([resize_then_crop(frame, self.size) for frame in frames], 1)
+        assert geometry is not None
+        return torch.cat([geometry.apply(frame[None]) for frame in frames], 1)
+
+
+def resize_then_crop(frame: NDArray[np.uint8], size: int) -> Tensor:
+    """A frame uint8 `[H, W, 3]` to `[3, 1, S, S]`: the official order, with torchvision's rounding.
+
+    The long side is rounded down, the crop's offset to the nearest even; a short side of S is left alone.
+    """
+    height, width = frame.shape[:2]
+    short = min(height, width)
+    picture = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1).float()[None] / 255
+    if short != size:
+        scaled = [size if side == short else int(size * side / short) for side in (height, width)]
+        picture = F.interpolate(picture, scaled, mode="bilinear", antialias=True).clamp(0, 1)
+    top, left = (round((side - size) / 2) for side in picture.shape[2:])
+    return picture[:, :, top : top + size, left : left + size].transpose(0, 1)

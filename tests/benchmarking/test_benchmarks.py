@@ -1,0 +1,42 @@
+"""Benchmarks: figures that fit each other, and the page that they are written to."""
+
+from __future__ import annotations
+
+import pytest
+
+from adaptok.benchmarking.page import HEAD
+from adaptok.models.work import anchor_work, decoder_work
+from tests.conftest import small_config
+from tests.evaluation.test_commands import fails, run
+
+
+def test_benchmarks(codec, tmp_path, capsys, monkeypatch):
+    """Figures fit each other; a page keeps the sections of other kinds."""
+    monkeypatch.setattr("adaptok.benchmarking.timing._SHAPES", ((64, 64, 64),))
+    page, model = tmp_path / "performance.md", tmp_path / "model"
+    codec.save_pretrained(model)
+    for kind, cases in (("encode", 3), ("decode", 2)):
+        flags = ["--model", model, "--clips", 2, "--repeats", 2, "--device", "cpu", "--page", page]
+        results = run(capsys, "benchmark", kind, *flags)["results"]
+        assert len(results) == cases
+        for result in results:
+            assert result["least_s"] <= result["median_s"]
+            share = result["work_gflop"] / result["median_s"] / result["peak_gflops"]
+            assert result["share"] == pytest.approx(share)
+    for blocks in (50, 60):
+        run(capsys, "benchmark", "allocate", "--blocks", blocks, "--repeats", 1, "--page", page)
+    text = page.read_text()
+    assert text.startswith(HEAD)
+    assert [text.count(f"## {kind}") for kind in ("Encode", "Decode", "Allocate")] == [1, 1, 1]
+    assert "| allocate | 60 |" in text
+    assert "| allocate | 50 |" not in text
+    assert "expected 1 or more" in fails(capsys, "benchmark", "encode", "--model", model, "--clips", 0)
+
+
+def test_work_of_anchors():
+    """Decoding one block at one anchor, with nothing before it, is decoding a clip of one block."""
+    config = small_config()
+    one = config.tokenizer.model_copy(update={"frames": config.tokenizer.temporal_patch_size})
+    scorer = config.scorer.model_copy(update={"anchors": (4,)})
+    config = config.model_copy(update={"tokenizer": one, "scorer": scorer})
+    assert anchor_work(config) == pytest.approx(decoder_work(config, [4]))

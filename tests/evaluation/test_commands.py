@@ -1,0 +1,141 @@
+"""The commands: workers, comparison of reports, samples against data."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from adaptok.commands.main import main
+from adaptok.evaluation.clips import Cut
+from adaptok.evaluation.comparison import compare_reports
+from adaptok.evaluation.frechet import FeatureStatistics, frechet_distance
+from adaptok.evaluation.measuring import Measures
+from adaptok.files import sha256_of
+from tests.clips.test_collections import write_video
+from tests.evaluation.test_measuring import Detector
+
+
+def run(capsys, *arguments):
+    """What a command prints as JSON."""
+    main([*map(str, arguments), "--json", "--quiet"])
+    return json.loads(capsys.readouterr().out)
+
+
+def fails(capsys, *arguments):
+    """The line that a command fails with."""
+    with pytest.raises(SystemExit, match="2"):
+        main([*map(str, arguments), "--quiet"])
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.fixture
+def detector(tmp_path):
+    """Flags of a stand-in for the detector."""
+    path = tmp_path / "detector.pt"
+    torch.jit.script(Detector()).save(str(path))
+    return "--fvd", path, "--fvd-sha256", sha256_of(path)
+
+
+@pytest.fixture
+def model(codec, tmp_path):
+    codec.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("codec", [False], indirect=True)
+def test_workers_change_nothing(model, detector, tmp_path, capsys):
+    for name, count in (("a", 17), ("b", 9), ("c", 12)):
+        write_video(tmp_path / "data" / f"{name}.mp4", count)
+    flags = ["evaluate", tmp_path / "data", "--model", model, "--budgets", 12, 24, "--device", "cpu", *detector]
+    metrics = ["--metrics", "psnr", "ssim", "fvd"]
+    one = run(capsys, *flags, *metrics, "--out", tmp_path / "one")
+    two = run(capsys, *flags, *metrics, "--out", tmp_path / "two", "--workers", 2)
+    assert one["results"] == two["results"]
+    assert one["data"] == two["data"]
+    assert (tmp_path / "two" / "report.html").exists()
+    compared = compare_reports(tmp_path / "one", tmp_path / "two")
+    assert compared["same_clips"]
+    for result in compared["results"]:
+        for name, found in result["metrics"].items():
+            assert found["difference"] == 0
+            assert found["better"] is None
+            assert (found["low"], found["high"]) == ((0, 0) if name in ("psnr", "ssim") else (None, None))
+    assert "holds an evaluation with other budgets" in fails(
+        capsys, "evaluate", tmp_path / "data", "--model", model, "--budgets", 16, "--out", tmp_path / "one",
+        "--device", "cpu", *detector, *metrics,
+    )  # fmt: skip
+
+
+def write_report(folder, psnr, videos, budget=8.0, sha="0"):
+    """A report of clips of the given PSNR."""
+    folder.mkdir()
+    rows = [{"video": v, "clip": n, "budget": budget, "psnr": float(p)} for n, (v, p) in enumerate(zip(videos, psnr))]  # noqa: B905
+    pq.write_table(pa.Table.from_pylist(rows), folder / "metrics.parquet")
+    result = {"budget": budget, "way": "adaptive", "adaptive": {"psnr": float(np.mean(psnr)), "tokens_per_clip": 7.5}}
+    document = {
+        "format": "adaptok-report",
+        "version": 1,
+        "kind": "tokenizer",
+        "protocol": {"name": "all", "frames": 8, "size": 16, "scope": "video"},
+        "model": {"name": folder.name},
+        "data": {"originals_sha256": sha, "videos": len(set(videos)), "clips": len(videos)},
+        "metrics": ["psnr"],
+        "results": [result],
+    }
+    (folder / "report.json").write_text(json.dumps(document))
+    return folder
+
+
+def test_comparison(tmp_path, capsys):
+    """A small difference of the same clips is told from chance, of other clips it is not; a video counts once."""
+    rng = np.random.default_rng(0)
+    videos = [f"{n // 4}" for n in range(160)]
+    level = rng.normal(25, 5, 40).repeat(4)
+    a = write_report(tmp_path / "a", level, videos)
+    b = write_report(tmp_path / "b", level + rng.normal(0.3, 0.2, 40).repeat(4), videos)
+    other = write_report(tmp_path / "other", level + 0.3, videos, sha="1")
+    found = run(capsys, "compare", a, b)["results"][0]["metrics"]["psnr"]
+    assert found["difference"] == pytest.approx(found["b"] - found["a"])
+    assert 0 < found["low"] < found["difference"] < found["high"]
+    assert found["better"] == "b"
+    deviation = (level[::4] * 0 + rng.normal(0.3, 0.2, 40)).std() / np.sqrt(40)  # of the mean over 40 videos
+    assert (found["high"] - found["low"]) / 2 == pytest.approx(1.96 * deviation, rel=0.4)
+    apart = compare_reports(a, other)["results"][0]["metrics"]["psnr"]
+    assert apart["low"] < 0 < apart["high"]
+    assert apart["better"] is None
+    assert compare_reports(b, a)["results"][0]["metrics"]["psnr"]["better"] == "a"
+    assert run(capsys, "compare", a, b) == run(capsys, "compare", a, b)
+    main(["compare", str(a), str(b), "--out", str(tmp_path / "page.html")])
+    assert "bootstrap" in (tmp_path / "page.html").read_text()
+    assert "adaptok evaluate" in fails(capsys, "compare", a, tmp_path / "nowhere")
+    elsewhere = write_report(tmp_path / "elsewhere", level, videos, budget=9.0)
+    assert "nothing in common" in fails(capsys, "compare", a, elsewhere)
+
+
+def test_samples_against_data(detector, tmp_path, capsys):
+    """The distance of two collections is that of their features; statistics are kept, and used instead of the data."""
+    for side, counts in (("data", (17, 18, 9)), ("samples", (16, 19, 20, 21))):
+        for index, count in enumerate(counts):
+            write_video(tmp_path / side / f"{'ab'[index % 2]}/{index}.mp4", count)
+    flags = ["evaluate", "--samples", tmp_path / "samples", "--device", "cpu", *detector]
+    found = run(capsys, *flags, tmp_path / "data", "--count", 4, "--out", tmp_path / "out")
+    sides = []
+    for side in ("data", "samples"):
+        clips = [next(Cut("official", 16, 128).clips(p)) for p in sorted((tmp_path / side).rglob("*.mp4"))]
+        sides.append(FeatureStatistics.of([Measures(detector=Detector()).features(clip) for clip in clips]))
+    assert found["fvd"] == pytest.approx(frechet_distance(*sides), rel=1e-6)
+    assert found["data"]["label_distance"] == pytest.approx(2 / 3 - 1 / 2)
+    again = run(capsys, *flags, "--count", 4, "--statistics", tmp_path / "out" / "statistics-reference.safetensors")
+    assert again["fvd"] == found["fvd"]
+    assert "4 samples, the protocol takes 10000; make more, or give --count 4" in fails(
+        capsys, *flags, tmp_path / "data"
+    )
+    assert "size 128, the samples have 64" in fails(
+        capsys, *flags, "--generation", "frame", "--count", 4,
+        "--statistics", tmp_path / "out" / "statistics-reference.safetensors",
+    )  # fmt: skip

@@ -1,0 +1,261 @@
+"""Evaluations: independent of batches, processes and interruptions; figures against a few lines; bad input."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from adaptok.codec import AdapTok
+from adaptok.commands.main import main
+from adaptok.evaluation.clips import Cut, resize_then_crop
+from adaptok.evaluation.distortion import block_distortion, frame_ssim
+from adaptok.evaluation.measuring import Measures
+from adaptok.evaluation.parts import Parts
+from adaptok.evaluation.report import build, collect, write
+from adaptok.evaluation.running import PairsEvaluation, TokenizerEvaluation, show_clips
+from adaptok.evaluation.tables import part_rows
+from adaptok.spending import Spending
+from adaptok.video.reading import read_video
+from tests.clips.test_collections import write_video
+from tests.evaluation.test_measuring import Detector
+
+BUDGETS = (12.0, 20.0, 32.0)
+FRAMES = {"a/one": 19, "a/two": 8, "b/three": 25}
+
+
+@pytest.fixture
+def data(tmp_path):
+    for name, count in FRAMES.items():
+        write_video(tmp_path / "data" / f"{name}.mp4", count)
+    write_video(tmp_path / "data" / "short.mp4", 5)
+    (tmp_path / "data" / "broken.mp4").write_bytes(b"nothing")
+    return tmp_path / "data"
+
+
+def measures():
+    return Measures(detector=Detector(), detector_name="stand-in")
+
+
+def evaluate(codec, data, folder, shares=1, **options):
+    """Document and table, without what differs from run to run."""
+    evaluation = TokenizerEvaluation(codec, measures(), data, budgets=BUDGETS, **options)
+    parts = Parts(folder, evaluation.plan)
+    for rank in reversed(range(shares)):
+        parts.measure(evaluation.task, rank, shares)
+    summary = collect(parts, evaluation.ways, evaluation.tokens)
+    document = build(parts, summary, {}, {})
+    rows = [row for part in parts for row in part_rows(part, evaluation.ways, summary.metrics, evaluation.tokens)]
+    return {name: document[name] for name in ("data", "results", "metrics", "shown")}, rows
+
+
+def assert_same(one, other):
+    """Every number within 1e-6, everything else equal."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            assert_same(a, b)
+    elif isinstance(one, float):
+        assert one == pytest.approx(other, rel=1e-6, abs=1e-6)
+    else:
+        assert one == other
+
+
+@pytest.mark.parametrize("protocol", ["all", "official"])
+@pytest.mark.parametrize("scope", ["video", "clip", "stream"])
+def test_batches_and_processes_change_nothing(codec, data, tmp_path, protocol, scope):
+    options = {"protocol": protocol, "scope": scope}
+    expected = evaluate(codec, data, tmp_path / "0", batch_size=1, **options)
+    assert_same(expected, evaluate(codec, data, tmp_path / "1", batch_size=4, **options))
+    assert evaluate(codec, data, tmp_path / "2", shares=3, batch_size=1, **options) == expected
+    document, rows = expected
+    official = protocol == "official"
+    assert document["data"]["clips"] == (4 if official else 2 + 1 + 3)  # a short one repeats its last frame there
+    assert len(rows) == document["data"]["clips"] * len(BUDGETS)
+    assert set(document["data"]["skipped"]) == {"broken.mp4"} | (set() if official else {"short.mp4"})
+
+
+def test_the_official_batch_scope(codec, data, tmp_path):
+    (data / "broken.mp4").unlink()  # it would leave a batch of one
+    document, rows = evaluate(codec, data, tmp_path / "0", scope="batch", batch_size=2, protocol="official")
+    for budget in BUDGETS:
+        lengths = np.array([row["lengths"] for row in rows if row["budget"] == budget])
+        assert (lengths[:2].sum(0) == lengths[2:].sum(0)).all()  # the same block of both clips of a batch shares
+        assert lengths.sum() <= budget * len(lengths)
+    assert document["data"]["clips"] == 4
+
+
+def test_an_interrupted_one_goes_on(codec, data, tmp_path, monkeypatch):
+    expected = evaluate(codec, data, tmp_path / "whole")
+    evaluation = TokenizerEvaluation(codec, measures(), data, budgets=BUDGETS)
+    measured, measure = [], type(evaluation.task).measure
+
+    def some(task, unit):
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        measured.append(unit)
+        return measure(task, unit)
+
+    monkeypatch.setattr(type(evaluation.task), "measure", some)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(codec, data, tmp_path / "parts")
+    monkeypatch.setattr(type(evaluation.task), "measure", measure)
+    parts = Parts(tmp_path / "parts", evaluation.plan)
+    assert len(parts.missing()) == 3
+    assert evaluate(codec, data, tmp_path / "parts") == expected
+    with pytest.raises(ValueError, match="holds an evaluation with other scope; choose another folder"):
+        evaluate(codec, data, tmp_path / "parts", scope="clip")
+    write_video(data / "a/two.mp4", 9)  # another file under the name of one that was measured
+    with pytest.raises(ValueError, match="with other videos"):
+        evaluate(codec, data, tmp_path / "parts")
+
+
+def test_figures_against_a_few_lines(codec, data, tmp_path):
+    """Gain, saving, use of the codebook and calibration, computed from the public interface of the codec."""
+    document, _ = evaluate(codec, data, tmp_path / "0")
+    pt, most = codec.config.tokenizer.temporal_patch_size, codec.config.tokenizer.quantizer.codebook_size
+    found = {budget: {"adaptive": [], "uniform": [], "ids": [], "pairs": []} for budget in BUDGETS}
+    for name in FRAMES:
+        clips = torch.stack(list(Cut("all", 8, 16).clips(data / f"{name}.mp4")))
+        full = codec.encode(clips)
+        for budget, each in found.items():
+            for way in ("adaptive", "uniform"):
+                spending = Spending(budget, uniform=way == "uniform")
+                tokens = full.shorten(spending.lengths(full.scores, len(full.lengths), codec.shape))
+                made = torch.stack(list(codec.iter_decode_clips(tokens)))
+                mse = (made.double() - clips.double()).square().mean((1, 2, 3, 4))
+                each[way] += (-10 * mse.log10()).tolist()
+                if way == "adaptive":
+                    each["ids"] += tokens.ids.tolist()
+                    actual = block_distortion(made, clips, codec.config.scorer.distortion, pt).flatten()
+                    column = tokens.lengths // codec.step - 1
+                    predicted = tokens.scores[np.arange(len(column)), column]
+                    each["pairs"] += zip(predicted.tolist(), actual.tolist(), strict=True)
+    for result in document["results"]:
+        each = found[result["budget"]]
+        adaptive, uniform = np.mean(each["adaptive"]), np.mean(each["uniform"])
+        assert result["adaptive"]["psnr"] == pytest.approx(adaptive, abs=1e-5)
+        assert result["uniform"]["psnr"] == pytest.approx(uniform, abs=1e-5)
+        assert result["gain"]["psnr"] == pytest.approx(adaptive - uniform, abs=1e-5)
+        codebook = result["adaptive"]["codebook"]
+        counts = np.bincount(each["ids"], minlength=most)
+        shares = counts[counts > 0] / counts.sum()
+        assert codebook["used_share"] == pytest.approx((counts > 0).mean())
+        assert codebook["entropy"] == pytest.approx(-(shares * np.log2(shares)).sum())
+        predicted, actual = np.array(each["pairs"]).T
+        calibration = result["adaptive"]["calibration"]
+        assert calibration["blocks"] == len(predicted)
+        assert calibration["mean_relative_error"] == pytest.approx(np.abs(predicted / actual - 1).mean(), rel=1e-5)
+    curve = sorted((np.mean(found[b]["uniform"]), b) for b in BUDGETS)
+    for result in document["results"]:
+        wanted, saving = result["adaptive"]["psnr"], result["saving"]["psnr"]
+        if curve[0][0] <= wanted <= curve[-1][0]:
+            needed = np.interp(wanted, *zip(*curve, strict=True))
+            assert saving["uniform_tokens"] == pytest.approx(needed, rel=1e-4)
+            assert saving["saved"] == pytest.approx(1 - result["adaptive"]["tokens_per_clip"] / needed, abs=1e-4)
+        else:
+            assert saving is None
+
+
+def test_the_table_and_the_pages(codec, data, tmp_path):
+    evaluation = TokenizerEvaluation(codec, measures(), data, budgets=BUDGETS)
+    folder = tmp_path / "report"
+    parts = Parts(folder, evaluation.plan)
+    parts.measure(evaluation.task)
+    summary = collect(parts, evaluation.ways, evaluation.tokens)
+    document = build(parts, summary, {"fvd": "why"}, {"processor": "p", "device": "cpu", "threads": 1})
+    write(folder, document, parts, summary, show_clips(evaluation, parts, summary))
+    table = pq.read_table(folder / "metrics.parquet").to_pylist()
+    for result in document["results"]:
+        rows = [row for row in table if row["budget"] == result["budget"]]
+        for metric in ("psnr", "psnr_frame", "ssim", "ms_ssim"):
+            assert np.mean([row[metric] for row in rows]) == pytest.approx(result["adaptive"][metric])
+            assert np.mean([row[f"uniform_{metric}"] for row in rows]) == pytest.approx(result["uniform"][metric])
+        assert sum(row["tokens"] for row in rows) / len(rows) == pytest.approx(result["adaptive"]["tokens_per_clip"])
+    html = (folder / "report.html").read_text()
+    assert html.count("<svg") == 5 + len(BUDGETS) + 1
+    assert "data:image/jpeg;base64," in html
+    for asked in ("http:", "https:", "src=\"/", "@import", "url("):
+        assert asked not in html
+    assert summary.worst[0].psnr <= summary.best[0].psnr
+    markdown = (folder / "report.md").read_text()
+    for text in (evaluation.plan.model_hash, "broken.mp4", "fvd left out", document["data"]["sha256"]):
+        assert text in html
+        assert text in markdown
+
+
+def test_a_model_without_a_scorer(codec, data, tmp_path):
+    codec.model.scorer = None
+    codec.model.config = codec.model.config.model_copy(update={"scorer": None})
+    document, rows = evaluate(AdapTok(codec.model, codec.weights_hash), data, tmp_path / "0")
+    assert [result["way"] for result in document["results"]] == ["uniform"] * 3
+    assert all(sum(row["lengths"]) == row["budget"] for row in rows)
+
+
+def test_two_folders(data, tmp_path, capsys):
+    """The means of clips of two folders, on stdout; pairs that do not fit are told."""
+    other = tmp_path / "other"
+    for name, count in FRAMES.items():
+        write_video(other / f"{name}.mkv", count, crf=45)
+    (data / "broken.mp4").unlink()
+    (data / "short.mp4").unlink()
+    main(["evaluate", "--reference", str(data), "--prediction", str(other), "--json", "--quiet"])
+    printed = json.loads(capsys.readouterr().out)
+    psnr, ssim = [], []
+    for name in FRAMES:
+        true, made = (
+            torch.from_numpy(read_video(folder / f"{name}{suffix}")[0]).permute(3, 0, 1, 2).double() / 255
+            for folder, suffix in ((data, ".mp4"), (other, ".mkv"))
+        )
+        for a, b in zip(true.split(16, 1), made.split(16, 1), strict=True):
+            psnr.append(-10 * (a - b).square().mean().log10().item())
+            ssim.append(frame_ssim(a[None].float(), b[None].float()).mean().item())
+    assert printed["psnr"] == pytest.approx(np.mean(psnr), abs=1e-5)
+    assert printed["ssim"] == pytest.approx(np.mean(ssim), abs=1e-5)
+    assert printed["data"]["clips"] == 5
+    write_video(other / "a/one.mkv", 18)
+    with pytest.raises(SystemExit, match="2"):
+        main(["evaluate", "--reference", str(data), "--prediction", str(other), "--quiet"])
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "one.mkv: does not fit" in error
+    assert "2 frames of 64x48 against 3 frames of 64x48" in error
+    (other / "a/one.mkv").unlink()
+    with pytest.raises(ValueError, match=r"has no a/one \(1 of 3 are missing\)"):
+        PairsEvaluation(Measures(), data, other)
+
+
+def test_the_official_resize():
+    """torchvision's order and rounding: 320 x 240 becomes 170 x 128, cropped from column 21."""
+    frame = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    picture = torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255
+    whole = torch.nn.functional.interpolate(picture, (128, 170), mode="bilinear", antialias=True)
+    torch.testing.assert_close(resize_then_crop(frame, 128)[:, 0], whole[0, :, :, 21:149])
+    small = frame[:128]
+    torch.testing.assert_close(resize_then_crop(small, 128)[:, 0], picture[0, :, :128, 96:224])
+
+
+def test_bad_input(codec, data, tmp_path, capsys):
+    codec.save_pretrained(tmp_path / "model")
+    flags = ["--model", str(tmp_path / "model"), "--quiet"]
+    for arguments, words in (
+        ([], "nothing to evaluate: give DATA, or --reference and --prediction"),
+        ([str(data), "--reference", str(data)], "--reference and --prediction go together"),
+        ([str(tmp_path / "nowhere")], "no such folder or list of files"),
+        ([str(tmp_path / "model")], "no video in it"),
+        ([str(data), "--budgets", "1000"], "budget 1000.0, expected 8 to 32 tokens per clip"),
+        ([str(data), "--metrics", "lpips_vgg", "--lpips-vgg", "x.pth"], "x.pth: no such file"),
+        ([str(data), "--metrics", "vmaf"], "vmaf"),
+        ([str(data), "--samples", str(data), "--statistics", "x"], "--samples is compared with DATA or with"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main(["evaluate", *arguments, *flags])
+        error = capsys.readouterr().err
+        assert words in error
+        assert error.count("\n") == 1
