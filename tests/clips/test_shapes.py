@@ -49,7 +49,7 @@ def test_classes_are_told_apart_by_where_the_shape_is():
         spread[name] = np.median(np.stack([np.sort(value) for value in values]), 0)
     assert spread["spin"].max() < 0.06
     assert spread["slide"][0] < 0.04 < 0.1 < spread["slide"][1]
-    assert spread["orbit"].min() > 0.12
+    assert spread["orbit"].min() > 0.07
 
 
 def test_the_command_writes_labelled_folders_and_goes_on(tmp_path, capsys):

@@ -148,6 +148,7 @@ def test_gradients_of_a_pack_are_those_of_its_clips(of, plan):
     objective(pack(rows, c), draw(), 0, 0.0).loss.backward()
     together = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
+    model.checkpointing = True  # layers that are computed again give the same
     total = sum(len(row.entries) for row in rows)
     for row in rows:
         (objective(pack([row], c), draw(), 0, 0.0).loss * len(row.entries) / total).backward()

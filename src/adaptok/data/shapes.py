@@ -1,7 +1,8 @@
 """Clips that are drawn: shapes that move in one of a few ways, each way a class.
 
 A clip is a function of the seed and its index. Where a shape is follows from a few numbers and the time, so that its
-first frames say how it goes on. Shapes are signed distances, drawn with an edge a pixel wide.
+first frames say how it goes on; they are so large and slow that the model in the box keeps what they do. Shapes are
+signed distances, drawn with an edge a pixel wide.
 
 Legend: `T` frames, `S` pixels of a side, `N` corners. Lengths are in sides of the picture, y goes down.
 """
@@ -117,9 +118,9 @@ GROUND = 0.86
 
 def _bounce(rng: np.random.Generator) -> Callable[[float], Distance]:
     """A disc that falls, and rises from the ground to where it fell from, again and again, going sideways."""
-    radius, high = rng.uniform(0.09, 0.14), rng.uniform(0.45, 0.62)
-    across, speed = rng.uniform(0.25, 0.75), rng.uniform(0.15, 0.4) * rng.choice([-1, 1])
-    period, phase = rng.uniform(0.55, 0.85), rng.random()
+    radius, high = rng.uniform(0.12, 0.17), rng.uniform(0.4, 0.52)
+    across, speed = rng.uniform(0.25, 0.75), rng.uniform(0.1, 0.3) * rng.choice([-1, 1])
+    period, phase = rng.uniform(0.9, 1.4), rng.random()
 
     def at(time: float) -> Distance:
         fall = 2 * ((time / period + phase) % 1) - 1  # 0 at the top
@@ -133,8 +134,8 @@ def _bounce(rng: np.random.Generator) -> Callable[[float], Distance]:
 
 def _orbit(rng: np.random.Generator) -> Callable[[float], Distance]:
     """A square that goes round the middle, upright."""
-    half, radius = rng.uniform(0.07, 0.11), rng.uniform(0.24, 0.33)
-    turn, phase = rng.uniform(0.7, 1.3) * rng.choice([-1, 1]), rng.random()
+    half, radius = rng.uniform(0.1, 0.14), rng.uniform(0.24, 0.3)
+    turn, phase = rng.uniform(0.4, 0.7) * rng.choice([-1, 1]), rng.random()
 
     def at(time: float) -> Distance:
         angle = 2 * math.pi * (phase + turn * time)
@@ -147,7 +148,7 @@ def _orbit(rng: np.random.Generator) -> Callable[[float], Distance]:
 def _spin(rng: np.random.Generator) -> Callable[[float], Distance]:
     """A triangle that turns about its middle, in one place."""
     cx, cy, radius = rng.uniform(0.4, 0.6), rng.uniform(0.4, 0.6), rng.uniform(0.26, 0.34)
-    turn, phase = rng.uniform(0.3, 0.7) * rng.choice([-1, 1]), rng.random()
+    turn, phase = rng.uniform(0.15, 0.35) * rng.choice([-1, 1]), rng.random()
 
     def at(time: float) -> Distance:
         angle = 2 * math.pi * (phase + turn * time)
@@ -158,9 +159,9 @@ def _spin(rng: np.random.Generator) -> Callable[[float], Distance]:
 
 def _slide(rng: np.random.Generator) -> Callable[[float], Distance]:
     """A long bar that crosses the picture straight, along its length or across it, and comes in again."""
-    wide, high = rng.uniform(0.16, 0.22), rng.uniform(0.05, 0.075)
+    wide, high = rng.uniform(0.18, 0.24), rng.uniform(0.07, 0.1)
     place, start = rng.uniform(0.25, 0.75), rng.uniform(0.2, 0.8)  # in the picture at first
-    speed, down = rng.uniform(0.9, 1.6) * rng.choice([-1, 1]), rng.random() < 0.5
+    speed, down = rng.uniform(0.5, 0.9) * rng.choice([-1, 1]), rng.random() < 0.5
 
     def at(time: float) -> Distance:
         along = (start + wide + speed * time) % (1 + 2 * wide) - wide
