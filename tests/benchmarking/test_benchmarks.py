@@ -40,3 +40,14 @@ def test_work_of_anchors():
     scorer = config.scorer.model_copy(update={"anchors": (4,)})
     config = config.model_copy(update={"tokenizer": one, "scorer": scorer})
     assert anchor_work(config) == pytest.approx(decoder_work(config, [4]))
+
+
+def test_generation(capsys, monkeypatch):
+    """Tokens and time fit each other; places of uneven clips are in use."""
+    monkeypatch.setattr("adaptok.benchmarking.generation.UNEVEN_CLIPS", 12)
+    monkeypatch.setattr("adaptok.benchmarking.generation.UNEVEN_BATCH", 2)
+    flags = ["--size", "S", "--clips", 2, "--tokens", 8, "--dtype", "float32", "--repeats", 1, "--device", "cpu"]
+    sampled, places = run(capsys, "benchmark", "generate", *flags)["results"]
+    assert sampled["more"]["tokens_per_second"] == pytest.approx(2 * (8 + 4) / sampled["median_s"])
+    assert 0 < sampled["more"]["share_of_bandwidth"]
+    assert 0.5 < places["more"]["places_in_use"] <= 1

@@ -1,4 +1,4 @@
-"""`adaptok benchmark encode|decode|allocate|train`: speed and memory on this machine."""
+"""`adaptok benchmark encode|decode|allocate|generate|train`: speed and memory on this machine."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import tyro
 
 from adaptok.benchmarking.allocation import measure_allocation
 from adaptok.benchmarking.codec import measure_decode, measure_encode
+from adaptok.benchmarking.generation import measure_generation
 from adaptok.benchmarking.page import table, update_page
 from adaptok.benchmarking.timing import Measurement
 from adaptok.codec import AdapTok, pick_device, pick_dtype
@@ -159,6 +160,34 @@ class Allocate(Kind):
 
 
 @dataclass(kw_only=True)
+class Generate(Kind):
+    """Sample a generator of an official size, with random weights, beside what the bandwidth of memory allows."""
+
+    name: ClassVar[str] = "generate"
+
+    size: Literal["S", "B", "L", "LP", "XL", "XXL", "XXXL"] = "LP"
+    """The official sizes."""
+    clips: tuple[int, ...] = (1, 8)
+    """At a time."""
+    tokens: tuple[int, ...] = (256, 1024)
+    """Of a clip."""
+    dtype: Dtype = "bfloat16"
+    """Precision of weights and computation."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+
+    def machine(self) -> torch.device:
+        return pick_device(self.device)
+
+    def measure(self) -> list[Measurement]:
+        if min(self.clips, default=0) < 1 or min(self.tokens, default=0) < 1:
+            raise ValueError(f"--clips {self.clips} --tokens {self.tokens}, expected 1 or more each")
+        return measure_generation(
+            self.size, self.clips, self.tokens, pick_dtype(self.dtype), self.machine(), self.repeats
+        )
+
+
+@dataclass(kw_only=True)
 class Train(Kind):
     """Training steps of the tokenizer, each preset in a process of its own. `--repeats` is the number of steps."""
 
@@ -212,6 +241,7 @@ class Benchmark:
         Annotated[Encode, tyro.conf.subcommand("encode", prefix_name=False)]
         | Annotated[Decode, tyro.conf.subcommand("decode", prefix_name=False)]
         | Annotated[Allocate, tyro.conf.subcommand("allocate", prefix_name=False)]
+        | Annotated[Generate, tyro.conf.subcommand("generate", prefix_name=False)]
         | Annotated[Train, tyro.conf.subcommand("train", prefix_name=False)]
     )
 
