@@ -172,6 +172,15 @@ def is_generator(document: Mapping[str, Any]) -> bool:
     return document.get("format") == GENERATOR_FORMAT or ("n_layer" in document and "vocab_size" in document)
 
 
+def holds_generator(folder: Path) -> bool:
+    """Whether a folder is that of a generator; False where it is none of a model."""
+    try:
+        document = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(document, dict) and is_generator(document)
+
+
 def _read_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The two files of a checkpoint folder, whatever they are of."""
     for file in (folder, folder / CONFIG_FILE, folder / WEIGHTS_FILE):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from adaptok.commands.main import main
 from adaptok.video.reading import read_video
@@ -91,3 +93,17 @@ def test_mistakes(capsys, tmp_path, video):
     )
     assert "predicts no frames" in error_of(capsys, "predict", video, *GENERATE[1:], "--out", mp4)
     assert not mp4.exists()
+
+
+def test_info_and_convert_know_generators(capsys, tmp_path):
+    described = run(capsys, "info", DATA / "predictor")
+    assert described["kind"] == "generator"
+    assert described["condition_ids"] == 64
+    run(capsys, "convert", DATA / "predictor", tmp_path / "ours")
+    run(capsys, "convert", tmp_path / "ours", tmp_path / "official", "--layout", "official")
+    original, back = (load_file(folder / "model.safetensors") for folder in (DATA / "predictor", tmp_path / "official"))
+    assert original.keys() == back.keys()
+    assert all(torch.equal(original[name], back[name]) for name in original)
+    assert "only written in our layout" in error_of(
+        capsys, "convert", DATA / "official", tmp_path / "x", "--layout", "official"
+    )

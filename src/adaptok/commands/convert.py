@@ -5,29 +5,49 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tyro.conf import Positional
 
-from adaptok.checkpoints import DTYPES, read_folder, resolve, write_folder
+from adaptok.checkpoints import (
+    DTYPES,
+    holds_generator,
+    read_folder,
+    read_generator,
+    resolve,
+    write_folder,
+    write_official_generator,
+)
 from adaptok.commands.common import ModelOutput
 
 
 @dataclass(kw_only=True)
 class Convert(ModelOutput):
-    """Write a model folder of our layout from one of ours or of the official layout."""
+    """Write a model folder, of a tokenizer or a generator, from one of ours or of the official layout."""
 
     src: Positional[str]
     """Model folder or hub id."""
     dst: Positional[Path]
     """Folder to write."""
+    layout: Literal["adaptok", "official"] = "adaptok"
+    """Of the folder to write; the official one for generators only."""
 
     def run(self) -> None:
         self.check(self.dst)
-        checkpoint = read_folder(resolve(self.src))
-        model = checkpoint.build()
-        write_folder(model, self.dst, DTYPES[self.dtype])
-        parameters = model.parameter_counts()
+        source, dtype = resolve(self.src), DTYPES[self.dtype]
+        if holds_generator(source):
+            generator = read_generator(source)
+            write = write_official_generator if self.layout == "official" else write_folder
+            write(generator, self.dst, dtype)
+            parameters, kind = generator.parameter_counts(), "a generator"
+        else:
+            if self.layout == "official":
+                raise ValueError(f"{self.src}: a tokenizer, which is only written in our layout; leave --layout out")
+            checkpoint = read_folder(source)
+            model = checkpoint.build()
+            write_folder(model, self.dst, dtype)
+            parameters, kind = model.parameter_counts(), f"the {checkpoint.layout} layout"
         if self.json:
-            print(json.dumps({"out": str(self.dst), "layout": checkpoint.layout, "parameters": parameters}))
+            print(json.dumps({"out": str(self.dst), "source": kind, "parameters": parameters}))
         elif not self.quiet:
-            print(f"{self.dst}: {sum(parameters.values()):,} parameters from the {checkpoint.layout} layout")
+            print(f"{self.dst}: {sum(parameters.values()):,} parameters from {kind}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from adaptok.checkpoints import read_folder, resolve
+from adaptok.checkpoints import holds_generator, read_folder, read_generator, resolve
 from adaptok.codec import AdapTok
 from adaptok.tokens import TokenFileError, VideoTokens
 from adaptok.video.reading import VideoError, probe
@@ -55,7 +55,12 @@ def describe(what: str | None) -> dict[str, Any]:
                 return {"kind": "video", **asdict(probe(path))}
             except VideoError as not_video:
                 raise (not_tokens if _looks_like_tokens(path) else not_video) from None
-    checkpoint = read_folder(resolve(what))
+    folder = resolve(what)
+    if holds_generator(folder):
+        generator = read_generator(folder)
+        counts, config = generator.parameter_counts(), generator.config.model_dump(mode="json")
+        return {"kind": "generator", "parameters": counts, **config}
+    checkpoint = read_folder(folder)
     config = checkpoint.config.model_dump(mode="json")
     return _model_document(checkpoint.layout, config, checkpoint.build().parameter_counts(), checkpoint.hash())
 

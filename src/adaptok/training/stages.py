@@ -275,7 +275,7 @@ class GeneratorStage(Stage[GeneratorModel]):
         c = self.data.config
         given = f"one of {c.classes} classes" if c.classes else "the first frames"
         text = f"A generator of the ids of clips of the tokenizer {c.model}, from {given}"
-        code = ("from adaptok.checkpoints import read_generator", "model = read_generator('path/to/this/folder')")
+        code = ("from adaptok import Generator", "generator = Generator.from_pretrained('path/to/this/folder')")
         return About(c.name, text, code)
 
 
