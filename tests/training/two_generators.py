@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -30,3 +31,4 @@ def run(folder: Path, batch: int, accumulation: int, sharding: bool) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     run(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), "sharding" in sys.argv)
+    os._exit(0)  # everything is written: torch's threads of a sharded run may abort while the interpreter ends

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -43,3 +44,4 @@ def run(folder: Path, batch: int, sharding: bool) -> None:
 
 if __name__ == "__main__":
     run(Path(sys.argv[1]), int(sys.argv[2]), "sharding" in sys.argv)
+    os._exit(0)  # everything is written: torch's threads of a sharded run may abort while the interpreter ends
