@@ -105,3 +105,17 @@ def test_streams_start_at_the_price_that_is_known(anchored_codec):
     assert allocator is not None
     assert allocator.price == shape.price(tokens)
     assert Shape(4, 8, 2).price(5) is None
+
+
+@torch.no_grad()
+def test_blocks_left_behind_are_blocks_remembered(clips):
+    """Where the last anchor is the whole block, earlier blocks are not decoded again: the same numbers."""
+    torch.manual_seed(0)
+    config = small_config()
+    config = config.model_copy(update={"scorer": config.scorer.model_copy(update={"anchors": (2, 8)})})
+    codec = AdapTok(Model(config), "")
+    for parameter in codec.model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    latents = codec.encode_clips(clips)
+    remembered = codec.score_clips(latents, [[8] * 4] * len(clips), normalized=False)
+    assert torch.equal(codec.score_clips(latents, normalized=False), remembered)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from adaptok.checkpoints import DTYPES, read_folder, resolve, write_folder
 from adaptok.configuration import ModelConfig
+from adaptok.models.layers import KeyValueCache
 from adaptok.models.model import Model
 from adaptok.models.scorer import Scorer
 from adaptok.scoring import anchored
@@ -178,7 +179,11 @@ class AdapTok:
         if normalized:
             return scores
         scores = scorer.denormalize(scores)
-        return torch.stack([self._anchored(latents, scores[:, i], [row[:i] for row in rows]) for i in range(g)], 1)
+        cache = None
+        if lengths is None and scorer.config.anchors[-1:] == (k,):  # each block is left behind as later ones see it
+            cache = self.model.tokenizer.decoder_cache()
+        corrected = [self._anchored(latents, scores[:, i], [row[:i] for row in rows], cache) for i in range(g)]
+        return torch.stack(corrected, 1)
 
     @torch.no_grad()
     def decode_clips(self, ids: Tensor, lengths: Sequence[Sequence[int]] | Tensor) -> Tensor:
@@ -469,14 +474,20 @@ class AdapTok:
             found.append(scores)
         return np.array(lengths), np.stack(found, 1)
 
-    def _anchored(self, latents: Latents, scores: Tensor, earlier: Sequence[Sequence[int]]) -> Tensor:
+    def _anchored(
+        self,
+        latents: Latents,
+        scores: Tensor,
+        earlier: Sequence[Sequence[int]],
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
         """Predicted distortions `[B, L]` of the block after those with lengths `earlier [B][i]`, corrected."""
         if latents.clips is None:
             return scores
         i, pt = len(earlier[0]), self.config.tokenizer.temporal_patch_size
         blocks, inputs = latents.clips[:, :, i * pt : (i + 1) * pt], latents.inputs[:, : i + 1]
         if all(list(row) == list(earlier[0]) for row in earlier):
-            return anchored(self.model, scores, blocks, inputs, earlier[0])
+            return anchored(self.model, scores, blocks, inputs, earlier[0], cache)
         rows = [
             anchored(self.model, scores[n : n + 1], blocks[n : n + 1], inputs[n : n + 1], row)
             for n, row in enumerate(earlier)

@@ -16,6 +16,7 @@ from torch import Tensor
 from adaptok.configuration import Distortion
 from adaptok.evaluation.distortion import block_distortion
 from adaptok.evaluation.lpips import Lpips
+from adaptok.models.layers import KeyValueCache
 from adaptok.models.model import Model
 from adaptok.models.tokenizer import Tokenizer
 
@@ -33,6 +34,7 @@ def measure_block(
     lengths: Sequence[int],
     kind: Distortion,
     lpips: Lpips | None = None,
+    cache: KeyValueCache | None = None,
 ) -> Tensor:
     """True distortions `[B, len(lengths)]` of a block decoded at some lengths.
 
@@ -41,16 +43,19 @@ def measure_block(
         inputs: `[B, i + 1, K, D]` decoder inputs of the blocks of the clip up to this one.
         earlier: lengths of the i blocks before it, the same for all clips.
         kind: of distortion; see `block_distortion`.
+        cache: of the decoder, that holds the earlier blocks already. Afterwards it holds this block too, at the last of
+            the lengths.
     """
     index, pt = len(earlier), tokenizer.config.temporal_patch_size
-    cache = tokenizer.decoder_cache()
-    if index:
-        tokenizer.remember(inputs[:, :index], earlier, cache)
+    if cache is None:
+        cache = tokenizer.decoder_cache()
+        if index:
+            tokenizer.remember(inputs[:, :index], earlier, cache)
     held = cache.rows
     columns = []
     for length in lengths:
-        decoded = tokenizer.decode(inputs[:, index:], [[length]] * len(block), first_block=index, cache=cache)
         cache.keep(held)
+        decoded = tokenizer.decode(inputs[:, index:], [[length]] * len(block), first_block=index, cache=cache)
         decoded = decoded.float().clamp(0, 1)
         pairs = zip(decoded.split(1), block.split(1), strict=True)  # one by one: sums must not depend on the batch
         columns.append(torch.cat([block_distortion(made, true, kind, pt, lpips)[:, 0] for made, true in pairs]))
@@ -78,19 +83,26 @@ def through_anchors(scores: Tensor, measured: Tensor, anchors: Sequence[int], st
     return torch.where(inside, logs.maximum(least), logs).exp()
 
 
-def anchored(model: Model, scores: Tensor, block: Tensor, inputs: Tensor, earlier: Sequence[int]) -> Tensor:
+def anchored(
+    model: Model,
+    scores: Tensor,
+    block: Tensor,
+    inputs: Tensor,
+    earlier: Sequence[int],
+    cache: KeyValueCache | None = None,
+) -> Tensor:
     """Predicted distortions `[B, L]` of a block, corrected by what is measured at the scorer's anchors.
 
     Without anchors they come back as they are.
 
     Args:
-        block, inputs, earlier: as for `measure_block`.
+        block, inputs, earlier, cache: as for `measure_block`.
     """
     assert model.scorer is not None
     config = model.scorer.config
     if not config.anchors:
         return scores
     measured = measure_block(
-        model.tokenizer, block.to(scores.device), inputs, earlier, config.anchors, config.distortion
+        model.tokenizer, block.to(scores.device), inputs, earlier, config.anchors, config.distortion, cache=cache
     )
     return through_anchors(scores, measured, config.anchors, config.step)
