@@ -78,7 +78,7 @@ def anchor_work(config: ModelConfig) -> float:
             of_patches = p * (i * k + n + p)
             work += stack_work(c.decoder, n + p, n * (i * k + n) + of_patches, p, of_patches)
             work += 2 * n * code * c.decoder.width + 2 * p * c.decoder.width * c.patch_dim
-        if i < c.blocks - 1:  # its latents, that later blocks see
+        if i < c.blocks - 1 and s.anchors[-1] < k:  # its latents, that later blocks see
             work += stack_work(c.decoder, k, k * (i + 1) * k, 0, 0) + 2 * k * code * c.decoder.width
     return work
 
