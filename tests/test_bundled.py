@@ -1,13 +1,17 @@
-"""The model in the box gives the figures of its card on the clip in the box."""
+"""The model in the box gives the figures of its card on the clip in the box; the generator knows its classes."""
 
 from __future__ import annotations
 
 from importlib.resources import as_file, files
 
 import pytest
+import torch
+import torch.nn.functional as F
 
-from adaptok import AdapTok
+from adaptok import AdapTok, Generator
+from adaptok.data.shapes import CLASSES, shape_clip
 from adaptok.evaluation.reconstruction import compare
+from adaptok.generation.rows import write_row
 
 CARD = {192: 21.42, 384: 22.98}
 """PSNR in dB by tokens per clip, of docs/model-card.md."""
@@ -20,3 +24,31 @@ def test_figures_of_the_card():
         reports = compare(codec, clip, [full.truncate(budget) for budget in CARD])
     for report, expected in zip(reports, CARD.values(), strict=True):
         assert report.psnr == pytest.approx(expected, abs=0.05)
+
+
+def test_generator_in_the_box_knows_its_classes():
+    """Drawn clips that it was not trained on are likeliest under their own class."""
+    generator = Generator.from_pretrained(device="cpu")
+    codec, end = generator.check_codec(), generator.config.end
+    assert generator.config.model_hash == codec.weights_hash
+    assert generator.config.labels == CLASSES
+    right, losses = 0, []
+    for label, name in enumerate(CLASSES):
+        clip = shape_clip(77, 0, name, generator.clip_frames, codec.config.tokenizer.size)
+        tokens = codec.encode(clip[None].numpy(), 256, "clip")
+        row = torch.from_numpy(write_row(tokens.ids, tokens.lengths, end))
+        logits = generator(row[None, :-1].expand(len(CLASSES), -1), torch.arange(len(CLASSES)))
+        found = F.cross_entropy(logits.transpose(1, 2), row.expand(len(CLASSES), -1), reduction="none").mean(1)
+        right += int(found.argmin()) == label
+        losses.append(float(found[label]))
+    assert right >= 3
+    assert sum(losses) / len(losses) < 3.5  # nats of an entry; log of the vocabulary is 10.4
+
+
+def test_generator_in_the_box_is_small_and_samples():
+    with as_file(files("adaptok") / "assets" / "adaptok-tiny-generator" / "model.safetensors") as weights:
+        assert weights.stat().st_size < 12e6
+    generator = Generator.from_pretrained(device="cpu")
+    samples = generator.sample(["spin", 0], budget=40, seeds=[1, 2])
+    assert int(samples.lengths.sum(1).max()) <= 40
+    assert generator.decode(samples).shape == (2, 3, 16, 128, 128)
