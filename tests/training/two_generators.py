@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 from pathlib import Path
@@ -31,4 +32,7 @@ def run(folder: Path, batch: int, accumulation: int, sharding: bool) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     run(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), "sharding" in sys.argv)
-    os._exit(0)  # everything is written: torch's threads of a sharded run may abort while the interpreter ends
+    if "sharding" in sys.argv:  # everything is written; torch's threads may abort while the interpreter ends
+        for child in multiprocessing.active_children():
+            child.terminate()
+        os._exit(0)
