@@ -60,6 +60,4 @@ def _measurement(case: str, blocks: int, spent: Sequence[Spent], more: dict[str,
     found = summary(spent)
     more = {"blocks_per_second": blocks / found["median_s"], **more}
     settings = {"blocks": blocks, "lengths": LEVELS}
-    return Measurement(
-        case=case, settings=settings, **found, memory_gb=memory(torch.device("cpu")) / 1e9, more=more
-    )
+    return Measurement(case=case, settings=settings, **found, memory_gb=memory(torch.device("cpu")) / 1e9, more=more)

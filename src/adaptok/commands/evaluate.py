@@ -286,4 +286,3 @@ def _check_alive(children: list[BaseProcess]) -> None:
     for child in children:
         if child.exitcode:
             raise ValueError("a worker stopped before its share was done (what it said is above); run it again")
-

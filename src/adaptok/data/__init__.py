@@ -1,7 +1,8 @@
-"""Training clips from videos and photographs."""
+"""Training clips from videos, photographs and drawings."""
 
 from adaptok.data.clips import ClipMixture, ClipSource, fixed_clips
 from adaptok.data.decoding import FrameCache
+from adaptok.data.drawings import Drawings
 from adaptok.data.images import ImageFolder
 from adaptok.data.manifests import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Entry, find_entries, read_manifest, write_index
 from adaptok.data.resizing import resize_collection
@@ -14,6 +15,7 @@ __all__ = [
     "ClipMixture",
     "ClipShape",
     "ClipSource",
+    "Drawings",
     "Entry",
     "FrameCache",
     "ImageFolder",

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from adaptok.data.decoding import FrameCache, Frames, decode
+from adaptok.data.drawings import write_over
 from adaptok.data.images import share
 from adaptok.data.manifests import VIDEO_SUFFIXES, Folders, find_entries
 from adaptok.data.survey import UNREADABLE, reason
@@ -55,6 +56,7 @@ class ClipMixture(torch.utils.data.Dataset[Tensor]):
         flip: bool = True,
         still_share: float = 0.03,
         jitter: float = 0.0,
+        text_share: float = 0.0,
         cache_bytes: int = 3 * 2**30,
         length: int = 1_000_000,
     ) -> None:
@@ -67,6 +69,7 @@ class ClipMixture(torch.utils.data.Dataset[Tensor]):
             flip: mirror half of the clips.
             still_share: share of the video clips that show one frame all the time.
             jitter: strength of random brightness, contrast and gamma; 0 leaves colours alone, 0.2 is mild.
+            text_share: share of the clips that have text written over them; never mirrored.
             cache_bytes: decoded frames kept in memory by every process.
             length: what `len` says; indices beyond it work too.
 
@@ -82,6 +85,7 @@ class ClipMixture(torch.utils.data.Dataset[Tensor]):
         self.seed = seed
         self.flip = flip
         self.jitter = jitter
+        self.text_share = share("text_share", text_share)
         self.length = length
         still = share("still_share", still_share)
         self.shape = ClipShape(frames=frames, size=size, strides=tuple(strides), still_share=still)
@@ -105,7 +109,8 @@ class ClipMixture(torch.utils.data.Dataset[Tensor]):
         mirrored = self.flip and rng.random() < 0.5
         clip = source.clip(rng, self.shape, self._cache)
         clip = clip.flip(-1) if mirrored else clip
-        return (_recolour(clip, rng, self.jitter) if self.jitter else clip).clamp(0, 1).contiguous()
+        clip = (_recolour(clip, rng, self.jitter) if self.jitter else clip).clamp(0, 1).contiguous()
+        return write_over(clip, rng) if self.text_share and rng.random() < self.text_share else clip
 
 
 def fixed_clips(folder: Folders, *, frames: int, size: int, per_video: int) -> Tensor:

@@ -9,7 +9,6 @@ Legend: `T` frames, `S` pixels of a side, `N` corners. Lengths are in sides of t
 
 from __future__ import annotations
 
-import colorsys
 import json
 import math
 from collections.abc import Callable
@@ -18,18 +17,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from adaptok.data.painting import Distance, box, colour, disc, gradient, paint, raster, triangle
 from adaptok.files import replacing
 from adaptok.video.writing import VideoWriter
 
 RATE = 16
 """Frames per second of what is written; speeds are per clip of this many frames."""
-
-Array = NDArray[np.float64]
-Distance = Callable[[Array, Array], Array]
-"""Signed distance of points (x, y), below 0 inside."""
 
 
 def shape_clip(seed: int, index: int, name: str, frames: int, size: int) -> Tensor:
@@ -42,19 +37,19 @@ def shape_clip(seed: int, index: int, name: str, frames: int, size: int) -> Tens
         raise ValueError(f"class {name!r} of shapes, expected one of {', '.join(CLASSES)}")
     rng = np.random.default_rng([seed, CLASSES.index(name), index])
     hue = rng.random()
-    background = _background(rng, hue, size)
-    shape, shade = _colour(rng, hue + rng.uniform(0.35, 0.65), 0.95), _colour(rng, hue, 0.12)
+    background = gradient(rng, hue, size)
+    shape, shade = colour(rng, hue + rng.uniform(0.35, 0.65), 0.95), colour(rng, hue, 0.12)
     shapes = _DRAWN[name](rng)
-    y, x = (np.mgrid[:size, :size] + 0.5) / size
+    x, y = raster(size)
     pictures = []
     for frame in range(frames):
         picture = background
         distance = shapes(frame / RATE)
         if name == "bounce":  # what it bounces on
-            picture = _paint(picture, GROUND - y, shade, size)
-        picture = _paint(picture, distance(x - 0.012, y - 0.02), 0.45 * picture + 0.55 * shade, size, blur=6 / 128)
+            picture = paint(picture, GROUND - y, shade, size)
+        picture = paint(picture, distance(x - 0.012, y - 0.02), 0.45 * picture + 0.55 * shade, size, blur=6 / 128)
         light = shape * (1.08 - 0.35 * y[..., None])
-        pictures.append(_paint(picture, distance(x, y), light, size))
+        pictures.append(paint(picture, distance(x, y), light, size))
     video = np.stack(pictures).clip(0, 1).astype(np.float32)
     return torch.from_numpy(video).permute(3, 0, 1, 2).contiguous()
 
@@ -127,7 +122,7 @@ def _bounce(rng: np.random.Generator) -> Callable[[float], Distance]:
         squash = 1 - 0.22 * max(0.0, abs(fall) - 0.86) / 0.14
         cx = _between(across + speed * time, radius, 1 - radius)
         cy = GROUND - radius * squash - high * (1 - fall**2)
-        return lambda x, y: np.hypot((x - cx) * math.sqrt(squash), (y - cy) / squash) - radius
+        return lambda x, y: disc((x - cx) * math.sqrt(squash), (y - cy) / squash, radius)
 
     return at
 
@@ -140,7 +135,7 @@ def _orbit(rng: np.random.Generator) -> Callable[[float], Distance]:
     def at(time: float) -> Distance:
         angle = 2 * math.pi * (phase + turn * time)
         cx, cy = 0.5 + radius * math.cos(angle), 0.5 + radius * math.sin(angle)
-        return lambda x, y: _box(x - cx, y - cy, half, half, round_by=0.02)
+        return lambda x, y: box(x - cx, y - cy, half, half, round_by=0.02)
 
     return at
 
@@ -152,7 +147,7 @@ def _spin(rng: np.random.Generator) -> Callable[[float], Distance]:
 
     def at(time: float) -> Distance:
         angle = 2 * math.pi * (phase + turn * time)
-        return lambda x, y: _triangle(x - cx, y - cy, radius, angle)
+        return lambda x, y: triangle(x - cx, y - cy, radius, angle)
 
     return at
 
@@ -167,7 +162,7 @@ def _slide(rng: np.random.Generator) -> Callable[[float], Distance]:
         along = (start + wide + speed * time) % (1 + 2 * wide) - wide
         cx, cy = (place, along) if down else (along, place)
         a, b = (high, wide) if down else (wide, high)
-        return lambda x, y: _box(x - cx, y - cy, a, b, round_by=0.03)
+        return lambda x, y: box(x - cx, y - cy, a, b, round_by=0.03)
 
     return at
 
@@ -186,36 +181,3 @@ def _between(value: float, low: float, high: float) -> float:
     """A value that is mirrored at two walls."""
     width = high - low
     return low + abs((value - low + width) % (2 * width) - width)
-
-
-def _box(x: Array, y: Array, half_width: float, half_height: float, round_by: float) -> Array:
-    dx, dy = abs(x) - half_width + round_by, abs(y) - half_height + round_by
-    return np.hypot(dx.clip(0), dy.clip(0)) + np.minimum(np.maximum(dx, dy), 0) - round_by
-
-
-def _triangle(x: Array, y: Array, radius: float, angle: float) -> Array:
-    """With equal sides, its corners `radius` from the middle and rounded."""
-    sides = [angle + 2 * math.pi * k / 3 for k in range(3)]
-    inner = 0.5 * radius - 0.03
-    distances = [x * math.cos(side) + y * math.sin(side) - inner for side in sides]
-    farthest: Array = np.logaddexp.reduce([60 * d for d in distances]) / 60
-    return farthest - 0.03
-
-
-def _paint(picture: Array, distance: Array, colour: Array, size: int, blur: float = 0.0) -> Array:
-    """The picture `[S, S, 3]` under a colour where the distance is below 0."""
-    share = (0.5 - distance / max(1 / size, blur)).clip(0, 1)[..., None]
-    return picture + share * (colour - picture)
-
-
-def _background(rng: np.random.Generator, hue: float, size: int) -> Array:
-    """Two colours that are near each other, one into the other."""
-    angle = rng.uniform(0, 2 * math.pi)
-    y, x = (np.mgrid[:size, :size] + 0.5) / size - 0.5
-    share = (0.5 + (x * math.cos(angle) + y * math.sin(angle)) * 0.9).clip(0, 1)[..., None]
-    first, second = _colour(rng, hue, 0.38), _colour(rng, hue + 0.08, 0.62)
-    return first + share * (second - first)
-
-
-def _colour(rng: np.random.Generator, hue: float, value: float) -> Array:
-    return np.array(colorsys.hsv_to_rgb(hue % 1, rng.uniform(0.5, 0.75), value))

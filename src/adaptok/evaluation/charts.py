@@ -49,9 +49,7 @@ class _Scale:
         return [number * step for number in range(first, last + 1)]
 
 
-def line_chart(
-    lines: Sequence[Line], x_label: str, y_label: str, *, log: bool = False, diagonal: bool = False
-) -> str:
+def line_chart(lines: Sequence[Line], x_label: str, y_label: str, *, log: bool = False, diagonal: bool = False) -> str:
     """Lines with a mark at every point, and a legend under them."""
     xs = [x for line in lines for x, _ in line.points]
     ys = [y for line in lines for _, y in line.points]

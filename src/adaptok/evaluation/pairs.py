@@ -63,9 +63,7 @@ class PairsTask:
     Videos of a pair must have the same number of frames and, where the plan names no size, the same size.
     """
 
-    def __init__(
-        self, measures: Measures, plan: Plan, reference: Path, prediction: Path, device: torch.device
-    ) -> None:
+    def __init__(self, measures: Measures, plan: Plan, reference: Path, prediction: Path, device: torch.device) -> None:
         self.measures, self.plan, self.device = measures, plan, device
         self.reference, self.prediction = reference, prediction
         self.cut = Cut(plan.protocol, plan.frames, plan.size, plan.partial)
@@ -142,5 +140,3 @@ class FeaturesTask:
                 record.skipped = reason(error)
         arrays = {"features": np.stack(features)} if features else {}
         return Part(records, arrays, {"measure": time.perf_counter() - started})
-
-

@@ -122,9 +122,7 @@ class TokenizerEvaluation:
         self.task: TokenizerTask = TokenizerTask(codec, measures, self.plan, collection_root(data, root), batch_size)
         self.ways = [Way(v.budget, "adaptive" if v.adaptive else "uniform") for v in self.task.variants]
         quantizer = config.tokenizer.quantizer
-        self.tokens: Tokens | None = Tokens(
-            quantizer.codebook_size, config.tokenizer.latents, config.tokenizer.frames
-        )
+        self.tokens: Tokens | None = Tokens(quantizer.codebook_size, config.tokenizer.latents, config.tokenizer.frames)
 
     def show(self, parts: Parts, clip: Clip) -> Shown:
         """The clip decoded again, from the ids that were measured, at up to four budgets."""

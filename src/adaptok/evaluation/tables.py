@@ -60,9 +60,7 @@ def _both(ways: Sequence[Way]) -> bool:
     return {"adaptive", "uniform"} <= {way.name for way in ways}
 
 
-def part_rows(
-    part: Part, ways: Sequence[Way], metrics: Sequence[str], tokens: Tokens | None
-) -> list[dict[str, Any]]:
+def part_rows(part: Part, ways: Sequence[Way], metrics: Sequence[str], tokens: Tokens | None) -> list[dict[str, Any]]:
     """Rows of one part."""
     rows = []
     mains = [i for i, way in enumerate(ways) if way.name != "uniform" or not _both(ways)]

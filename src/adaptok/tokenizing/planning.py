@@ -351,4 +351,3 @@ def _flat(document: dict[str, Any]) -> dict[str, Any]:
     for name, value in document.items():
         flat |= _flat(value) if isinstance(value, dict) else {name: value}
     return flat
-

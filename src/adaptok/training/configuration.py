@@ -98,6 +98,10 @@ class DataConfig(Config):
     """How often a clip comes from each entry of `train`, in proportion; with none, all are one collection."""
     image_share: Fraction01 = 0.3
     """Share of the clips that are drawn from photographs, under a moving camera, where there are both."""
+    drawn_share: Fraction01 = 0.0
+    """Share of the clips that are drawn: shapes, patterns and text with sharp edges."""
+    text_share: Fraction01 = 0.0
+    """Share of all clips that have text written over them."""
     strides: tuple[Positive, ...] = (1, 1, 2)
     """Steps between the frames of a video, one drawn per clip."""
     flip: bool = True

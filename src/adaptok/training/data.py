@@ -15,6 +15,7 @@ from adaptok.data import (
     VIDEO_SUFFIXES,
     ClipMixture,
     ClipSource,
+    Drawings,
     ImageFolder,
     VideoFolder,
     find_entries,
@@ -73,12 +74,12 @@ def open_data(config: TrainingConfig, advance: Callable[[int], None] | None = No
         ValueError: a folder holds nothing that can be read, or too many files are broken.
     """
     tokenizer, data = config.model.tokenizer, config.data
-    if not data.train:
+    if not data.train and data.drawn_share < 1:
         raise ValueError("nothing to train on; name folders or lists of files with --data.train")
-    groups = [(entry,) for entry in data.train] if data.weights else [data.train]
+    groups = [(entry,) for entry in data.train] if data.weights else [data.train] if data.train else []
     sources: list[ClipSource] = []
     weights: list[float] = []
-    for group, weight in zip(groups, data.weights or [1.0], strict=True):
+    for group, weight in zip(groups, data.weights or [1.0] * len(groups), strict=True):
         videos = VideoFolder(group, data.root, advance) if _any(group, VIDEO_SUFFIXES, data.root) else None
         images = ImageFolder(group, data.root) if _any(group, IMAGE_SUFFIXES, data.root) else None
         if videos is None and images is None:
@@ -90,6 +91,10 @@ def open_data(config: TrainingConfig, advance: Callable[[int], None] | None = No
         if images is not None:
             sources.append(images)
             weights.append(weight * share)
+    if data.drawn_share:
+        weights = [weight / sum(weights) * (1 - data.drawn_share) for weight in weights]
+        sources.append(Drawings())
+        weights.append(data.drawn_share)
     broken = {path: why for source in sources for path, why in source.broken.items()}
     listed = sum(source.listed for source in sources)
     check_broken(broken, listed, data.most_broken)
@@ -101,6 +106,7 @@ def open_data(config: TrainingConfig, advance: Callable[[int], None] | None = No
         seed=config.seed,
         strides=data.strides,
         flip=data.flip,
+        text_share=data.text_share,
         cache_bytes=int(data.cache_gib * 2**30),
     )
     validation = None

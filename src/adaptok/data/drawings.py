@@ -1,0 +1,190 @@
+"""Clips that are drawn to teach sharp edges: shapes with flat or patterned fills, and text, moving or still.
+
+Videos that were compressed before show few edges of full contrast; titles, drawings and screens are made of them.
+
+Legend: `T` frames, `S` pixels of a side. Lengths are in sides of the picture, times in clips, 0 to 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from adaptok.data.decoding import FrameCache
+from adaptok.data.painting import Array, box, colour, disc, gradient, paint, raster, triangle
+from adaptok.data.shapes import CLASSES, shape_clip
+from adaptok.data.videos import ClipShape
+
+_FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSerif", "DejaVuSerif-Bold")
+"""Of those that come with matplotlib."""
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_STILL = 0.15
+"""Share of the clips in which nothing moves."""
+_OF_A_CLASS = 0.25
+"""Share of the clips that show one of the classes of `shapes`."""
+
+
+class Drawings:
+    """A source of drawn clips, all different; see `ClipSource`."""
+
+    listed = 0
+
+    @property
+    def broken(self) -> dict[str, str]:
+        """Nothing is read, so nothing can be broken."""
+        return {}
+
+    def clip(self, rng: np.random.Generator, shape: ClipShape, cache: FrameCache) -> Tensor:
+        """A new clip `[3, T, S, S]` in [0, 1]; see `ClipSource`."""
+        return drawn_clip(rng, shape.frames, shape.size)
+
+
+def drawn_clip(rng: np.random.Generator, frames: int, size: int) -> Tensor:
+    """Up to four shapes on a background, with text in front of most, or a clip of `shapes`: float32 `[3, T, S, S]` in
+    [0, 1]."""
+    if rng.random() < _OF_A_CLASS:
+        return shape_clip(int(rng.integers(2**31)), 0, CLASSES[rng.integers(len(CLASSES))], frames, size)
+    still = rng.random() < _STILL
+    back = _background(rng, size)
+    layers = [_shape(rng, size) for _ in range(rng.integers(0, 5))]
+    if not layers or rng.random() < 0.5:
+        layers += [_text(rng, size) for _ in range(rng.integers(1, 3))]
+    pictures = []
+    for time in _times(1 if still else frames):
+        picture = back
+        for layer in layers:
+            picture = layer(picture, time)
+        pictures.append(picture)
+    clip = torch.from_numpy(np.stack(pictures).clip(0, 1).astype(np.float32)).permute(3, 0, 1, 2)
+    return clip.expand(-1, frames, -1, -1).contiguous()
+
+
+def write_over(clip: Tensor, rng: np.random.Generator) -> Tensor:
+    """A clip `[3, T, S, S]` in [0, 1] with a caption in front of it, as titles and subtitles are."""
+    layer = _text(rng, clip.shape[-1])
+    moving = _times(clip.shape[1])
+    frames = clip.permute(1, 2, 3, 0).double().numpy()
+    pictures = [layer(frame, time) for frame, time in zip(frames, moving, strict=True)]
+    return torch.from_numpy(np.stack(pictures).clip(0, 1).astype(np.float32)).permute(3, 0, 1, 2)
+
+
+Layer = Callable[[Array, float], Array]
+"""Draws over a picture `[S, S, 3]` what there is at a time."""
+
+
+def _times(frames: int) -> list[float]:
+    return [frame / frames for frame in range(frames)]
+
+
+def _ink(rng: np.random.Generator) -> Array:
+    """A colour: grey, black and white as often as the rest."""
+    if rng.random() < 0.4:
+        return np.full(3, rng.choice([0.0, 0.05, 0.5, 0.95, 1.0]))
+    return colour(rng, rng.random(), rng.uniform(0.15, 1.0))
+
+
+def _pattern(rng: np.random.Generator, size: int) -> Array:
+    """Stripes or a checkerboard of two colours, `[S, S, 3]`, with cells of 6 to 40 pixels of 128."""
+    x, y = raster(size)
+    angle, cell = rng.uniform(0, math.pi) * (rng.random() < 0.6), np.exp(rng.uniform(math.log(6), math.log(40))) / 128
+    u, v = x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
+    edge = 0.5 * cell - abs(u % (2 * cell) - cell)  # distance to the next edge, its sign that of the stripe
+    if rng.random() < 0.5:
+        across = 0.5 * cell - abs(v % (2 * cell) - cell)
+        edge = np.sign(edge * across) * np.minimum(abs(edge), abs(across))
+    first, second = _ink(rng), _ink(rng)
+    return paint(np.broadcast_to(first, (size, size, 3)), edge, second, size)
+
+
+def _background(rng: np.random.Generator, size: int) -> Array:
+    kind = rng.random()
+    if kind < 0.4:
+        return np.broadcast_to(_ink(rng), (size, size, 3))
+    return gradient(rng, rng.random(), size) if kind < 0.8 else _pattern(rng, size)
+
+
+def _shape(rng: np.random.Generator, size: int) -> Layer:
+    """A disc, rectangle or triangle, filled or an outline, that goes straight and may turn."""
+    kind, radius = rng.integers(3), np.exp(rng.uniform(math.log(0.04), math.log(0.35)))
+    high = radius * rng.uniform(0.3, 1.0)
+    ink = _pattern(rng, size) if rng.random() < 0.15 else _ink(rng)
+    outline = rng.uniform(0.015, 0.05) if rng.random() < 0.25 else None
+    place, speed = rng.uniform(0.05, 0.95, 2), rng.normal(0, 0.35, 2) * (rng.random() < 0.75)
+    turn, phase = rng.normal(0, 0.25) * (rng.random() < 0.5), rng.random() * (rng.random() < 0.7)
+    x, y = raster(size)
+
+    def draw(picture: Array, time: float) -> Array:
+        cx, cy = place + speed * time
+        angle = 2 * math.pi * (phase + turn * time)
+        u = (x - cx) * math.cos(angle) + (y - cy) * math.sin(angle)
+        v = (y - cy) * math.cos(angle) - (x - cx) * math.sin(angle)
+        if kind == 0:
+            distance = disc(u, v, radius)
+        elif kind == 1:
+            distance = box(u, v, radius, high, round_by=0.0)
+        else:
+            distance = triangle(x - cx, y - cy, radius, angle)
+        return paint(picture, distance if outline is None else abs(distance) - outline / 2, ink, size)
+
+    return draw
+
+
+def _text(rng: np.random.Generator, size: int) -> Layer:
+    """One to three lines of words or numbers, in a corner, the middle or passing by, on a panel or not."""
+    lines = [_words(rng) for _ in range(rng.integers(1, 4))]
+    height = max(6, round(size * np.exp(rng.uniform(math.log(9), math.log(34))) / 128))
+    mask = _written(tuple(lines), str(rng.choice(_FONTS)), height)
+    light = rng.random() < 0.5
+    ink, panel = _ink(rng).clip(0.75, 1), _ink(rng).clip(0, 0.3)
+    if not light:
+        ink, panel = 1 - ink, 1 - panel
+    framed = rng.random() < 0.4
+    room = np.array([size, size]) - mask.shape
+    place = rng.uniform(0, 1, 2) * room if rng.random() < 0.8 else np.array([0.5, 0.5]) * room
+    speed = rng.normal(0, 0.5, 2) * size * np.array([0.5, 1.0]) * (rng.random() < 0.4)
+
+    def draw(picture: Array, time: float) -> Array:
+        top, left = np.round(place + speed * time).astype(int)
+        rows = slice(max(top, 0), max(top + mask.shape[0], 0))
+        columns = slice(max(left, 0), max(left + mask.shape[1], 0))
+        seen = picture[rows, columns]
+        first = max(-top, 0), max(-left, 0)
+        part = mask[first[0] : first[0] + seen.shape[0], first[1] : first[1] + seen.shape[1], None]
+        below = panel if framed else seen
+        result = picture.copy()
+        result[rows, columns] = below + part * (ink - below)
+        return result
+
+    return draw
+
+
+def _words(rng: np.random.Generator) -> str:
+    if rng.random() < 0.25:
+        return f"{rng.integers(0, 24):02d}:{rng.integers(0, 60):02d}"
+    words = ["".join(rng.choice(list(_LETTERS), rng.integers(1, 9))) for _ in range(rng.integers(1, 4))]
+    style = rng.integers(3)
+    return " ".join(word.upper() if style == 0 else word.capitalize() if style == 1 else word for word in words)
+
+
+def _written(lines: tuple[str, ...], font: str, height: int) -> Array:
+    """Lines of text as opacity `[h, w]` in [0, 1], with a margin."""
+    face, margin = _font(font, height), height // 3
+    drawing = ImageDraw.Draw(Image.new("L", (1, 1)))
+    text = "\n".join(lines)
+    left, top, right, bottom = drawing.multiline_textbbox((0, 0), text, font=face)
+    picture = Image.new("L", (math.ceil(right - left) + 2 * margin, math.ceil(bottom - top) + 2 * margin))
+    ImageDraw.Draw(picture).multiline_text((margin - left, margin - top), text, fill=255, font=face)
+    return np.asarray(picture, dtype=np.float64) / 255
+
+
+@lru_cache(maxsize=256)
+def _font(name: str, height: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf", height)
