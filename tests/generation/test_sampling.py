@@ -7,11 +7,13 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch._dynamo.testing import CompileCounter
 
 from adaptok.configuration import GeneratorConfig
 from adaptok.generation.rows import read_row, write_row
 from adaptok.generation.sampling import Sampler, Sampling, draw
 from adaptok.models import memory
+from adaptok.models.compiled import compiled_step
 from adaptok.models.generator import GeneratorModel
 from adaptok.models.reordered import reorder_linears
 
@@ -115,14 +117,46 @@ def test_a_clip_is_the_same_in_any_company(model, dtype):
         assert dict(Sampler(model, Sampling(), batch_size).rows(conditions, range(7))) == alone
 
 
-def test_long_rows_cross_pages(model):
-    """Rows of several pages of the memory, one of which begins in the middle of the others."""
+def build_long(model):
     config = model.config.model_copy(update={"latents": 60, "condition_ids": 0, "classes": 3, "first_block": 0})
     torch.manual_seed(0)
     long = type(model)(config.model_copy(update={"labels": ()})).eval()
     for parameter in long.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.3)
+    return long
+
+
+@pytest.mark.parametrize(
+    "rules", [Sampling(), Sampling(temperature=0), Sampling(cfg_scale=2.0, cfg_interval=(1, 9))], ids=str
+)
+def test_a_compiled_step_gives_the_same_clips(model, rules):
+    """Places that are free take part in it, and clips that begin late find their own."""
+    if model.config.condition_ids and rules.guided:
+        return
+    conditions = conditions_of(model.config, 7)
+    plain = dict(Sampler(model, rules, 3).rows(conditions, range(7)))
+    compiler = CompileCounter()
+    compiled_step(model, 3 * (2 if rules.guided else 1), model.config.prefix + model.config.longest - 1, compiler)
+    assert dict(Sampler(model, rules, 3, compile=True).rows(conditions, range(7))) == plain
+    assert dict(Sampler(model, rules, 3, compile=True).rows(conditions[:2], range(2))) == {i: plain[i] for i in (0, 1)}
+    assert compiler.frame_count == 1
+
+
+def test_a_compiled_step_has_few_shapes(model):
+    long, compiler = build_long(model), CompileCounter()
+    compiled_step(long, 2, long.config.prefix + long.config.longest - 1, compiler)
+    rules = Sampling(temperature=0, least=55)
+    found = dict(Sampler(long, rules, 2, compile=True).rows(torch.tensor([0, 1, 2]), [0, 1, 2]))
+    assert found == dict(Sampler(long, rules, 2).rows(torch.tensor([0, 1, 2]), [0, 1, 2]))
+    assert max(map(len, found.values())) > memory._PAGE
+    assert long.compiled.backend is compiler
+    assert 1 < compiler.frame_count <= memory._SIZES
+
+
+def test_long_rows_cross_pages(model):
+    """Rows of several pages of the memory, one of which begins in the middle of the others."""
+    long = build_long(model)
     rules = Sampling(temperature=0, least=55)
     found = dict(Sampler(long, rules, 2).rows(torch.tensor([0, 1, 2]), [0, 1, 2]))
     for index in range(3):

@@ -22,7 +22,14 @@ _READS = 7
 
 
 def measure_generation(
-    size: str, batches: tuple[int, ...], tokens: tuple[int, ...], dtype: torch.dtype, device: torch.device, repeats: int
+    size: str,
+    batches: tuple[int, ...],
+    tokens: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+    repeats: int,
+    *,
+    compile: bool = False,
 ) -> list[Measurement]:
     """Clips of an official size with random weights, all of the same length; and how many places of a batch are in use
     where lengths differ.
@@ -30,12 +37,16 @@ def measure_generation(
     Args:
         batches: clips at a time.
         tokens: of a clip, spread evenly over its blocks: a longer one has more keys and values to read.
+        compile: see `Sampler`; compiling is not timed.
     """
     model = random_generator(size, dtype, device)
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     speed = reading_speed(model)
-    reorder_linears(model)
-    found = [_measure(model, size, batch, count, weights, speed, repeats) for count in tokens for batch in batches]
+    if not compile:
+        reorder_linears(model)
+    found = [
+        _measure(model, size, batch, count, weights, speed, repeats, compile) for count in tokens for batch in batches
+    ]
     return [*found, _measure_places(device)]
 
 
@@ -65,7 +76,14 @@ def reading_speed(model: GeneratorModel) -> float:
 
 
 def _measure(
-    model: GeneratorModel, size: str, batch: int, tokens: int, weights: float, speed: float, repeats: int
+    model: GeneratorModel,
+    size: str,
+    batch: int,
+    tokens: int,
+    weights: float,
+    speed: float,
+    repeats: int,
+    compile: bool,
 ) -> Measurement:
     config = model.config
     each = max(1, tokens // config.blocks)
@@ -73,15 +91,18 @@ def _measure(
     entries = config.blocks * (each + 1)
 
     def run() -> None:
-        for _ in Sampler(model, rules, batch).rows(torch.arange(batch) % CLASSES, range(batch)):
+        for _ in Sampler(model, rules, batch, compile=compile).rows(torch.arange(batch) % CLASSES, range(batch)):
             pass
 
+    if compile:
+        run()
     spent = timed(run, repeats, model.device)
     told = summary(spent)
     known = 2 * config.depth * config.width * model.dtype.itemsize * entries * (entries + 1) / 2 * batch
     return Measurement(
         case=f"sample clips of {config.blocks * each} tokens, {batch} at a time",
-        settings={"generator": size, "dtype": str(model.dtype).removeprefix("torch."), "clips": batch},
+        settings={"generator": size, "dtype": str(model.dtype).removeprefix("torch."), "clips": batch}
+        | ({"compiled": True} if compile else {}),
         **told,
         memory_gb=memory(model.device) / 1e9,
         more={

@@ -175,6 +175,8 @@ class Generate(Kind):
     """Precision of weights and computation."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
+    compile: bool = False
+    """Compile the step, and record it as CUDA graphs on a GPU."""
 
     def machine(self) -> torch.device:
         return pick_device(self.device)
@@ -183,7 +185,13 @@ class Generate(Kind):
         if min(self.clips, default=0) < 1 or min(self.tokens, default=0) < 1:
             raise ValueError(f"--clips {self.clips} --tokens {self.tokens}, expected 1 or more each")
         return measure_generation(
-            self.size, self.clips, self.tokens, pick_dtype(self.dtype), self.machine(), self.repeats
+            self.size,
+            self.clips,
+            self.tokens,
+            pick_dtype(self.dtype),
+            self.machine(),
+            self.repeats,
+            compile=self.compile,
         )
 
 

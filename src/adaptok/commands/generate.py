@@ -42,6 +42,8 @@ class SamplingFlags(Common):
     """Fewest tokens of a block."""
     most: int | None = None
     """Most tokens of a block."""
+    compile: bool = False
+    """Compile the step of sampling, and record it as CUDA graphs on a GPU: worth its minute for many clips."""
 
     def load_generator(self) -> Generator:
         """The generator and tokenizer that the flags ask for."""
@@ -49,7 +51,9 @@ class SamplingFlags(Common):
             raise ValueError(f"--batch-size {self.batch_size}, expected 1 or more")
         if self.seed < 0:
             raise ValueError(f"--seed {self.seed}, expected 0 or more")
-        return Generator.from_pretrained(self.generator, codec=self.model, device=self.device, dtype=self.dtype)
+        return Generator.from_pretrained(
+            self.generator, codec=self.model, device=self.device, dtype=self.dtype, compile=self.compile
+        )
 
     def settings(self, **more: Any) -> Sampling:
         """How entries are drawn."""
@@ -124,7 +128,7 @@ class Generate(SamplingFlags):
         """The folder belongs to these settings; one with others is an error."""
         self.out.mkdir(parents=True, exist_ok=True)
         path = self.out / SETTINGS_FILE
-        skipped = ("out", "json", "force", "quiet", "batch_size", "number", "label", "device")
+        skipped = ("out", "json", "force", "quiet", "batch_size", "number", "label", "device", "compile")
         flags = {name: value for name, value in asdict(self).items() if name not in skipped}
         settings = json.loads(json.dumps({**flags, "generator_name": generator.config.name, "labels": self.label}))
         if path.exists() and not self.force:

@@ -49,13 +49,14 @@ class Generator:
     Args:
         model: it is put into evaluation mode.
         codec: the tokenizer whose ids it writes; without one only `predict` and `decode` are missing.
+        compile: see `from_pretrained`.
 
     Raises:
         GeneratorMismatchError: the two do not belong together.
     """
 
-    def __init__(self, model: GeneratorModel, codec: AdapTok | None = None) -> None:
-        self.model = model.eval()
+    def __init__(self, model: GeneratorModel, codec: AdapTok | None = None, *, compile: bool = False) -> None:
+        self.model, self.compile = model.eval(), compile
         self.codec = codec
         self.work = Work(0, 0, 0)
         """Of the last sampling."""
@@ -70,6 +71,7 @@ class Generator:
         codec: AdapTok | str | Path | None = None,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "float32",
+        compile: bool = False,
     ) -> Generator:
         """Load a generator for sampling.
 
@@ -77,6 +79,9 @@ class Generator:
             name: a folder, or a hub id `owner/name`, of our layout or the official one; None is the one in the box.
             codec: its tokenizer, or the name of one; None takes the one in the box, where the generator is of that.
             device, dtype: as for `AdapTok.from_pretrained`; a codec that is named is loaded as float32.
+            compile: compile the step of sampling (`torch.compile`, CUDA graphs on a GPU): the first clips wait up to a
+                minute, many clips are faster. Clips of the same seed may differ from those of a plain step in an entry
+                whose probabilities tie.
 
         Raises:
             FileNotFoundError: there is no such folder.
@@ -91,11 +96,13 @@ class Generator:
         else:
             model = read_generator(resolve(name), kind)
         model = model.to(where)
-        reorder_linears(model)
+        if not compile:
+            reorder_linears(model)
         if codec is None:
             bundled = AdapTok.from_pretrained(device=where)
-            return cls(model, bundled if belongs(model.config, bundled) else None)
-        return cls(model, codec if isinstance(codec, AdapTok) else AdapTok.from_pretrained(codec, device=where))
+            return cls(model, bundled if belongs(model.config, bundled) else None, compile=compile)
+        named = codec if isinstance(codec, AdapTok) else AdapTok.from_pretrained(codec, device=where)
+        return cls(model, named, compile=compile)
 
     def save_pretrained(
         self, folder: str | Path, *, dtype: str | torch.dtype | None = None, layout: Layout = "adaptok"
@@ -174,7 +181,8 @@ class Generator:
     ) -> Iterator[tuple[int, Samples]]:
         """Clips as they are finished: their index, and ids `[1, G, K]` with lengths `[1, G]`; see `sample`."""
         conditions = self._conditions(labels, condition_ids)
-        sampler = Sampler(self.model, Sampling() if settings is None else settings, batch_size)
+        rules = Sampling() if settings is None else settings
+        sampler = Sampler(self.model, rules, batch_size, compile=self.compile)
         for index, row in sampler.rows(conditions, _seeds(len(conditions), seeds, generator)):
             self.work = sampler.work
             if progress is not None:
@@ -357,9 +365,7 @@ class Generator:
         return self.codec
 
 
-def first_frames(
-    video: Video, count: int, *, start: float = 0.0, rate: Fraction | float | None = None
-) -> NDArray[Any]:
+def first_frames(video: Video, count: int, *, start: float = 0.0, rate: Fraction | float | None = None) -> NDArray[Any]:
     """The first frames `[count, H, W, 3]` of a video.
 
     Raises:

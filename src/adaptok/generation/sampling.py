@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptok.configuration import GeneratorConfig
+from adaptok.models.compiled import CompiledStep, compiled_step
 from adaptok.models.generator import GeneratorModel
 from adaptok.models.memory import Memory, build_memory
 
@@ -136,15 +137,18 @@ class Sampler:
         model: in evaluation mode.
         settings: checked against it.
         batch_size: most clips at a time.
+        compile: compile a step, and record it as CUDA graphs on a GPU: the first clips wait for that, up to a minute.
     """
 
-    def __init__(self, model: GeneratorModel, settings: Sampling, batch_size: int) -> None:
+    def __init__(self, model: GeneratorModel, settings: Sampling, batch_size: int, *, compile: bool = False) -> None:
         settings.check(model.config)
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size}, expected 1 or more")
         self.model, self.settings, self.batch_size = model, settings, batch_size
         self.work = Work(0, 0, 0)
         self._places = batch_size
+        self._compile = compile
+        self._compiled: CompiledStep | None = None
 
     @torch.inference_mode()
     def rows(self, conditions: Tensor, seeds: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
@@ -158,7 +162,7 @@ class Sampler:
         self.model.check_condition(conditions)
         conditions = conditions.to(self.model.device)
         waiting = deque(enumerate(seeds))
-        places = self._places = min(self.batch_size, len(seeds))
+        places = self._places = self.batch_size if self._compile else min(self.batch_size, len(seeds))
         memory = self._memory(places * (2 if self.settings.guided else 1))
         free = list(range(places))[::-1]
         active: dict[int, _Clip] = {}  # by place
@@ -188,6 +192,9 @@ class Sampler:
         if self.settings.budget is not None:
             longest = min(longest, self.settings.budget + config.blocks)
         size = config.prefix + longest - 1
+        if self._compile:
+            self._compiled = compiled_step(self.model, rows, size)
+            return self._compiled.memory
         return build_memory(config.depth, config.heads, config.width // config.heads, rows, size, self.model.positions)
 
     def _begin(self, memory: Memory, clips: dict[int, _Clip]) -> None:
@@ -209,9 +216,7 @@ class Sampler:
         rows = [place for place, _ in taken] + [taken[index][0] + self._places for index in guided]
         x = torch.cat([self._embed(clips), self._embed(pairs, unconditional=True)]) if pairs else self._embed(clips)
         at = [config.prefix - 1 + len(clip.row) for clip in [*clips, *pairs]]
-        positions = torch.tensor(at, device=device)[:, None]
-        memory.place(rows, positions)
-        logits = self.model.logits(self.model.step(x[:, None], positions, memory))
+        logits = self._logits(memory, rows, x, torch.tensor(at, device=device))
         if pairs:
             logits, without = logits[: len(clips)], logits[len(clips) :]
             scale = torch.tensor([[self._scale(clip)] for clip in pairs], device=device)
@@ -222,6 +227,13 @@ class Sampler:
         drawn = draw(logits, randoms, settings).tolist()
         forced = [clip.end_forced(settings, config) for clip in clips]
         return [config.end if end else entry for end, entry in zip(forced, drawn, strict=True)]
+
+    def _logits(self, memory: Memory, rows: list[int], x: Tensor, positions: Tensor) -> Tensor:
+        """What follows entries `x [R, D]` of rows at `positions [R]`: `[R, V]`."""
+        if self._compiled is not None:
+            return self._compiled(rows, x, positions)
+        memory.place(rows, positions[:, None])
+        return self.model.logits(self.model.step(x[:, None], positions[:, None], memory))
 
     def _has_pair(self, clip: _Clip) -> bool:
         """Whether a clip is written with guidance, now or later; after its interval the second row is left out."""

@@ -14,6 +14,8 @@ from torch import Tensor
 
 _PAGE = 128
 """Entries whose keys lie together."""
+_SIZES = 4
+"""Shapes that a dense memory is read in, at most: each is compiled for itself."""
 
 
 class Memory(Protocol):
@@ -22,8 +24,12 @@ class Memory(Protocol):
     def place(self, rows: Sequence[int], positions: Tensor) -> None:
         """The next entries are of these rows `[R]`, at `positions [R, n]`, rising by one along n."""
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Causal attention `[R, n, H, d]` of new entries over those of their row before them, and themselves."""
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, positions: Tensor) -> Tensor:
+        """Causal attention `[R, n, H, d]` of new entries over those of their row before them, and themselves.
+
+        Args:
+            positions: `[R, n]`, the ones of `place`.
+        """
 
 
 def build_memory(layers: int, heads: int, dims: int, rows: int, capacity: int, like: Tensor) -> Memory:
@@ -38,23 +44,31 @@ class DenseMemory:
     def __init__(self, layers: int, heads: int, dims: int, rows: int, capacity: int, like: Tensor) -> None:
         self.keys = [like.new_zeros(rows, heads, capacity, dims) for _ in range(layers)]
         self.values = [like.new_zeros(rows, heads, capacity, dims) for _ in range(layers)]
-        self.capacity = capacity
+        self.capacity, self._all = capacity, torch.arange(rows, device=like.device)
+        self._stride = _PAGE * max(1, -(-capacity // (_SIZES * _PAGE)))
+
+    def keep_addresses(self) -> None:
+        """Tell the compiler that these buffers stay where they are, so that it may record what writes to them."""
+        for buffer in (*self.keys, *self.values, self._all):
+            torch._dynamo.mark_static_address(buffer)
 
     def place(self, rows: Sequence[int], positions: Tensor) -> None:
-        """See `Memory`. What is looked at grows in steps of a page, so that shapes seldom change."""
-        self._positions = positions
-        self._rows = torch.tensor(rows, device=positions.device)
-        seen = min(self.capacity, -(-(int(positions.max()) + 1) // _PAGE) * _PAGE)
-        self._mask = torch.arange(seen, device=positions.device) <= positions[:, None, :, None]
-        self._seen = seen
+        """See `Memory`. What is looked at grows in a few large steps, so that shapes seldom change."""
+        whole = len(rows) == len(self._all) and list(rows) == list(range(len(rows)))
+        self._rows = None if whole else torch.tensor(rows, device=positions.device)
+        self._seen = min(self.capacity, -(-(int(positions.max()) + 1) // self._stride) * self._stride)
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, positions: Tensor) -> Tensor:
         """See `Memory`."""
-        keys, values, rows = self.keys[layer], self.values[layer], self._rows
-        keys[rows[:, None], :, self._positions] = k
-        values[rows[:, None], :, self._positions] = v
-        known = keys[rows, :, : self._seen], values[rows, :, : self._seen]
-        return F.scaled_dot_product_attention(q.transpose(1, 2), *known, attn_mask=self._mask).transpose(1, 2)
+        keys, values = self.keys[layer], self.values[layer]
+        rows = self._all if self._rows is None else self._rows
+        keys[rows[:, None], :, positions] = k
+        values[rows[:, None], :, positions] = v
+        keys, values = keys[:, :, : self._seen], values[:, :, : self._seen]
+        if self._rows is not None:  # of all rows, nothing is copied
+            keys, values = keys[rows], values[rows]
+        mask = torch.arange(self._seen, device=q.device) <= positions[:, None, :, None]
+        return F.scaled_dot_product_attention(q.transpose(1, 2), keys, values, attn_mask=mask).transpose(1, 2)
 
 
 class PagedMemory:
@@ -100,7 +114,7 @@ class PagedMemory:
         lengths = (at + 1)[:, None].expand(-1, self.heads).flatten()
         self._value_offsets = (lengths.cumsum(0) - lengths).int()
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, positions: Tensor) -> Tensor:
         """See `Memory`."""
         if self._new > 1:
             return self._begin(layer, q, k, v)
