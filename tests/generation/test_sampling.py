@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,6 @@ from adaptok.configuration import GeneratorConfig
 from adaptok.generation.rows import read_row, write_row
 from adaptok.generation.sampling import Sampler, Sampling, draw
 from adaptok.models import memory
-from adaptok.models.compiled import compiled_step
 from adaptok.models.generator import GeneratorModel
 from adaptok.models.reordered import reorder_linears
 
@@ -133,24 +134,42 @@ def build_long(model):
 def test_a_compiled_step_gives_the_same_clips(model, rules):
     """Places that are free take part in it, and clips that begin late find their own."""
     if model.config.condition_ids and rules.guided:
-        return
+        pytest.skip("frame prediction has no guidance")
     conditions = conditions_of(model.config, 7)
     plain = dict(Sampler(model, rules, 3).rows(conditions, range(7)))
     compiler = CompileCounter()
-    compiled_step(model, 3 * (2 if rules.guided else 1), model.config.prefix + model.config.longest - 1, compiler)
-    assert dict(Sampler(model, rules, 3, compile=True).rows(conditions, range(7))) == plain
-    assert dict(Sampler(model, rules, 3, compile=True).rows(conditions[:2], range(2))) == {i: plain[i] for i in (0, 1)}
+    sampler = Sampler(model, rules, 3, compile=compiler)
+    assert dict(sampler.rows(conditions, range(7))) == plain
+    assert dict(sampler.rows(conditions[:2], range(2))) == {index: plain[index] for index in (0, 1)}
     assert compiler.frame_count == 1
+
+
+def test_compiled_samplings_side_by_side(model):
+    conditions, compiler = conditions_of(model.config, 6), CompileCounter()
+    plain = dict(Sampler(model, Sampling(), 2).rows(conditions, range(6)))
+    first, second = (Sampler(model, Sampling(), 2, compile=compiler).rows(conditions, range(6)) for _ in range(2))
+    found = list(zip(first, second, strict=True))
+    assert dict(one for one, _ in found) == dict(other for _, other in found) == plain
+
+
+def test_a_compiled_step_follows_its_model(model):
+    conditions, compiler = conditions_of(model.config, 2), CompileCounter()
+    sampler = Sampler(model, Sampling(temperature=0), 2, compile=compiler)
+    dict(sampler.rows(conditions, range(2)))
+    for changed in (model.to(torch.float64), copy.deepcopy(model)):
+        with torch.no_grad():
+            changed.positions.neg_()
+        plain = dict(Sampler(changed, Sampling(temperature=0), 2).rows(conditions, range(2)))
+        again = Sampler(changed, Sampling(temperature=0), 2, compile=compiler)
+        assert dict(again.rows(conditions, range(2))) == plain
 
 
 def test_a_compiled_step_has_few_shapes(model):
     long, compiler = build_long(model), CompileCounter()
-    compiled_step(long, 2, long.config.prefix + long.config.longest - 1, compiler)
     rules = Sampling(temperature=0, least=55)
-    found = dict(Sampler(long, rules, 2, compile=True).rows(torch.tensor([0, 1, 2]), [0, 1, 2]))
+    found = dict(Sampler(long, rules, 2, compile=compiler).rows(torch.tensor([0, 1, 2]), [0, 1, 2]))
     assert found == dict(Sampler(long, rules, 2).rows(torch.tensor([0, 1, 2]), [0, 1, 2]))
     assert max(map(len, found.values())) > memory._PAGE
-    assert long.compiled.backend is compiler
     assert 1 < compiler.frame_count <= memory._SIZES
 
 

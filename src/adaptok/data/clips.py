@@ -69,7 +69,7 @@ class ClipMixture(torch.utils.data.Dataset[Tensor]):
             flip: mirror half of the clips.
             still_share: share of the video clips that show one frame all the time.
             jitter: strength of random brightness, contrast and gamma; 0 leaves colours alone, 0.2 is mild.
-            text_share: share of the clips that have text written over them; never mirrored.
+            text_share: share of the clips that have text written over them, after all else.
             cache_bytes: decoded frames kept in memory by every process.
             length: what `len` says; indices beyond it work too.
 

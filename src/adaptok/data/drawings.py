@@ -112,7 +112,8 @@ def _background(rng: np.random.Generator, size: int) -> Array:
 
 
 def _shape(rng: np.random.Generator, size: int) -> Layer:
-    """A disc, rectangle or triangle, filled or an outline, that goes straight and may turn."""
+    """A disc, rectangle or triangle, filled or an outline, that goes straight and may turn; a patterned one is a window
+    onto a pattern that stands still."""
     kind, radius = rng.integers(3), np.exp(rng.uniform(math.log(0.04), math.log(0.35)))
     high = radius * rng.uniform(0.3, 1.0)
     ink = _pattern(rng, size) if rng.random() < 0.15 else _ink(rng)
@@ -131,14 +132,14 @@ def _shape(rng: np.random.Generator, size: int) -> Layer:
         elif kind == 1:
             distance = box(u, v, radius, high, round_by=0.0)
         else:
-            distance = triangle(x - cx, y - cy, radius, angle)
+            distance = triangle(x - cx, y - cy, radius, angle, round_by=0.0)
         return paint(picture, distance if outline is None else abs(distance) - outline / 2, ink, size)
 
     return draw
 
 
 def _text(rng: np.random.Generator, size: int) -> Layer:
-    """One to three lines of words or numbers, in a corner, the middle or passing by, on a panel or not."""
+    """One to three lines of words or numbers, anywhere or in the middle, still or passing by, on a panel or not."""
     lines = [_words(rng) for _ in range(rng.integers(1, 4))]
     height = max(6, round(size * np.exp(rng.uniform(math.log(9), math.log(34))) / 128))
     mask = _written(tuple(lines), str(rng.choice(_FONTS)), height)
@@ -187,4 +188,4 @@ def _written(lines: tuple[str, ...], font: str, height: int) -> Array:
 
 @lru_cache(maxsize=256)
 def _font(name: str, height: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf", height)
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf"), height)

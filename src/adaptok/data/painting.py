@@ -34,13 +34,16 @@ def box(x: Array, y: Array, half_width: float, half_height: float, round_by: flo
     return np.hypot(dx.clip(0), dy.clip(0)) + np.minimum(np.maximum(dx, dy), 0) - round_by
 
 
-def triangle(x: Array, y: Array, radius: float, angle: float) -> Array:
-    """Distance to a triangle with equal sides about (0, 0), its corners `radius` from the middle and rounded."""
+def triangle(x: Array, y: Array, radius: float, angle: float, round_by: float) -> Array:
+    """Distance to a triangle with equal sides about (0, 0), its corners `radius` from the middle, rounded."""
     sides = [angle + 2 * math.pi * k / 3 for k in range(3)]
-    inner = 0.5 * radius - 0.03
+    inner = 0.5 * radius - round_by
     distances = [x * math.cos(side) + y * math.sin(side) - inner for side in sides]
-    farthest: Array = np.logaddexp.reduce([60 * d for d in distances]) / 60
-    return farthest - 0.03
+    if round_by == 0:
+        return np.maximum.reduce(distances)
+    sharpness = 1.8 / round_by
+    farthest: Array = np.logaddexp.reduce([sharpness * d for d in distances]) / sharpness
+    return farthest - round_by
 
 
 def paint(picture: Array, distance: Array, ink: Array, size: int, blur: float = 0.0) -> Array:

@@ -147,7 +147,7 @@ def _spin(rng: np.random.Generator) -> Callable[[float], Distance]:
 
     def at(time: float) -> Distance:
         angle = 2 * math.pi * (phase + turn * time)
-        return lambda x, y: triangle(x - cx, y - cy, radius, angle)
+        return lambda x, y: triangle(x - cx, y - cy, radius, angle, round_by=0.03)
 
     return at
 

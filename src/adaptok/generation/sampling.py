@@ -1,8 +1,8 @@
 """Sampling: many clips at a time, each at its own place in its row.
 
 A clip that is finished leaves, and the next one takes its place. Every clip has its own random numbers, and a step's
-arithmetic for a row does not depend on the rows beside it (on a CPU to the bit, see `models/reordered.py` and
-`models/memory.py`), so a clip is the same in any company.
+arithmetic for a row does not depend on the rows beside it (on a CPU to the bit, unless it is compiled, see
+`models/reordered.py` and `models/memory.py`), so a clip is the same in any company.
 
 The rules of a row: the first entry is an id; a block of K ids is closed by a mark; later blocks may be empty; the row
 ends with the mark of the last block. A budget and a least and most length of a block narrow them.
@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptok.configuration import GeneratorConfig
-from adaptok.models.compiled import CompiledStep, compiled_step
 from adaptok.models.generator import GeneratorModel
-from adaptok.models.memory import Memory, build_memory
+from adaptok.models.memory import Memory
+from adaptok.models.stepping import Backend, Step, open_step
 
 
 class Samples(NamedTuple):
@@ -138,17 +138,19 @@ class Sampler:
         settings: checked against it.
         batch_size: most clips at a time.
         compile: compile a step, and record it as CUDA graphs on a GPU: the first clips wait for that, up to a minute.
+            A backend of `torch.compile`, or True for "inductor".
     """
 
-    def __init__(self, model: GeneratorModel, settings: Sampling, batch_size: int, *, compile: bool = False) -> None:
+    def __init__(
+        self, model: GeneratorModel, settings: Sampling, batch_size: int, *, compile: bool | Backend = False
+    ) -> None:
         settings.check(model.config)
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size}, expected 1 or more")
         self.model, self.settings, self.batch_size = model, settings, batch_size
+        self.compile = compile
         self.work = Work(0, 0, 0)
         self._places = batch_size
-        self._compile = compile
-        self._compiled: CompiledStep | None = None
 
     @torch.inference_mode()
     def rows(self, conditions: Tensor, seeds: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
@@ -158,13 +160,19 @@ class Sampler:
             conditions: `[B, …]` of the model.
             seeds: of each clip; not negative.
         """
-        config = self.model.config
         self.model.check_condition(conditions)
         conditions = conditions.to(self.model.device)
-        waiting = deque(enumerate(seeds))
-        places = self._places = self.batch_size if self._compile else min(self.batch_size, len(seeds))
-        memory = self._memory(places * (2 if self.settings.guided else 1))
-        free = list(range(places))[::-1]
+        places = self._places = min(self.batch_size, len(seeds)) if self.compile is False else self.batch_size
+        rows = places * (2 if self.settings.guided else 1)
+        with open_step(self.model, rows, self._capacity(), self.compile) as step:
+            yield from self._write(step, conditions, deque(enumerate(seeds)))
+
+    def _write(
+        self, step: Step, conditions: Tensor, waiting: deque[tuple[int, int]]
+    ) -> Iterator[tuple[int, list[int]]]:
+        """The clips of some conditions, by index, with their seeds."""
+        config = self.model.config
+        free = list(range(self._places))[::-1]
         active: dict[int, _Clip] = {}  # by place
         while waiting or active:
             started = []
@@ -174,28 +182,25 @@ class Sampler:
                 randoms = np.random.default_rng(seed).random(config.longest)
                 active[place] = _Clip(index, conditions[index], randoms)
                 started.append(place)
-            self._begin(memory, {place: active[place] for place in started})
+            self._begin(step.memory, {place: active[place] for place in started})
             taken = list(active.items())
-            self.work = Work(self.work.steps + 1, self.work.entries + len(taken), self.work.places + places)
-            entries = self._step(memory, taken)
+            self.work = Work(self.work.steps + 1, self.work.entries + len(taken), self.work.places + self._places)
+            entries = self._step(step, taken)
             for (place, clip), entry in zip(taken, entries, strict=True):
                 if clip.write(entry, config):
                     del active[place]
                     free.append(place)
                     yield clip.index, clip.row
 
-    def _memory(self, rows: int) -> Memory:
+    def _capacity(self) -> int:
+        """Most entries of a row that are remembered."""
         config = self.model.config
         longest = config.longest
         if self.settings.most is not None:
             longest = min(longest, config.blocks * (self.settings.most + 1))
         if self.settings.budget is not None:
             longest = min(longest, self.settings.budget + config.blocks)
-        size = config.prefix + longest - 1
-        if self._compile:
-            self._compiled = compiled_step(self.model, rows, size)
-            return self._compiled.memory
-        return build_memory(config.depth, config.heads, config.width // config.heads, rows, size, self.model.positions)
+        return config.prefix + longest - 1
 
     def _begin(self, memory: Memory, clips: dict[int, _Clip]) -> None:
         """All rows of conditions but the last, which is the first step's entry. One clip at a time: they are long."""
@@ -207,7 +212,7 @@ class Sampler:
             memory.place([place], positions)
             self.model.step(self.model.embed_condition(clip.condition[None])[:, :-1], positions, memory)
 
-    def _step(self, memory: Memory, taken: Sequence[tuple[int, _Clip]]) -> list[int]:
+    def _step(self, step: Step, taken: Sequence[tuple[int, _Clip]]) -> list[int]:
         """The next entry of each clip."""
         config, settings, device = self.model.config, self.settings, self.model.device
         clips = [clip for _, clip in taken]
@@ -216,7 +221,7 @@ class Sampler:
         rows = [place for place, _ in taken] + [taken[index][0] + self._places for index in guided]
         x = torch.cat([self._embed(clips), self._embed(pairs, unconditional=True)]) if pairs else self._embed(clips)
         at = [config.prefix - 1 + len(clip.row) for clip in [*clips, *pairs]]
-        logits = self._logits(memory, rows, x, torch.tensor(at, device=device))
+        logits = step(rows, x, torch.tensor(at, device=device))
         if pairs:
             logits, without = logits[: len(clips)], logits[len(clips) :]
             scale = torch.tensor([[self._scale(clip)] for clip in pairs], device=device)
@@ -227,13 +232,6 @@ class Sampler:
         drawn = draw(logits, randoms, settings).tolist()
         forced = [clip.end_forced(settings, config) for clip in clips]
         return [config.end if end else entry for end, entry in zip(forced, drawn, strict=True)]
-
-    def _logits(self, memory: Memory, rows: list[int], x: Tensor, positions: Tensor) -> Tensor:
-        """What follows entries `x [R, D]` of rows at `positions [R]`: `[R, V]`."""
-        if self._compiled is not None:
-            return self._compiled(rows, x, positions)
-        memory.place(rows, positions[:, None])
-        return self.model.logits(self.model.step(x[:, None], positions[:, None], memory))
 
     def _has_pair(self, clip: _Clip) -> bool:
         """Whether a clip is written with guidance, now or later; after its interval the second row is left out."""

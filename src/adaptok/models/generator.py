@@ -46,10 +46,10 @@ class Attention(nn.Module):
             out = packed_causal_attention(q, k, v, lengths)
         return self.proj(out.flatten(1))
 
-    def step(self, x: Tensor, positions: Tensor, memory: Memory, layer: int) -> Tensor:
-        """`x [R, n, D]` at `positions [R, n]`, after what the memory holds of their rows; it remembers them too."""
+    def step(self, x: Tensor, memory: Memory, layer: int) -> Tensor:
+        """`x [R, n, D]`, after what the memory holds of their rows; it remembers them too."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(2)  # [R, n, H, d]
-        return self.proj(memory.attend(layer, q, k, v, positions).flatten(2))
+        return self.proj(memory.attend(layer, q, k, v).flatten(2))
 
 
 class FeedForward(nn.Module):
@@ -79,8 +79,8 @@ class Layer(nn.Module):
         x = x + self._drop(self.attn(self.norm1(x), lengths))
         return x + self._drop(self.feed_forward(self.norm2(x)))
 
-    def step(self, x: Tensor, positions: Tensor, memory: Memory, layer: int) -> Tensor:
-        x = x + self.attn.step(self.norm1(x), positions, memory, layer)
+    def step(self, x: Tensor, memory: Memory, layer: int) -> Tensor:
+        x = x + self.attn.step(self.norm1(x), memory, layer)
         return x + self.feed_forward(self.norm2(x))
 
     def _drop(self, x: Tensor) -> Tensor:
@@ -192,7 +192,7 @@ class GeneratorModel(nn.Module):
         self.checkpointing = False
         """Keep only the input of each layer for the gradient, and compute the rest again."""
         self.compiled: Any = None
-        """The step as it was compiled last, see `models/compiled.py`."""
+        """The step as it was compiled last, see `models/stepping.py`."""
         self.initialize()
 
     def make_tables(self) -> None:
@@ -259,7 +259,7 @@ class GeneratorModel(nn.Module):
         x = x + self.positions[positions]
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
-            x = layer.step(x, positions, memory, index)
+            x = layer.step(x, memory, index)
         return x[:, -1]
 
     def logits(self, x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 _PAGE = 128
 """Entries whose keys lie together."""
 _SIZES = 4
-"""Shapes that a dense memory is read in, at most: each is compiled for itself."""
+"""Lengths that a fixed memory is read in, at most: a step is compiled for each."""
 
 
 class Memory(Protocol):
@@ -24,12 +24,8 @@ class Memory(Protocol):
     def place(self, rows: Sequence[int], positions: Tensor) -> None:
         """The next entries are of these rows `[R]`, at `positions [R, n]`, rising by one along n."""
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, positions: Tensor) -> Tensor:
-        """Causal attention `[R, n, H, d]` of new entries over those of their row before them, and themselves.
-
-        Args:
-            positions: `[R, n]`, the ones of `place`.
-        """
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Causal attention `[R, n, H, d]` of new entries over those of their row before them, and themselves."""
 
 
 def build_memory(layers: int, heads: int, dims: int, rows: int, capacity: int, like: Tensor) -> Memory:
@@ -39,36 +35,42 @@ def build_memory(layers: int, heads: int, dims: int, rows: int, capacity: int, l
 
 
 class DenseMemory:
-    """One buffer `[rows, H, C, d]` of keys and one of values for each layer, and a mask: for a GPU."""
+    """One buffer `[rows, H, C, d]` of keys and one of values for each layer, and a mask: for a GPU.
 
-    def __init__(self, layers: int, heads: int, dims: int, rows: int, capacity: int, like: Tensor) -> None:
+    Args:
+        fixed: for a compiled step: all rows take part in each, buffers keep their addresses, and what is looked at has
+            at most four lengths, so that it may be recorded.
+    """
+
+    def __init__(
+        self, layers: int, heads: int, dims: int, rows: int, capacity: int, like: Tensor, *, fixed: bool = False
+    ) -> None:
         self.keys = [like.new_zeros(rows, heads, capacity, dims) for _ in range(layers)]
         self.values = [like.new_zeros(rows, heads, capacity, dims) for _ in range(layers)]
         self.capacity, self._all = capacity, torch.arange(rows, device=like.device)
-        self._stride = _PAGE * max(1, -(-capacity // (_SIZES * _PAGE)))
-
-    def keep_addresses(self) -> None:
-        """Tell the compiler that these buffers stay where they are, so that it may record what writes to them."""
-        for buffer in (*self.keys, *self.values, self._all):
-            torch._dynamo.mark_static_address(buffer)
+        self._stride = _PAGE * max(1, -(-capacity // (_SIZES * _PAGE))) if fixed else _PAGE
+        if fixed:
+            for buffer in (*self.keys, *self.values, self._all):
+                torch._dynamo.mark_static_address(buffer, guard=False)
 
     def place(self, rows: Sequence[int], positions: Tensor) -> None:
-        """See `Memory`. What is looked at grows in a few large steps, so that shapes seldom change."""
-        whole = len(rows) == len(self._all) and list(rows) == list(range(len(rows)))
-        self._rows = None if whole else torch.tensor(rows, device=positions.device)
+        """See `Memory`. What is looked at grows in steps of a page or more, so that shapes seldom change."""
+        everyone = list(rows) == list(range(len(self._all)))
+        self._rows = None if everyone else torch.tensor(rows, device=positions.device)
+        self._positions = positions
         self._seen = min(self.capacity, -(-(int(positions.max()) + 1) // self._stride) * self._stride)
+        self._mask = torch.arange(self._seen, device=positions.device) <= positions[:, None, :, None]
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, positions: Tensor) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See `Memory`."""
         keys, values = self.keys[layer], self.values[layer]
         rows = self._all if self._rows is None else self._rows
-        keys[rows[:, None], :, positions] = k
-        values[rows[:, None], :, positions] = v
+        keys[rows[:, None], :, self._positions] = k
+        values[rows[:, None], :, self._positions] = v
         keys, values = keys[:, :, : self._seen], values[:, :, : self._seen]
         if self._rows is not None:  # of all rows, nothing is copied
             keys, values = keys[rows], values[rows]
-        mask = torch.arange(self._seen, device=q.device) <= positions[:, None, :, None]
-        return F.scaled_dot_product_attention(q.transpose(1, 2), keys, values, attn_mask=mask).transpose(1, 2)
+        return F.scaled_dot_product_attention(q.transpose(1, 2), keys, values, attn_mask=self._mask).transpose(1, 2)
 
 
 class PagedMemory:
@@ -114,7 +116,7 @@ class PagedMemory:
         lengths = (at + 1)[:, None].expand(-1, self.heads).flatten()
         self._value_offsets = (lengths.cumsum(0) - lengths).int()
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, positions: Tensor) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See `Memory`."""
         if self._new > 1:
             return self._begin(layer, q, k, v)

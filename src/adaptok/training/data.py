@@ -92,7 +92,8 @@ def open_data(config: TrainingConfig, advance: Callable[[int], None] | None = No
             sources.append(images)
             weights.append(weight * share)
     if data.drawn_share:
-        weights = [weight / sum(weights) * (1 - data.drawn_share) for weight in weights]
+        total = sum(weights) or 1.0
+        weights = [weight / total * (1 - data.drawn_share) for weight in weights]
         sources.append(Drawings())
         weights.append(data.drawn_share)
     broken = {path: why for source in sources for path, why in source.broken.items()}

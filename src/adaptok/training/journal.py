@@ -92,6 +92,13 @@ def _sheets(rows: Sequence[Tensor]) -> Iterator[NDArray[np.uint8]]:
     yield from to_uint8(whole.permute(1, 2, 3, 0))
 
 
+def _origin(config: AnyConfig) -> str:
+    parts = list(config.data.train)
+    if config.stage != "generator" and config.data.drawn_share:
+        parts.append(f"drawn clips ({config.data.drawn_share:.0%})")
+    return ", ".join(parts) or "clips given by a program"
+
+
 class About(NamedTuple):
     """What a card says of a model: its name, what it is, and how it is loaded."""
 
@@ -110,7 +117,7 @@ def write_card(path: Path, about: About, config: AnyConfig, metrics: Path, steps
         "",
         f"{about.text}, after {steps} steps of {config.batch * config.accumulation} clips on each process.",
         "",
-        "Trained on: " + (", ".join(config.data.train) or "clips given by a program") + ".",
+        f"Trained on: {_origin(config)}.",
         "",
         *(["| measured | value |", "| --- | --- |"] if measured else ["Not validated."]),
         *(f"| {name} | {value:.4g} |" for name, value in measured.items()),
