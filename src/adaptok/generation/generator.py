@@ -80,8 +80,8 @@ class Generator:
             codec: its tokenizer, or the name of one; None takes the one in the box, where the generator is of that.
             device, dtype: as for `AdapTok.from_pretrained`; a codec that is named is loaded as float32.
             compile: compile the step of sampling (`torch.compile`, CUDA graphs on a GPU): the first clips wait up to a
-                minute, many clips are faster. It rounds in its own way, so that clips of a seed may differ from those of
-                a plain step, and, on a CPU too, between batch sizes.
+                minute, many clips are faster. It rounds in its own way: clips of a seed may differ from those of a
+                plain step, and, on a CPU too, between batch sizes.
 
         Raises:
             FileNotFoundError: there is no such folder.
