@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.resources import as_file, files
+
 import numpy as np
 import torch
 
@@ -51,6 +53,22 @@ def test_a_run_can_be_of_drawings_alone():
     data = open_data(alone)
     assert data.listed == 0
     assert torch.equal(data.train[3], open_data(alone).train[3])
+
+
+def test_the_share_of_drawings_is_of_all_clips():
+    config = load_config("tiny", "tokenizer")
+    with as_file(files("adaptok") / "assets") as folder:
+        data = config.data.model_copy(update={"drawn_share": 0.25, "train": (str(folder),), "validation": None})
+        mixture = open_data(config.model_copy(update={"data": data})).train
+        plain = open_data(config.model_copy(update={"data": data.model_copy(update={"drawn_share": 0.0})})).train
+        drawn = [not torch.equal(mixture[i], plain[i]) and _has_flat_parts(mixture[i]) for i in range(40)]
+    assert 4 <= sum(drawn) <= 16
+
+
+def _has_flat_parts(clip):
+    """Many neighbours that are the same to the bit, or smooth as a gradient: no camera gives that."""
+    second = clip[..., 2:] - 2 * clip[..., 1:-1] + clip[..., :-2]
+    return (second.abs() < 2e-3).float().mean() > 0.8
 
 
 def test_text_is_written_after_all_else_and_clips_without_it_stay_as_they_are():
