@@ -76,7 +76,7 @@ def open_data(config: TrainingConfig, advance: Callable[[int], None] | None = No
     tokenizer, data = config.model.tokenizer, config.data
     if not data.train and data.drawn_share < 1:
         raise ValueError(
-            "nothing to train on; name folders or lists of files with --data.train, or draw all with --data.drawn-share 1"
+            "nothing to train on; name folders or lists of files with --data.train, or draw all: --data.drawn-share 1"
         )
     groups = [(entry,) for entry in data.train] if data.weights else [data.train] if data.train else []
     sources: list[ClipSource] = []
