@@ -166,6 +166,26 @@ def _check_ids(config: ConfigT, size: int) -> ConfigT:
     return config
 
 
+class ConvolutionConfig(Config):
+    """Convolutions between pixels and patches, within the frames of one block."""
+
+    channels: Annotated[tuple[Positive, ...], Field(min_length=1)] = (64, 128)
+    """Channels at every resolution, from the finest to the coarsest. The resolution halves from one to the next and
+    once more to the patches: two levels of patches of 16 pixels work on squares of 4 and 8 pixels."""
+    depth: Positive = 1
+    """Residual blocks of each level."""
+
+    def cell(self, patch_size: int) -> int:
+        """Pixels of a side of the squares that the finest level works on."""
+        return patch_size >> len(self.channels)
+
+    @model_validator(mode="after")
+    def _check(self) -> ConvolutionConfig:
+        if wrong := [width for width in self.channels if width % 8]:
+            raise ValueError(f"{wrong[0]} channels, expected a multiple of 8")
+        return self
+
+
 class TokenizerConfig(Config):
     """What a clip is, and the encoder, quantizer and decoder."""
 
@@ -192,6 +212,15 @@ class TokenizerConfig(Config):
     """Train the positional embeddings of patches and decoder latents instead of keeping sines and cosines."""
     patch_type_embedding: bool = True
     """A learned vector added to every patch query of the decoder."""
+    encoder_window: Positive | None = None
+    """Pixels of a side of the squares that the patch embedding reads; more than patch_size makes them overlap. The
+    patches themselves if not given."""
+    decoder_window: Positive | None = None
+    """Pixels of a side of the squares that the output layer writes; they are added where they overlap."""
+    stem: ConvolutionConfig | None = None
+    """Convolutions that add to the patch embedding; none if not given."""
+    head: ConvolutionConfig | None = None
+    """Convolutions that add to the output layer; none if not given."""
 
     @property
     def blocks(self) -> int:
@@ -209,9 +238,19 @@ class TokenizerConfig(Config):
         return self.grid**2
 
     @property
-    def patch_dim(self) -> int:
-        """Values of a patch."""
-        return self.channels * self.temporal_patch_size * self.patch_size**2
+    def overlapping(self) -> bool:
+        """Whether windows are larger than patches."""
+        return any(w is not None and w > self.patch_size for w in (self.encoder_window, self.decoder_window))
+
+    @property
+    def input_dim(self) -> int:
+        """Values that the patch embedding reads for a patch."""
+        return self.channels * self.temporal_patch_size * (self.encoder_window or self.patch_size) ** 2
+
+    @property
+    def output_dim(self) -> int:
+        """Values that the output layer writes for a patch."""
+        return self.channels * self.temporal_patch_size * (self.decoder_window or self.patch_size) ** 2
 
     @model_validator(mode="after")
     def _check(self) -> TokenizerConfig:
@@ -221,6 +260,18 @@ class TokenizerConfig(Config):
             )
         if self.size % self.patch_size:
             raise ValueError(f"size {self.size} is not a multiple of patch_size {self.patch_size}")
+        for name in ("encoder_window", "decoder_window"):
+            window = getattr(self, name)
+            if window is not None and not (self.patch_size <= window <= 2 * self.patch_size and window % 2 == 0):
+                raise ValueError(
+                    f"{name} {window}, expected an even number from patch_size {self.patch_size} to twice as many"
+                )
+        for name in ("stem", "head"):
+            part = getattr(self, name)
+            if part is not None and self.patch_size % 2 ** len(part.channels):
+                raise ValueError(
+                    f"{name} with {len(part.channels)} levels, which patch_size {self.patch_size} cannot be halved for"
+                )
         return self
 
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adaptok.models.layers import CausalAttention, PlannedAttention, Segment, _dropped
-from adaptok.models.tokenizer import patchify
+from adaptok.models.patches import patchify
 
 ROWS = st.lists(st.lists(st.integers(0, 8), min_size=4, max_size=4), min_size=3, max_size=3)
 SHARED = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -57,6 +57,9 @@ class ClipMixture(torch.utils.data.Dataset[Tensor]):
         still_share: float = 0.03,
         jitter: float = 0.0,
         text_share: float = 0.0,
+        reversed_share: float = 0.0,
+        cut_share: float = 0.0,
+        least_crop: float = 0.9,
         cache_bytes: int = 3 * 2**30,
         length: int = 1_000_000,
     ) -> None:
@@ -70,6 +73,10 @@ class ClipMixture(torch.utils.data.Dataset[Tensor]):
             still_share: share of the video clips that show one frame all the time.
             jitter: strength of random brightness, contrast and gamma; 0 leaves colours alone, 0.2 is mild.
             text_share: share of the clips that have text written over them, after all else.
+            reversed_share: share of the clips that run backwards.
+            cut_share: share of the clips that go over to another clip at a random frame.
+            least_crop: pixels of a side of the smallest square that is cut from a video, as a share of S; smaller
+                ones than S are enlarged.
             cache_bytes: decoded frames kept in memory by every process.
             length: what `len` says; indices beyond it work too.
 
@@ -86,9 +93,12 @@ class ClipMixture(torch.utils.data.Dataset[Tensor]):
         self.flip = flip
         self.jitter = jitter
         self.text_share = share("text_share", text_share)
+        self.reversed_share = share("reversed_share", reversed_share)
+        self.cut_share = share("cut_share", cut_share)
         self.length = length
+        least = share("least_crop", least_crop)
         still = share("still_share", still_share)
-        self.shape = ClipShape(frames=frames, size=size, strides=tuple(strides), still_share=still)
+        self.shape = ClipShape(frames=frames, size=size, strides=tuple(strides), still_share=still, least_crop=least)
         self._probabilities = np.array(weights, dtype=np.float64) / sum(weights)
         self._cache = FrameCache(cache_bytes)
 
@@ -105,12 +115,22 @@ class ClipMixture(torch.utils.data.Dataset[Tensor]):
         if index < 0:
             raise IndexError(f"clip {index} does not exist: indices start at 0")
         rng = np.random.default_rng((self.seed, index))
+        clip = self._scene(rng)
+        if self.cut_share and rng.random() < self.cut_share:
+            cut = int(rng.integers(1, self.shape.frames))
+            clip = torch.cat([clip[:, :cut], self._scene(rng)[:, cut:]], 1)
+        clip = (_recolour(clip, rng, self.jitter) if self.jitter else clip).clamp(0, 1).contiguous()
+        return write_over(clip, rng) if self.text_share and rng.random() < self.text_share else clip
+
+
+    def _scene(self, rng: np.random.Generator) -> Tensor:
+        """A clip of one source, perhaps mirrored, perhaps backwards."""
         source = self.sources[rng.choice(len(self.sources), p=self._probabilities)]
         mirrored = self.flip and rng.random() < 0.5
         clip = source.clip(rng, self.shape, self._cache)
         clip = clip.flip(-1) if mirrored else clip
-        clip = (_recolour(clip, rng, self.jitter) if self.jitter else clip).clamp(0, 1).contiguous()
-        return write_over(clip, rng) if self.text_share and rng.random() < self.text_share else clip
+        backwards = self.reversed_share and rng.random() < self.reversed_share
+        return clip.flip(1) if backwards else clip
 
 
 def fixed_clips(folder: Folders, *, frames: int, size: int, per_video: int) -> Tensor:

@@ -24,7 +24,6 @@ from adaptok.data.survey import UNREADABLE, survey
 from adaptok.video.reading import scaled
 
 _SEGMENT_FRAMES = 512  # a longer video is decoded and cached in pieces, so that memory does not grow with its length
-_NEAREST = 0.9  # the smallest crop, as a share of the clip's side: smaller ones would only show blur
 _ATTEMPTS = 100
 
 
@@ -35,12 +34,14 @@ class ClipShape:
     frames, size: T and S.
     strides: a video is sampled at every first, second … frame; one is drawn per clip.
     still_share: share of the video clips that show one frame all the time.
+    least_crop: side of the smallest square that is cut from a video, as a share of S: much smaller ones only show blur.
     """
 
     frames: int
     size: int
     strides: tuple[int, ...] = (1,)
     still_share: float = 0.0
+    least_crop: float = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +194,7 @@ def _crop(frames: Frames, view: _View, shape: ClipShape) -> Tensor:
     """The square of a view `[3, T, S, S]`."""
     height, width = frames.shape[1:3]
     short = min(height, width)
-    least = min(round(shape.size * _NEAREST), short)
+    least = min(round(shape.size * shape.least_crop), short)
     side = least + int(view.side * (short - least + 1))
     top, left = int(view.top * (height - side + 1)), int(view.left * (width - side + 1))
     clip = resize(frames[:, top : top + side, left : left + side], shape.size, shape.size)

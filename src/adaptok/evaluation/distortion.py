@@ -116,3 +116,36 @@ def ssim_scales(side: int) -> int:
 def psnr(mse: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB for values in [0, 1]; identical pictures are given 100 dB."""
     return -10 * torch.log10(mse.clamp(min=1e-10))
+
+
+def edge_ratio(clip: Tensor, patch: int) -> Tensor:
+    """How visible the grid of patches is in clips `[B, C, T, H, W]`, one number each `[B]`.
+
+    Mean absolute difference of neighbouring pixels on both sides of a border between patches, divided by that of all
+    other neighbours, over both directions. About 1 where nothing happens at the borders; 1 for clips of one colour.
+    """
+    sums = clip.new_zeros(4, len(clip), dtype=torch.float64)
+    for dim in (-1, -2):
+        steps = clip.float().diff(dim=dim).abs().transpose(dim, -1)
+        at_border = (torch.arange(steps.shape[-1], device=clip.device) + 1) % patch == 0
+        for place, chosen in enumerate((at_border, ~at_border)):
+            part = steps[..., chosen]
+            sums[2 * place] += part.double().sum((1, 2, 3, 4))
+            sums[2 * place + 1] += part[0].numel()
+    borders, others = sums[0] / sums[1], sums[2] / sums[3]
+    return torch.where(others > 0, borders / others, torch.where(borders > 0, torch.inf, 1.0)).float()
+
+
+def sharpness(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference of horizontal neighbours in reconstructions, divided by that in the originals.
+
+    Under 1 where a reconstruction is blurred, above it where it is noisy; 1 for two clips of one colour.
+
+    Args:
+        prediction, target: `[B, C, T, H, W]`.
+
+    Returns:
+        `[B]`.
+    """
+    made, true = (x.float().diff(dim=-1).abs().mean((1, 2, 3, 4)) for x in (prediction, target))
+    return torch.where(true > 0, made / true, torch.where(made > 0, torch.inf, 1.0))

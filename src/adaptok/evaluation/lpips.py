@@ -29,6 +29,7 @@ _SHA256 = {
     "vgg.pth": "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
     "alex.pth": "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
 }
+_CHANNEL_WEIGHTS = tuple(f"lin{layer}.model.1.weight" for layer in range(5))
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
 _EPS = 1e-10
@@ -68,10 +69,12 @@ class Lpips(nn.Module):
 
     @classmethod
     def from_file(cls, path: str | Path, network: Network = "vgg") -> Lpips:
-        """With the published weights: the convolutions from `path`, the channel weights from the torchmetrics package.
+        """With the published weights: the convolutions from `path`, and the channel weights from there too if it has
+        them, else from the torchmetrics package.
 
         Args:
-            path: torchvision's file (`PUBLISHED`), or a safetensors file of the same tensors.
+            path: torchvision's file (`PUBLISHED`), or a safetensors file of the same tensors, which may hold the LPIPS
+                project's channel weights besides (`lin0.model.1.weight` …).
 
         Raises:
             ValueError: the file is another one.
@@ -90,7 +93,13 @@ class Lpips(nn.Module):
                     f" give {PUBLISHED[network]} of {DOWNLOAD}"
                 )
         lpips.features.load_state_dict({name: tensor for name, tensor in found.items() if tensor is not None})
-        for own, weight in zip(lpips.weights, _channel_weights(network), strict=True):
+        channels = _channel_weights(network) if _CHANNEL_WEIGHTS[0] not in state else [*map(state.get, _CHANNEL_WEIGHTS)]
+        for layer, (own, weight) in enumerate(zip(lpips.weights, channels, strict=True)):
+            if weight is None or weight.numel() != own.numel():
+                raise ValueError(
+                    f"{path}: {_CHANNEL_WEIGHTS[layer]} does not hold {own.numel()} numbers; give the channel weights of"
+                    f" LPIPS with {network}"
+                )
             own.copy_(weight.flatten())
         return lpips
 
@@ -172,7 +181,7 @@ def _channel_weights(network: Network) -> list[Tensor]:
     """Of every compared layer, as the LPIPS project published them (version 0.1); they come with torchmetrics."""
     with as_file(files("torchmetrics") / "functional" / "image" / "lpips_models" / f"{network}.pth") as path:
         state = _read_published(path, f"{network}.pth", _SHA256[f"{network}.pth"])
-    return [state[f"lin{layer}.model.1.weight"] for layer in range(5)]
+    return [state[name] for name in _CHANNEL_WEIGHTS]
 
 
 def _read_published(path: Path, name: str, expected: str) -> Mapping[str, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from adaptok.configuration import DiscriminatorConfig, TokenizerConfig
 from adaptok.models.layers import NORM_EPS, Plan, Segment, TransformerStack, initialize_linears
 from adaptok.models.positions import sincos_3d
-from adaptok.models.tokenizer import patchify
+from adaptok.models.patches import patchify
 
 
 class Discriminator(nn.Module):

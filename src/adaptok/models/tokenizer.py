@@ -23,6 +23,7 @@ from adaptok.models.layers import (
     TransformerStack,
     initialize_linears,
 )
+from adaptok.models.patches import ConvolutionalHead, ConvolutionalStem, patchify, taper, unpatchify
 from adaptok.models.positions import sincos_1d, sincos_3d
 from adaptok.models.quantizer import Quantized, build_quantizer
 
@@ -78,22 +79,6 @@ def _packed_rows(lengths: Sequence[Sequence[int]], latents: int, patches: int) -
     return torch.cat([part for own in rows for part in (own, queries)])
 
 
-def patchify(clips: Tensor, patch: int, temporal: int) -> Tensor:
-    """`[B, C, t, S, S]` to `[B, g, P, C * pt * p * p]`, values in (c, pt, p, p) order."""
-    b, c, t, s, _ = clips.shape
-    g, n = t // temporal, s // patch
-    x = clips.reshape(b, c, g, temporal, n, patch, n, patch)
-    return x.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(b, g, n * n, -1)
-
-
-def unpatchify(x: Tensor, channels: int, patch: int, temporal: int) -> Tensor:
-    """`[B, g, P, pt * p * p * C]`, values in (pt, p, p, c) order, to `[B, C, g * pt, S, S]`."""
-    b, g, p, _ = x.shape
-    n = int(p**0.5)
-    x = x.reshape(b, g, n, n, temporal, patch, patch, channels)
-    return x.permute(0, 7, 1, 4, 2, 5, 3, 6).reshape(b, channels, g * temporal, n * patch, n * patch)
-
-
 class Tokenizer(nn.Module):
     """Block-causal transformer autoencoder with a discrete bottleneck (arXiv 2505.17011, section 3)."""
 
@@ -102,13 +87,15 @@ class Tokenizer(nn.Module):
     decoder_latent_positions: Tensor
     decoder_patch_queries: Tensor
     decoder_patch_type: Tensor
+    encoder_taper: Tensor | None
+    decoder_taper: Tensor | None
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         self.config = config
         c, encoder, decoder = config, config.encoder, config.decoder
         latents, code_dim = c.blocks * c.latents, c.quantizer.code_dim
-        self.patch_embedding = nn.Linear(c.patch_dim, encoder.width)
+        self.patch_embedding = nn.Linear(c.input_dim, encoder.width)
         self._add_positions("encoder_patch_positions", sincos_3d(c.blocks, c.grid, encoder.width))
         self.encoder_queries = nn.Parameter(torch.randn(latents, encoder.width) * QUERY_STD)
         self.encoder = TransformerStack(encoder.width, encoder.depth, encoder.heads)
@@ -121,7 +108,12 @@ class Tokenizer(nn.Module):
             self.decoder_patch_type = nn.Parameter(torch.randn(decoder.width) * QUERY_STD)
         self.decoder = TransformerStack(decoder.width, decoder.depth, decoder.heads)
         self.final_norm = nn.LayerNorm(decoder.width, eps=FINAL_NORM_EPS)
-        self.to_pixels = nn.Linear(decoder.width, c.patch_dim)
+        self.to_pixels = nn.Linear(decoder.width, c.output_dim)
+        self.stem = None if c.stem is None else ConvolutionalStem(c.stem, c)
+        self.head = None if c.head is None else ConvolutionalHead(c.head, c)
+        # a window that no checkpoint holds: it follows from the configuration
+        self.register_buffer("encoder_taper", _taper(c, c.encoder_window), persistent=False)
+        self.register_buffer("decoder_taper", _taper(c, c.decoder_window), persistent=False)
         initialize_linears(self)
         nn.init.zeros_(self.to_pixels.weight)
 
@@ -155,16 +147,36 @@ class Tokenizer(nn.Module):
         c = self.config
         b, g = clips.shape[0], clips.shape[2] // c.temporal_patch_size
         stop = first_block + g
-        patches = patchify(clips.to(self.dtype), c.patch_size, c.temporal_patch_size)
+        patches = self.embed_patches(clips.to(self.dtype))
         positions = self.encoder_patch_positions.view(c.blocks, c.patches, -1)[first_block:stop]
         queries = self.encoder_queries.view(c.blocks, c.latents, -1)[first_block:stop]
-        x = torch.cat([self.patch_embedding(patches) + positions, queries.expand(b, -1, -1, -1)], 2)
+        x = torch.cat([patches + positions, queries.expand(b, -1, -1, -1)], 2)
         past = 0 if cache is None else cache.rows
         plan = encoder_plan(g, c.patches, c.latents, past)
         x = self.encoder(x.flatten(1, 2), plan, cache)
         if cache is not None:
             cache.keep(past + g * (c.patches + c.latents))
         return x.view(b, g, c.latents, -1)
+
+    def embed_patches(self, clips: Tensor) -> Tensor:
+        """`[B, C, g * pt, S, S]` in [0, 1] to the patches that the encoder reads `[B, g, P, D]`, without positions."""
+        c = self.config
+        patches = patchify(clips, c.patch_size, c.temporal_patch_size, c.encoder_window)
+        if self.encoder_taper is not None:
+            patches = patches.unflatten(-1, (-1, self.encoder_taper.numel())) * self.encoder_taper.flatten()
+            patches = patches.flatten(-2)
+        x = self.patch_embedding(patches)
+        return x if self.stem is None else x + self.stem(clips)
+
+    def draw_patches(self, x: Tensor) -> Tensor:
+        """Patches as they leave the decoder `[B, g, P, D]` to clips `[B, C, g * pt, S, S]`."""
+        c = self.config
+        pixels = self.to_pixels(x)
+        if self.decoder_taper is not None:
+            pixels = pixels.unflatten(-1, (c.temporal_patch_size, -1, c.channels)) * self.decoder_taper.flatten()[:, None]
+            pixels = pixels.flatten(-3)
+        clips = unpatchify(pixels, c.channels, c.patch_size, c.temporal_patch_size, c.decoder_window)
+        return clips if self.head is None else clips + self.head(x)
 
     def quantize(
         self,
@@ -223,8 +235,7 @@ class Tokenizer(nn.Module):
         x = self.decoder(x, plan, cache)
         if cache is not None:
             cache.keep(past + sum(lengths[0]))
-        pixels = self.to_pixels(self.final_norm(x)).view(b, g, c.patches, -1)
-        return unpatchify(pixels, c.channels, c.patch_size, c.temporal_patch_size)
+        return self.draw_patches(self.final_norm(x).view(b, g, c.patches, -1))
 
     def remember(self, inputs: Tensor, lengths: Sequence[int], cache: KeyValueCache) -> None:
         """Add the kept latents of a clip's first blocks to an empty cache, without decoding their pixels.
@@ -253,6 +264,10 @@ class Tokenizer(nn.Module):
         kept = kept_mask(lengths, self.config.latents, encoded.device)
         quantized = self.quantize(encoded, kept=kept, generator=generator, sample=sample)
         return self.decode(self.project_codes(quantized.codes), lengths), quantized
+
+
+def _taper(config: TokenizerConfig, window: int | None) -> Tensor | None:
+    return None if window is None or window == config.patch_size else taper(config.patch_size, window)
 
 
 def kept_mask(lengths: Sequence[Sequence[int]] | Tensor, latents: int, device: torch.device) -> Tensor:

@@ -32,7 +32,7 @@ def encoder_work(config: ModelConfig) -> float:
     group, g, k, d = c.patches + c.latents, c.blocks, c.latents, c.encoder.width
     seen = [(i + 1) * group for i in range(g)]
     work = stack_work(c.encoder, g * group, group * sum(seen), g * k, k * sum(seen))
-    work += 2 * g * c.patches * c.patch_dim * d
+    work += 2 * g * c.patches * c.input_dim * d
     code = c.quantizer.code_dim
     return work + 2 * g * k * code * (d + c.quantizer.codebook_size + c.decoder.width)
 
@@ -63,7 +63,7 @@ def decoder_work(config: ModelConfig, lengths: Sequence[int]) -> float:
     of_patches = sum(p * (u + p) for u in upto)
     rows = c.blocks * p
     work = stack_work(c.decoder, kept + rows, of_latents + of_patches, rows, of_patches)
-    return work + 2 * kept * code * c.decoder.width + 2 * rows * c.decoder.width * c.patch_dim
+    return work + 2 * kept * code * c.decoder.width + 2 * rows * c.decoder.width * c.output_dim
 
 
 def anchor_work(config: ModelConfig) -> float:
@@ -77,7 +77,7 @@ def anchor_work(config: ModelConfig) -> float:
         for n in s.anchors:
             of_patches = p * (i * k + n + p)
             work += stack_work(c.decoder, n + p, n * (i * k + n) + of_patches, p, of_patches)
-            work += 2 * n * code * c.decoder.width + 2 * p * c.decoder.width * c.patch_dim
+            work += 2 * n * code * c.decoder.width + 2 * p * c.decoder.width * c.output_dim
         if i < c.blocks - 1 and s.anchors[-1] < k:  # its latents, that later blocks see
             work += stack_work(c.decoder, k, k * (i + 1) * k, 0, 0) + 2 * k * code * c.decoder.width
     return work

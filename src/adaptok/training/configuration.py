@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Annotated, Literal, overload
+from typing import Annotated, Any, Literal, overload
 
 from pydantic import Field, model_validator
 
@@ -106,6 +106,12 @@ class DataConfig(Config):
     """Steps between the frames of a video, one drawn per clip."""
     flip: bool = True
     """Mirror half of the clips."""
+    reversed_share: Fraction01 = 0.0
+    """Share of the clips that run backwards."""
+    cut_share: Fraction01 = 0.0
+    """Share of the clips that go over to another one at a random frame."""
+    least_crop: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
+    """Side of the smallest square that is cut from a video, as a share of the clip's; smaller squares are enlarged."""
     validation: str | None = None
     """Folder of videos whose first clips are reconstructed now and then."""
     most_broken: Fraction01 = 0.2
@@ -146,7 +152,23 @@ class OptimizerConfig(Config):
     """The same for the weights that a linear start wrote."""
 
 
-TERMS = ("l1", "mse", "lpips", "dssim", "frequency", "quantizer", "prior", "adversarial")
+class LpipsLossConfig(Config):
+    """A perceptual loss, and how much of every clip it looks at. A number alone is its weight."""
+
+    weight: Annotated[float, Field(ge=0.0)] = 0.0
+    """Of the mean over the frames that are looked at; 0 does without."""
+    frames: Positive | None = None
+    """Frames of every clip, drawn anew at each step; all of them if not given."""
+    crop: Annotated[int, Field(ge=16)] | None = None
+    """Pixels of a side of the square that is cut from every frame at a random place; whole frames if not given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_number(cls, value: Any) -> Any:
+        return {"weight": value} if isinstance(value, int | float) else value
+
+
+TERMS = ("l1", "mse", "lpips", "lpips_alex", "dssim", "frequency", "quantizer", "prior", "adversarial")
 """Of the tokenizer's objective."""
 
 
@@ -157,8 +179,10 @@ class TokenizerLossConfig(Config):
     """Of the mean absolute error of pixels in [0, 1]."""
     mse: Annotated[float, Field(ge=0.0)] = 0.0
     """Of their mean squared error."""
-    lpips: Annotated[float, Field(ge=0.0)] = 0.0
-    """Of LPIPS with VGG16, the mean over frames; needs lpips_weights."""
+    lpips: LpipsLossConfig = LpipsLossConfig()
+    """LPIPS with VGG16; needs lpips_weights."""
+    lpips_alex: LpipsLossConfig = LpipsLossConfig()
+    """LPIPS with AlexNet, a twentieth of the work; needs lpips_alex_weights."""
     dssim: Annotated[float, Field(ge=0.0)] = 0.0
     """Of 1 - structural similarity; needs no downloaded weights."""
     frequency: Annotated[float, Field(ge=0.0)] = 0.0
@@ -180,7 +204,9 @@ class TokenizerLossConfig(Config):
 
     def weight(self, term: str, step: int) -> float:
         """Weight of a term at a step."""
-        return getattr(self, term) if step >= self.start.get(term, 0) else 0.0
+        value = getattr(self, term)
+        weight: float = value.weight if isinstance(value, LpipsLossConfig) else value
+        return weight if step >= self.start.get(term, 0) else 0.0
 
 
 class RunConfig(Config):
@@ -249,6 +275,11 @@ class TrainingConfig(RunConfig):
     """Weights of the tokenizer's losses."""
     lpips_weights: str | None = None
     """File of VGG16 for LPIPS: torchvision's vgg16-397923af.pth, or its tensors as safetensors."""
+    lpips_alex_weights: str | None = None
+    """File of AlexNet for LPIPS: torchvision's alexnet-owt-7be5be79.pth, or its tensors as safetensors."""
+    trainable: tuple[Literal["encoder", "decoder"], ...] = ("encoder", "decoder")
+    """Halves of the tokenizer that a tokenizer run changes. The encoder's is everything up to the ids, the decoder's
+    everything after them: a decoder that is trained alone reads the tokens that were made before."""
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     """For the adversarial loss."""
 

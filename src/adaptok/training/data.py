@@ -110,6 +110,9 @@ def open_data(config: TrainingConfig, advance: Callable[[int], None] | None = No
         strides=data.strides,
         flip=data.flip,
         text_share=data.text_share,
+        reversed_share=data.reversed_share,
+        cut_share=data.cut_share,
+        least_crop=data.least_crop,
         cache_bytes=int(data.cache_gib * 2**30),
     )
     validation = None

@@ -13,7 +13,7 @@ from adaptok.models.model import Model
 from adaptok.models.work import decoder_work, encoder_work, generator_work, prior_work, scorer_work, stack_work
 from adaptok.training.configuration import AnyConfig, GeneratorTrainingConfig, TrainingConfig
 from adaptok.training.data import open_data
-from adaptok.training.objectives import draw_lengths, needs_lpips
+from adaptok.training.objectives import draw_lengths, missing_weights
 from adaptok.training.schedule import run_length
 from adaptok.training.token_data import TokenData, open_token_data
 
@@ -93,7 +93,7 @@ def describe(config: AnyConfig) -> dict[str, Any]:
         "memory_gb": step_memory(config) / 1e9,
         "files": data.files,
         "broken": dict(data.broken),
-        "missing": needs_lpips(config) if config.lpips_weights is None else None,
+        "missing": missing_weights(config),
         "validation_clips": 0 if data.validation is None else len(data.validation),
         "configuration": config.model_dump(mode="json"),
     }

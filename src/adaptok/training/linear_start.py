@@ -29,7 +29,8 @@ from torch import Tensor, nn
 
 from adaptok.configuration import ScalarQuantizerConfig, TokenizerConfig
 from adaptok.models.layers import TransformerBlock
-from adaptok.models.tokenizer import Tokenizer, patchify
+from adaptok.models.patches import patchify
+from adaptok.models.tokenizer import Tokenizer
 
 CODE_SCALE = 2.0
 """Size of a code against a first component of unit variance. Larger, and LayerNorm divides by more nearly a constant;
@@ -176,6 +177,7 @@ WRITTEN = (
     "decoder.blocks.0.norm1.",
     "decoder.blocks.0.attn.qkv.",
     "to_pixels.",
+    "head.output.",
 )
 """Weights that are large or wide by design: a step of the usual size would break what they do."""
 
@@ -194,6 +196,7 @@ def _layout(config: TokenizerConfig) -> Layout:
         f"{head} dimensions a head, expected {layout.place_dims + 2} or more": head < layout.place_dims + 2,
         f"width {width}, which has no room for the components": layout.content < sets * layout.code_dim,
         "fixed positions, expected learned_positions": not config.learned_positions,
+        "windows that overlap; start from a model folder without": config.overlapping,
     }
     for problem, found in problems.items():
         if found:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from adaptok.evaluation.distortion import frame_ssim, psnr
-from adaptok.evaluation.lpips import DOWNLOAD, PUBLISHED, Lpips, clip_lpips
+from adaptok.evaluation.lpips import DOWNLOAD, PUBLISHED, Lpips, Network, clip_lpips
 from adaptok.models.model import Model
 from adaptok.models.prior import squeeze
 from adaptok.models.quantizer import VectorQuantizer
@@ -21,6 +21,7 @@ from adaptok.scoring import measure_block
 from adaptok.training.configuration import (
     FixedLengths,
     LengthLaw,
+    LpipsLossConfig,
     MixtureLengths,
     NormalLengths,
     TrainingConfig,
@@ -28,6 +29,11 @@ from adaptok.training.configuration import (
 )
 from adaptok.training.losses import PixelErrors, frequency_loss
 
+ENCODER_PARTS = tuple(
+    f"tokenizer.{name}"
+    for name in ("patch_embedding.", "stem.", "encoder_", "encoder.", "to_code.", "quantizer.")
+)
+"""Beginnings of the names of the tokenizer's parameters that ids depend on."""
 Maker = Callable[[Tensor], Tensor]
 
 
@@ -69,9 +75,10 @@ def _draw_simple(
 
 
 class Measures(NamedTuple):
-    """Networks that measure distortion, and are not trained. `lpips` is None where it is not asked for."""
+    """Networks that measure distortion, and are not trained. None where one is not asked for."""
 
     lpips: Lpips | None = None
+    lpips_alex: Lpips | None = None
 
     @classmethod
     def load(cls, config: TrainingConfig, device: torch.device) -> Measures:
@@ -81,30 +88,76 @@ class Measures(NamedTuple):
             ValueError: LPIPS is asked for, and its weights are not given, or are not the published ones.
             FileNotFoundError: there is no such file.
         """
-        reason = needs_lpips(config)
-        if reason is None:
-            return cls()
-        if config.lpips_weights is None:
+        if (reason := missing_weights(config)) is not None:
             raise ValueError(reason)
-        return cls(Lpips.from_file(config.lpips_weights).to(device))
+        vgg, alex = (
+            Lpips.from_file(path, network).to(device) if path is not None and reason is not None else None
+            for network, path, reason in zip(_NETWORKS, _weight_files(config), needs_lpips(config), strict=True)
+        )
+        return cls(vgg, alex)
 
 
-def needs_lpips(config: TrainingConfig) -> str | None:
-    """What in a configuration needs the weights of LPIPS, and what to do about it; None where nothing does."""
-    give = f"give --lpips-weights {PUBLISHED['vgg']} (from {DOWNLOAD})"
+_NETWORKS: tuple[Network, Network] = ("vgg", "alex")
+
+
+def _weight_files(config: TrainingConfig) -> tuple[str | None, str | None]:
+    return config.lpips_weights, config.lpips_alex_weights
+
+
+def needs_lpips(config: TrainingConfig) -> tuple[str | None, str | None]:
+    """What in a configuration needs the weights of VGG16, and of AlexNet, and what to do about it; None where nothing
+    does."""
+    give = [f"give --{flag} {PUBLISHED[network]} (from {DOWNLOAD})" for flag, network in zip(_FLAGS, _NETWORKS)]
     if config.stage == "scorer":
         assert config.model.scorer is not None
         if config.model.scorer.distortion != "lpips":
-            return None
+            return None, None
         return (
-            f"model.scorer.distortion lpips needs the weights of VGG16: {give}, or choose mse, l1, multiscale or dssim"
+            f"model.scorer.distortion lpips needs the weights of VGG16: {give[0]}, or choose mse, l1, multiscale or"
+            " dssim",
+            None,
         )
-    if not config.losses.lpips:
-        return None
+    vgg, alex = (loss.weight for loss in (config.losses.lpips, config.losses.lpips_alex))
     return (
-        f"losses.lpips {config.losses.lpips:g} needs the weights of VGG16: {give},"
-        " or train without it: --losses.lpips 0 --losses.frequency 1"
+        f"losses.lpips {vgg:g} needs the weights of VGG16: {give[0]},"
+        " or train without it: --losses.lpips.weight 0 --losses.frequency 1"
+        if vgg
+        else None,
+        f"losses.lpips_alex {alex:g} needs the weights of AlexNet: {give[1]},"
+        " or train without it: --losses.lpips-alex.weight 0"
+        if alex
+        else None,
     )
+
+
+_FLAGS = ("lpips-weights", "lpips-alex-weights")
+
+
+def missing_weights(config: TrainingConfig) -> str | None:
+    """What a configuration needs and does not name a file for, and what to do about it; None where nothing is."""
+    needed = zip(needs_lpips(config), _weight_files(config), strict=True)
+    return next((reason for reason, path in needed if reason is not None and path is None), None)
+
+
+def perceptual_loss(
+    lpips: Lpips, config: LpipsLossConfig, prediction: Tensor, target: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Mean LPIPS of clips `[B, 3, T, S, S]`, over the frames and squares that the configuration asks for.
+
+    Args:
+        generator: of the CPU; draws the frames and the places of the squares, other ones for every clip.
+    """
+    b, _, t, height, width = target.shape
+    frames = min(config.frames or t, t)
+    side = min(config.crop or height, height)
+    made, true = [], []
+    for clip in range(b):
+        chosen = torch.randperm(t, generator=generator)[:frames].sort().values.to(target.device)
+        top, left = (int(torch.randint(size - side + 1, (), generator=generator)) for size in (height, width))
+        for source, part in ((prediction, made), (target, true)):
+            square = source[clip, :, :, top : top + side, left : left + side]
+            part.append(square.index_select(1, chosen))
+    return clip_lpips(lpips, torch.stack(made), torch.stack(true)).mean()
 
 
 class TokenizerObjective(nn.Module):
@@ -113,10 +166,17 @@ class TokenizerObjective(nn.Module):
     def __init__(self, model: Model, config: TrainingConfig, measures: Measures) -> None:
         super().__init__()
         self.model, self.config, self.measures = model, config, measures
+        trained = dict(self.trained())
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in trained)
 
     def trained(self) -> Iterable[tuple[str, nn.Parameter]]:
         """Named parameters that this stage changes."""
-        return (item for item in self.model.named_parameters() if not item[0].startswith("scorer."))
+        halves = self.config.trainable
+        for name, parameter in self.model.named_parameters():
+            half = "encoder" if name.startswith(ENCODER_PARTS) else "decoder"
+            if not name.startswith("scorer.") and half in halves:
+                yield name, parameter
 
     def forward(self, clips: Tensor, draw: Draw, step: int, progress: float, maker: Maker | None = None) -> Outcome:
         """The loss of a batch.
@@ -137,9 +197,11 @@ class TokenizerObjective(nn.Module):
         }
         if losses.dssim:
             terms["dssim"] = 1 - frame_ssim(prediction, clips).mean()
-        if losses.lpips:
-            assert self.measures.lpips is not None
-            terms["lpips"] = clip_lpips(self.measures.lpips, prediction, clips).mean()
+        for name, lpips in zip(("lpips", "lpips_alex"), self.measures, strict=True):
+            settings: LpipsLossConfig = getattr(losses, name)
+            if settings.weight:
+                assert lpips is not None
+                terms[name] = perceptual_loss(lpips, settings, prediction, clips, draw.cpu)
         if losses.frequency:
             terms["frequency"] = frequency_loss(prediction, clips)
         if maker is not None:

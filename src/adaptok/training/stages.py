@@ -174,12 +174,13 @@ class TokenizerStage(ClipStage):
 
     @torch.inference_mode()
     def figures(self, model: Model) -> dict[str, float]:
-        """PSNR at a few lengths."""
+        """PSNR at a few lengths, the visibility of patches, and LPIPS where it is trained on."""
         clips = self.data.validation
-        return {} if clips is None else validate_tokenizer(model, clips.to(self.device))
+        return {} if clips is None else validate_tokenizer(model, clips.to(self.device), self.measures)
 
     def value(self, figures: Mapping[str, float]) -> float:
-        return sum(figures.values())
+        """Of PSNR alone: one direction is enough to choose a checkpoint by."""
+        return sum(value for name, value in figures.items() if name.startswith("validation_psnr_"))
 
     def draw(self, model: Model, stem: Path) -> None:
         if self.data.validation is not None:

@@ -8,6 +8,7 @@ from adaptok.checkpoints import read_folder
 from adaptok.models.model import Model
 from adaptok.training.configuration import TrainingConfig
 from adaptok.training.data import Data
+from adaptok.training.growing import grow
 from adaptok.training.linear_start import linear_start
 from adaptok.training.objectives import Measures, ScorerObjective
 
@@ -26,10 +27,11 @@ def new_model(config: TrainingConfig, data: Data) -> Model:
             linear_start(model.tokenizer, torch.stack([data.train[i] for i in range(START_CLIPS)]))
         return model
     source = read_folder(config.initial).build()
-    if source.config.tokenizer != config.model.tokenizer:
-        raise ValueError(f"the tokenizer in {config.initial} has another configuration than this run")
     model = Model(config.model)
-    model.tokenizer.load_state_dict(source.tokenizer.state_dict())
+    try:
+        grow(model.tokenizer, source.tokenizer)
+    except ValueError as error:
+        raise ValueError(f"the tokenizer in {config.initial} has another configuration than this run: {error}") from None
     if source.scorer is not None and source.config.scorer == config.model.scorer:
         assert model.scorer is not None
         model.scorer.load_state_dict(source.scorer.state_dict())

@@ -5,22 +5,40 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from adaptok.evaluation.distortion import psnr
+from adaptok.evaluation.distortion import edge_ratio, psnr, sharpness
+from adaptok.evaluation.lpips import clip_lpips
 from adaptok.models.model import Model
-from adaptok.training.objectives import Draw, ScorerObjective
+from adaptok.training.objectives import Draw, Measures, ScorerObjective
+
+SHARES = (8, 4, 2, 1)
+"""Lengths that are measured: K divided by these."""
+PERCEIVED_FRAMES = slice(3, None, 8)
+"""Frames of every clip that LPIPS is measured on: VGG16 takes longer for a clip than the tokenizer."""
 
 
-def validate_tokenizer(model: Model, clips: Tensor, batch: int = 8) -> dict[str, float]:
-    """PSNR in dB, the mean over clips, at an eighth, a quarter, half and all of the latents of every block."""
+def validate_tokenizer(model: Model, clips: Tensor, measures: Measures | None = None, batch: int = 8) -> dict[str, float]:
+    """PSNR in dB at an eighth, a quarter, half and all of the latents of every block; edge ratio and sharpness at all of
+    them; LPIPS at half and all, where there is a network for it, on two frames of every clip. Means over clips."""
     tokenizer = model.tokenizer
+    measures = measures or Measures()
     results: dict[str, list[Tensor]] = {}
+
+    def note(name: str, length: int, values: Tensor) -> None:
+        results.setdefault(f"validation_{name}_{length}", []).append(values)
+
     for part in clips.split(batch):
         inputs = tokenizer.project_codes(tokenizer.quantize(tokenizer.encode(part)).codes)
-        for share in (8, 4, 2, 1):
+        for share in SHARES:
             length = tokenizer.config.latents // share
-            decoded = tokenizer.decode(inputs, [[length] * tokenizer.config.blocks] * len(part)).float()
-            mse = (decoded.clamp(0, 1) - part).square().mean((1, 2, 3, 4))
-            results.setdefault(f"validation_psnr_{length}", []).append(psnr(mse))
+            decoded = tokenizer.decode(inputs, [[length] * tokenizer.config.blocks] * len(part)).float().clamp(0, 1)
+            note("psnr", length, psnr((decoded - part).square().mean((1, 2, 3, 4))))
+            if share == 1:
+                note("edge_ratio", length, edge_ratio(decoded, tokenizer.config.patch_size))
+                note("sharpness", length, sharpness(decoded, part))
+            for name, lpips in measures._asdict().items():
+                if lpips is not None and share <= 2:
+                    seen = (x[:, :, PERCEIVED_FRAMES] for x in (decoded, part))
+                    note(name, length, clip_lpips(lpips, *seen).mean(1))
     return {name: torch.cat(values).mean().item() for name, values in results.items()}
 
 
