@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from adaptok.training.configuration import OptimizerConfig
+from adaptok.training.muon import Muon
 
 _LAYER_MATRICES = (
     ".attn.qkv.weight",
@@ -16,6 +17,8 @@ _LAYER_MATRICES = (
     ".mlp.fc2.weight",
     ".feed_forward.gate_up.weight",
     ".feed_forward.down.weight",
+    ".conv1.weight",
+    ".conv2.weight",
 )
 
 
@@ -26,9 +29,6 @@ def build_optimizers(
 
     Args:
         written: beginnings of the names of weights that a linear start wrote.
-
-    Raises:
-        ValueError: Muon is asked for, and this torch has none.
     """
     matrices: list[nn.Parameter] = []
     members: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -46,9 +46,5 @@ def build_optimizers(
         "optimizer": torch.optim.AdamW(groups, lr=rate, betas=settings.betas, weight_decay=decay, fused=True)
     }
     if matrices:
-        if not hasattr(torch.optim, "Muon"):
-            raise ValueError(f"optimizer.kind muon needs torch 2.9 or newer, this is {torch.__version__}; use adamw")
-        optimizers["muon"] = torch.optim.Muon(
-            [{"params": matrices, "initial_lr": rate}], lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
-        )
+        optimizers["muon"] = Muon([{"params": matrices, "initial_lr": rate}], lr=rate, weight_decay=decay)
     return optimizers
