@@ -52,11 +52,13 @@ def test_workers_change_nothing(model, detector, tmp_path, capsys):
     for name, count in (("a", 17), ("b", 9), ("c", 12)):
         write_video(tmp_path / "data" / f"{name}.mp4", count)
     flags = ["evaluate", tmp_path / "data", "--model", model, "--budgets", 12, 24, "--device", "cpu", *detector]
-    metrics = ["--metrics", "psnr", "ssim", "fvd"]
+    metrics = ["--metrics", "psnr", "ssim", "edge_ratio", "sharpness", "fvd"]
     one = run(capsys, *flags, *metrics, "--out", tmp_path / "one")
     two = run(capsys, *flags, *metrics, "--out", tmp_path / "two", "--workers", 2)
     assert one["results"] == two["results"]
     assert one["data"] == two["data"]
+    assert one["metrics"] == metrics[1:]
+    assert one["protocol"]["patch_size"] == 4  # the model's
     assert (tmp_path / "two" / "report.html").exists()
     compared = compare_reports(tmp_path / "one", tmp_path / "two")
     assert compared["same_clips"]
@@ -64,18 +66,18 @@ def test_workers_change_nothing(model, detector, tmp_path, capsys):
         for name, found in result["metrics"].items():
             assert found["difference"] == 0
             assert found["better"] is None
-            assert (found["low"], found["high"]) == ((0, 0) if name in ("psnr", "ssim") else (None, None))
+            assert (found["low"], found["high"]) == ((0, 0) if name in metrics[1:-1] else (None, None))
     assert "holds an evaluation with other budgets" in fails(
         capsys, "evaluate", tmp_path / "data", "--model", model, "--budgets", 16, "--out", tmp_path / "one",
         "--device", "cpu", *detector, *metrics,
     )  # fmt: skip
 
 
-def write_report(folder, psnr, videos, budget=8.0, sha="0"):
-    """A report of clips of the given PSNR."""
+def write_report(folder, psnr, videos, budget=8.0, sha="0", **others):
+    """A report, as older versions wrote it, of clips of the given PSNR and other metrics."""
     folder.mkdir()
-    rows = [{"video": v, "clip": n, "budget": budget, "psnr": float(p)} for n, (v, p) in enumerate(zip(videos, psnr))]  # noqa: B905
-    pq.write_table(pa.Table.from_pylist(rows), folder / "metrics.parquet")
+    clips = {"video": videos, "clip": range(len(videos)), "budget": [budget] * len(videos), "psnr": psnr, **others}
+    pq.write_table(pa.table({name: pa.array(values) for name, values in clips.items()}), folder / "metrics.parquet")
     result = {"budget": budget, "way": "adaptive", "adaptive": {"psnr": float(np.mean(psnr)), "tokens_per_clip": 7.5}}
     document = {
         "format": "adaptok-report",
@@ -84,7 +86,7 @@ def write_report(folder, psnr, videos, budget=8.0, sha="0"):
         "protocol": {"name": "all", "frames": 8, "size": 16, "scope": "video"},
         "model": {"name": folder.name},
         "data": {"originals_sha256": sha, "videos": len(set(videos)), "clips": len(videos)},
-        "metrics": ["psnr"],
+        "metrics": ["psnr", *others],
         "results": [result],
     }
     (folder / "report.json").write_text(json.dumps(document))
@@ -115,6 +117,26 @@ def test_comparison(tmp_path, capsys):
     assert "adaptok evaluate" in fails(capsys, "compare", a, tmp_path / "nowhere")
     elsewhere = write_report(tmp_path / "elsewhere", level, videos, budget=9.0)
     assert "nothing in common" in fails(capsys, "compare", a, elsewhere)
+
+
+def test_comparison_of_measures_of_patches(tmp_path, capsys):
+    """A lower edge ratio is better, no sharpness is; clips without a number are left out; older reports lack both."""
+    videos = [f"{n // 2}" for n in range(80)]
+    psnr = np.full(80, 25.0)
+    sharp = np.random.default_rng(0).uniform(0.6, 0.8, 80).tolist()
+    old = write_report(tmp_path / "old", psnr, videos)
+    a = write_report(tmp_path / "a", psnr, videos, edge_ratio=[1.5] * 79 + [None], sharpness=sharp)
+    more = [None] + [x + 0.1 for x in sharp[1:]]
+    b = write_report(tmp_path / "b", psnr, videos, edge_ratio=[None] + [1.2] * 79, sharpness=more)
+    found = run(capsys, "compare", a, b)["results"][0]["metrics"]
+    assert (found["edge_ratio"]["a"], found["edge_ratio"]["b"]) == pytest.approx((1.5, 1.2))
+    assert found["edge_ratio"]["better"] == "b"
+    assert found["sharpness"]["low"] == pytest.approx(0.1)
+    assert found["sharpness"]["a"] == pytest.approx(np.mean(sharp[1:]))  # of the clips that both know
+    assert found["sharpness"]["better"] is None
+    assert list(run(capsys, "compare", old, b)["results"][0]["metrics"]) == ["psnr", "tokens_per_clip"]
+    main(["compare", str(a), str(b), "--out", str(tmp_path / "page.md")])
+    assert "edge ratio" in (tmp_path / "page.md").read_text()
 
 
 def test_samples_against_data(detector, tmp_path, capsys):

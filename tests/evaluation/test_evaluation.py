@@ -12,9 +12,10 @@ import torch
 from adaptok.codec import AdapTok
 from adaptok.commands.main import main
 from adaptok.evaluation.clips import Cut, resize_then_crop
-from adaptok.evaluation.distortion import block_distortion, frame_ssim
+from adaptok.evaluation.comparison import compare_reports
+from adaptok.evaluation.distortion import block_distortion, edge_ratio, frame_ssim, sharpness
 from adaptok.evaluation.measuring import Measures
-from adaptok.evaluation.parts import Parts
+from adaptok.evaluation.parts import Part, Parts
 from adaptok.evaluation.report import build, collect, write
 from adaptok.evaluation.running import PairsEvaluation, TokenizerEvaluation, show_clips
 from adaptok.evaluation.tables import part_rows
@@ -128,10 +129,11 @@ def test_an_interrupted_one_goes_on(codec, data, tmp_path, monkeypatch):
 
 
 def test_figures_against_a_few_lines(codec, data, tmp_path):
-    """Gain, saving, use of the codebook and calibration, computed from the public interface of the codec."""
+    """Gain, saving, visible patches, sharpness, use of the codebook and calibration, from the public interface."""
     document, _ = evaluate(codec, data, tmp_path / "0")
     pt, most = codec.config.tokenizer.temporal_patch_size, codec.config.tokenizer.quantizer.codebook_size
-    found = {budget: {"adaptive": [], "uniform": [], "ids": [], "pairs": []} for budget in BUDGETS}
+    names = ("adaptive", "uniform", "edge_ratio", "sharpness", "ids", "pairs")
+    found = {budget: {name: [] for name in names} for budget in BUDGETS}
     for name in FRAMES:
         clips = torch.stack(list(Cut("all", 8, 16).clips(data / f"{name}.mp4")))
         full = codec.encode(clips)
@@ -144,6 +146,8 @@ def test_figures_against_a_few_lines(codec, data, tmp_path):
                 each[way] += (-10 * mse.log10()).tolist()
                 if way == "adaptive":
                     each["ids"] += tokens.ids.tolist()
+                    each["edge_ratio"] += edge_ratio(made, codec.config.tokenizer.patch_size).tolist()
+                    each["sharpness"] += sharpness(made, clips).tolist()
                     actual = block_distortion(made, clips, codec.config.scorer.distortion, pt).flatten()
                     column = tokens.lengths // codec.step - 1
                     predicted = tokens.scores[np.arange(len(column)), column]
@@ -154,6 +158,11 @@ def test_figures_against_a_few_lines(codec, data, tmp_path):
         assert result["adaptive"]["psnr"] == pytest.approx(adaptive, abs=1e-5)
         assert result["uniform"]["psnr"] == pytest.approx(uniform, abs=1e-5)
         assert result["gain"]["psnr"] == pytest.approx(adaptive - uniform, abs=1e-5)
+        for name in ("edge_ratio", "sharpness"):
+            assert result["adaptive"][name] == pytest.approx(np.mean(each[name]), rel=1e-4)
+        less = result["uniform"]["edge_ratio"] - result["adaptive"]["edge_ratio"]
+        assert result["gain"]["edge_ratio"] == pytest.approx(less)
+        assert "sharpness" not in result["gain"]  # neither more nor less is better
         codebook = result["adaptive"]["codebook"]
         counts = np.bincount(each["ids"], minlength=most)
         shares = counts[counts > 0] / counts.sum()
@@ -185,18 +194,19 @@ def test_the_table_and_the_pages(codec, data, tmp_path):
     table = pq.read_table(folder / "metrics.parquet").to_pylist()
     for result in document["results"]:
         rows = [row for row in table if row["budget"] == result["budget"]]
-        for metric in ("psnr", "psnr_frame", "ssim", "ms_ssim"):
+        for metric in ("psnr", "psnr_frame", "ssim", "ms_ssim", "edge_ratio", "sharpness"):
             assert np.mean([row[metric] for row in rows]) == pytest.approx(result["adaptive"][metric])
             assert np.mean([row[f"uniform_{metric}"] for row in rows]) == pytest.approx(result["uniform"][metric])
         assert sum(row["tokens"] for row in rows) / len(rows) == pytest.approx(result["adaptive"]["tokens_per_clip"])
     html = (folder / "report.html").read_text()
-    assert html.count("<svg") == 5 + len(BUDGETS) + 1
+    assert html.count("<svg") == 7 + len(BUDGETS) + 1
     assert "data:image/jpeg;base64," in html
-    for asked in ("http:", "https:", "src=\"/", "@import", "url("):
+    for asked in ("http:", "https:", 'src="/', "@import", "url("):
         assert asked not in html
     assert summary.worst[0].psnr <= summary.best[0].psnr
     markdown = (folder / "report.md").read_text()
-    for text in (evaluation.plan.model_hash, "broken.mp4", "fvd left out", document["data"]["sha256"]):
+    patch_size = f"{codec.config.tokenizer.patch_size} pixels"
+    for text in (evaluation.plan.model_hash, "broken.mp4", "fvd left out", document["data"]["sha256"], patch_size):
         assert text in html
         assert text in markdown
 
@@ -230,6 +240,19 @@ def test_two_folders(data, tmp_path, capsys):
     assert printed["psnr"] == pytest.approx(np.mean(psnr), abs=1e-5)
     assert printed["ssim"] == pytest.approx(np.mean(ssim), abs=1e-5)
     assert printed["data"]["clips"] == 5
+    assert printed["protocol"]["patch_size"] == 16
+    flags = ["--patch-size", "8", "--metrics", "edge_ratio", "sharpness"]
+    main(["evaluate", "--reference", str(data), "--prediction", str(other), *flags, "--json", "--quiet"])
+    finer = json.loads(capsys.readouterr().out)
+    assert finer["metrics"] == ["edge_ratio", "sharpness"]
+    assert finer["protocol"]["patch_size"] == 8
+    assert finer["sharpness"] == printed["sharpness"]
+    clips = [
+        torch.from_numpy(read_video(other / f"{name}.mkv")[0]).permute(3, 0, 1, 2)[None].split(16, 2) for name in FRAMES
+    ]
+    for document, patch in ((printed, 16), (finer, 8)):
+        expected = np.mean([edge_ratio(clip, patch).item() for video in clips for clip in video])
+        assert document["edge_ratio"] == pytest.approx(expected, rel=1e-4)
     write_video(other / "a/one.mkv", 18)
     with pytest.raises(SystemExit, match="2"):
         main(["evaluate", "--reference", str(data), "--prediction", str(other), "--quiet"])
@@ -239,6 +262,67 @@ def test_two_folders(data, tmp_path, capsys):
     (other / "a/one.mkv").unlink()
     with pytest.raises(ValueError, match=r"has no a/one \(1 of 3 are missing\)"):
         PairsEvaluation(Measures(), data, other)
+
+
+def test_clips_without_a_number(tmp_path, capsys):
+    """A clip whose original is flat has no sharpness: the mean leaves it out and the report says so."""
+    for side in ("reference", "prediction"):
+        write_video(tmp_path / side / "good.mp4", 16)
+        write_video(tmp_path / side / "flat.mp4", 16, size=(8, 8) if side == "reference" else (16, 16))
+    command = ["evaluate", "--reference", str(tmp_path / "reference"), "--prediction", str(tmp_path / "prediction")]
+    command += ["--size", "16", "--patch-size", "8", "--quiet"]
+    main([*command, "--json", "--out", str(tmp_path / "report")])
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["sharpness"] == pytest.approx(1)
+    assert printed["undefined"] == {"sharpness": 1}
+    assert "sharpness undefined: for 1 of 2 clips" in (tmp_path / "report" / "report.md").read_text()
+    table = pq.read_table(tmp_path / "report" / "metrics.parquet").to_pylist()
+    assert [row["sharpness"] for row in table] == [None, pytest.approx(1)]
+    main([*command, "--json", "--out", str(tmp_path / "none"), "--patch-size", "16"])  # no border in the frame
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["edge_ratio"] is None
+    assert printed["undefined"] == {"edge_ratio": 2, "sharpness": 1}
+    found = compare_reports(tmp_path / "report", tmp_path / "none")
+    assert found["differs"] == ["patch_size"]
+    assert "edge_ratio" not in found["results"][0]["metrics"]
+    assert found["results"][0]["metrics"]["sharpness"]["difference"] == 0
+
+
+def test_charts_of_clips_without_a_number(codec, data, tmp_path):
+    """Pages are written, whatever is infinite or NaN."""
+    evaluation = TokenizerEvaluation(codec, measures(), data, budgets=BUDGETS)
+    parts = Parts(tmp_path, evaluation.plan)
+    parts.measure(evaluation.task)
+    for unit in range(evaluation.plan.units):
+        part = Part.load(parts.path(unit))
+        if part.clips:
+            part.arrays["metrics"][0, 1, -2:] = np.inf, np.nan  # of one way
+            part.arrays["metrics"][:, :, 0] = np.nan
+            part.save(parts.path(unit))
+    summary = collect(parts, evaluation.ways, evaluation.tokens)
+    document = build(parts, summary, {}, {})
+    assert document["undefined"] == {"psnr": 6, "edge_ratio": 3, "sharpness": 3}
+    assert document["shown"] == {"best": [], "worst": []}
+    write(tmp_path, document, parts, summary, show_clips(evaluation, parts, summary))
+    json.dumps(document, allow_nan=False)
+    assert document["results"][0]["adaptive"]["psnr"] is None
+    for way in ("adaptive", "uniform"):  # over the same clips
+        kept = [Part.load(parts.path(unit)).arrays.get("metrics", np.empty((0, 6, 6)))[1:] for unit in range(5)]
+        mean = np.concatenate(kept)[:, ("adaptive", "uniform").index(way), -1].mean()
+        assert document["results"][0][way]["sharpness"] == pytest.approx(mean)
+
+
+def test_an_evaluation_of_an_older_version_goes_on(data, tmp_path):
+    """Plans without a patch size are those of evaluations without the edge ratio."""
+    evaluation = PairsEvaluation(Measures(("psnr", "ssim")), data, data)
+    Parts(tmp_path / "out", evaluation.plan)
+    file = tmp_path / "out" / "plan.json"
+    plan = json.loads(file.read_text())
+    assert plan.pop("patch_size") is None
+    file.write_text(json.dumps(plan))
+    assert Parts(tmp_path / "out", evaluation.plan).missing() == list(range(len(FRAMES) + 2))
+    with pytest.raises(ValueError, match="with other metrics, patch_size; choose another folder"):
+        Parts(tmp_path / "out", PairsEvaluation(Measures(), data, data).plan)
 
 
 def test_the_official_resize():
@@ -262,6 +346,8 @@ def test_bad_input(codec, data, tmp_path, capsys):
         ([str(data), "--budgets", "1000"], "budget 1000.0, expected 8 to 32 tokens per clip"),
         ([str(data), "--metrics", "lpips_vgg", "--lpips-vgg", "x.pth"], "x.pth: no such file"),
         ([str(data), "--metrics", "vmaf"], "vmaf"),
+        ([str(data), "--patch-size", "8"], "--patch-size are for --reference and --prediction; a model has its own"),
+        (["--reference", str(data), "--prediction", str(data), "--patch-size", "1"], "--patch-size 1, expected 2"),
         ([str(data), "--samples", str(data), "--statistics", "x"], "--samples is compared with DATA or with"),
     ):
         with pytest.raises(SystemExit, match="2"):

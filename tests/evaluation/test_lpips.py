@@ -1,7 +1,8 @@
-"""LPIPS with random weights: against its formula, file formats, and a clear word where the published weights lack."""
+"""LPIPS with random weights: against its formula, from files of all formats, and errors where weights are missing."""
 
 from __future__ import annotations
 
+import json
 import pickle
 
 import pytest
@@ -11,6 +12,8 @@ from safetensors.torch import save_file
 
 from adaptok.commands.main import main
 from adaptok.evaluation.lpips import Lpips, clip_lpips
+from adaptok.video.reading import read_video
+from tests.clips.test_collections import write_video
 
 CONVOLUTIONS = {
     "vgg": [(0,), (2,), (5,), (7,), (10,), (12,), (14,), (17,), (19,), (21,), (24,), (26,), (28,)],
@@ -88,14 +91,90 @@ def test_other_files_are_not_opened(tmp_path):
         Lpips()(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8))
 
 
-def test_training_tells_what_lpips_needs(tmp_path, capsys):
-    from tests.clips.test_collections import write_video
+@pytest.fixture(scope="module")
+def whole(network, tmp_path_factory):
+    """Convolutions and channel weights, both random, and the file that holds them."""
+    name, state, lpips = network
+    torch.manual_seed(1)
+    channels = {
+        f"lin{layer}.model.1.weight": torch.rand(1, len(weight), 1, 1) for layer, weight in enumerate(lpips.weights)
+    }
+    path = tmp_path_factory.mktemp("weights") / "whole.safetensors"
+    save_file(state | channels, path)
+    return name, state, channels, path
 
+
+@pytest.fixture
+def without_package(monkeypatch):
+    """No channel weights in the torchmetrics package."""
+
+    def missing(name):
+        raise FileNotFoundError(name)
+
+    monkeypatch.setattr("adaptok.evaluation.lpips.files", missing)
+
+
+@pytest.mark.usefixtures("without_package")
+def test_channel_weights_of_the_file_are_used(whole):
+    name, state, channels, path = whole
+    lpips = Lpips.from_file(path, name)
+    weights = [weight.flatten() for weight in channels.values()]
+    for own, weight in zip(lpips.weights, weights, strict=True):
+        assert torch.equal(own, weight)
+    first, second = torch.rand(2, 2, 3, 40, 40, generator=torch.Generator().manual_seed(2))
+    expected = formula(name, state, weights, first, second)
+    torch.testing.assert_close(lpips(first, second).double(), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.usefixtures("without_package")
+def test_evaluating_with_weights_of_one_file(whole, tmp_path, capsys):
+    """Two folders, and the network of a single file."""
+    name, _, _, path = whole
+    write_video(tmp_path / "true" / "x.mp4", 3)
+    write_video(tmp_path / "made" / "x.mkv", 3, crf=45)
+    flags = ["--metrics", f"lpips_{name}", f"--lpips-{name}", str(path), "--json", "--quiet"]
+    main(["evaluate", "--reference", str(tmp_path / "true"), "--prediction", str(tmp_path / "made"), *flags])
+    true, made = (
+        torch.from_numpy(read_video(tmp_path / file)[0]).permute(0, 3, 1, 2) / 255
+        for file in ("true/x.mp4", "made/x.mkv")
+    )
+    expected = Lpips.from_file(path, name)(made, true).mean().item()
+    printed = json.loads(capsys.readouterr().out)
+    assert printed[f"lpips_{name}"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("layer", [0, 3])
+def test_wrong_channel_weights(whole, layer, tmp_path, capsys):
+    """Missing ones are not taken from the package where the file has others."""
+    name, state, channels, _ = whole
+    key, path = f"lin{layer}.model.1.weight", tmp_path / "x.safetensors"
+    count = channels[key].numel()
+    others = {other: weight for other, weight in channels.items() if other != key}
+    (tmp_path / "data").mkdir()
+    for changed, words in (
+        (others, f"x.safetensors: {key} is missing, expected (1, {count}, 1, 1); give a file with all five"),
+        (others | {key: torch.rand(1, 7, 1, 1)}, f"{key} has the shape (1, 7, 1, 1), expected (1, {count}, 1, 1)"),
+    ):
+        save_file(state | changed, path)
+        with pytest.raises(SystemExit, match="2"):
+            main(["evaluate", str(tmp_path / "data"), f"--lpips-{name}", str(path), "--quiet"])
+        error = capsys.readouterr().err
+        assert words in error
+        assert error.count("\n") == 1
+
+
+def test_damaged_files(tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(b"weights")
+    with pytest.raises(ValueError, match=r"x.safetensors: not a readable safetensors file \(.*\); export it again"):
+        Lpips.from_file(tmp_path / "x.safetensors")
+
+
+def test_training_tells_what_lpips_needs(tmp_path, capsys):
     write_video(tmp_path / "x.mp4", 20)
     flags = ["--data.train", str(tmp_path), "--data.workers", "0", "--out", str(tmp_path / "run"), "--quiet"]
     with pytest.raises(SystemExit, match="2"):
         main(["train", "tokenizer", "--config", "base", *flags])
     error = capsys.readouterr().err
     assert "--lpips-weights vgg16-397923af.pth" in error
-    assert "--losses.lpips 0" in error
+    assert "--losses.lpips.weight 0" in error
     assert error.count("\n") == 1

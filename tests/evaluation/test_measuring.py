@@ -21,6 +21,7 @@ from adaptok.evaluation.weights import Published, WeightsError
 from adaptok.files import sha256_of
 
 CPU = torch.device("cpu")
+SIMILARITIES = ("psnr", "psnr_frame", "ssim", "ms_ssim")
 SIZES = ((16, 16), (17, 40), (31, 23), (128, 96))
 
 
@@ -34,7 +35,7 @@ def pair(height, width, frames=3, seed=0):
 @pytest.mark.parametrize("size", SIZES)
 def test_psnr_and_ssim_are_torchmetrics(size):
     made, true = pair(*size)
-    psnr, psnr_frame, ssim, ms_ssim = Measures().clip(made, true)
+    psnr, psnr_frame, ssim, ms_ssim = Measures(SIMILARITIES).clip(made, true)
     frames = list(zip(made.unbind(1), true.unbind(1), strict=True))
     assert psnr == pytest.approx(peak_signal_noise_ratio(made, true, data_range=1.0).item(), abs=1e-5)
     each = [peak_signal_noise_ratio(a, b, data_range=1.0).item() for a, b in frames]
@@ -46,7 +47,7 @@ def test_psnr_and_ssim_are_torchmetrics(size):
     if min(size) // max(1, scales - 1) ** 2 > 10:  # torchmetrics asks for more than the window needs
         theirs = multiscale_structural_similarity_index_measure(*batch, data_range=1.0, betas=weights).item()
         assert ms_ssim == pytest.approx(theirs, abs=1e-5)
-    assert Measures().clip(true, true).tolist() == pytest.approx([100, 100, 1, 1])
+    assert Measures(SIMILARITIES).clip(true, true).tolist() == pytest.approx([100, 100, 1, 1])
 
 
 def test_all_five_scales_are_torchmetrics():
@@ -137,7 +138,7 @@ def test_weights_that_are_not_there(tmp_path, monkeypatch):
     monkeypatch.setenv("ADAPTOK_CACHE", str(tmp_path / "cache"))
     said = []
     measures = open_measures(None, Weights(), CPU, said.append)
-    assert measures.metrics == ("psnr", "psnr_frame", "ssim", "ms_ssim")
+    assert measures.metrics == (*SIMILARITIES, "edge_ratio", "sharpness")
     assert measures.detector is None
     assert set(measures.left_out) == {"lpips_vgg", "lpips_alex", "fvd"}
     assert len(said) == 3

@@ -73,9 +73,10 @@ class Evaluate(Common):
     metrics: tuple[Metric, ...] | None = None
     """What must be measured; everything whose weights are at hand if not given."""
     lpips_vgg: Path | None = None
-    """torchvision's vgg16-397923af.pth, or its tensors as safetensors."""
+    """Weights of LPIPS with VGG16: a safetensors file of the convolutions and, optionally, of the channel
+    weights, or torchvision's vgg16-397923af.pth. Channel weights that the file does not hold come with torchmetrics."""
     lpips_alex: Path | None = None
-    """torchvision's alexnet-owt-7be5be79.pth, or its tensors as safetensors."""
+    """The same for LPIPS with AlexNet; torchvision's file is alexnet-owt-7be5be79.pth."""
     fvd: Path | None = None
     """The detector i3d_torchscript.pt."""
     fvd_sha256: str | None = None
@@ -86,6 +87,8 @@ class Evaluate(Common):
     """Pixels of the square that two folders are compared on; their own size if not given."""
     frames: int = 16
     """Of a clip, for two folders."""
+    patch_size: int = 16
+    """Side of a patch in pixels, for the edge ratio of two folders; 16 as in the bundled model. A model has its own."""
     root: Path | None = None
     """Where relative paths in a list start; the folder of the list if not given."""
     workers: int = 1
@@ -114,8 +117,12 @@ class Evaluate(Common):
             raise ValueError("nothing to evaluate: give DATA, or --reference and --prediction, or DATA and --samples")
         if self.samples is None and (self.statistics or self.count is not None):
             raise ValueError("--statistics and --count are for --samples")
-        if not all(pair) and (self.size is not None or self.frames != 16):
-            raise ValueError("--size and --frames are for --reference and --prediction; a model has its own")
+        if not all(pair) and (self.size is not None or self.frames != 16 or self.patch_size != 16):
+            raise ValueError(
+                "--size, --frames and --patch-size are for --reference and --prediction; a model has its own"
+            )
+        if self.patch_size < 2:
+            raise ValueError(f"--patch-size {self.patch_size}, expected 2 pixels or more")
         if min(self.workers, self.frames, self.size or 16, self.count or 1) < 1:
             raise ValueError("--workers, --frames, --size and --count are 1 or more")
 
@@ -134,6 +141,7 @@ class Evaluate(Common):
                 protocol=self.protocol,
                 frames=self.frames,
                 size=size,
+                patch_size=self.patch_size,
                 device=device,
             )
             return pairs, measures

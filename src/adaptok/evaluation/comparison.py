@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptok.evaluation.measuring import HIGHER_IS_BETTER, NAMES
+from adaptok.evaluation.measuring import CLIP_METRICS, DIRECTIONS, NAMES
 from adaptok.evaluation.page import with_unit
 from adaptok.evaluation.report import read_report
-from adaptok.evaluation.summary import HIGHER_ORDER
 from adaptok.evaluation.tables import TABLE_FILE, check_pyarrow
 
 Floats = NDArray[np.float64]
@@ -38,9 +37,9 @@ class Clips:
     counts: Floats
 
     @classmethod
-    def of(cls, videos: Sequence[str], values: Floats) -> Clips:
+    def of(cls, videos: NDArray[np.str_], values: Floats) -> Clips:
         """From the video and the value of every clip."""
-        _, place = np.unique(np.array(videos), return_inverse=True)
+        _, place = np.unique(videos, return_inverse=True)
         return cls(np.bincount(place, weights=values).astype(float), np.bincount(place).astype(float))
 
     @property
@@ -69,7 +68,8 @@ def compare_reports(
     Returns:
         `a`, `b` (name, folder, data), `differs` (what of the protocol does), `same_clips`, and `results`: for each
         budget, metric by metric, `a`, `b`, `difference`, `low`, `high` (None for a single video, and for the FVD) and
-        `better` ("a", "b", or None where the interval holds 0).
+        `better` ("a", "b", or None where the interval holds 0, or neither direction is better). Clips that a metric is
+        undefined for are left out; so is a metric without other clips.
 
     Raises:
         FileNotFoundError: a folder has no report.
@@ -80,7 +80,7 @@ def compare_reports(
     reports = [read_report(folder) for folder in folders]
     tables = [_read_table(folder) for folder in folders]
     budgets = [budget for budget in tables[0] if budget in tables[1]]
-    metrics = [name for name in HIGHER_ORDER if all(name in report["metrics"] for report in reports)]
+    metrics = [name for name in CLIP_METRICS if all(name in report["metrics"] for report in reports)]
     if not budgets or not (metrics or all("fvd" in report["metrics"] for report in reports)):
         known = [", ".join(f"{x:g}" for x in table if x is not None) or "none" for table in tables]
         raise ValueError(f"{a} has the budgets {known[0]}, {b} {known[1]}: nothing in common to compare")
@@ -90,7 +90,8 @@ def compare_reports(
     results = []
     for budget in budgets:
         sides = [table[budget] for table in tables]
-        found = {name: _difference(sides, name, same, rng, resamples, level) for name in metrics}
+        differences = {name: _difference(sides, name, same, rng, resamples, level) for name in metrics}
+        found: dict[str, dict[str, Any]] = {name: each for name, each in differences.items() if each is not None}
         figures = [_figures(report, budget) for report in reports]
         for name in ("fvd", "tokens_per_clip"):
             if all(each.get(name) is not None for each in figures):
@@ -99,12 +100,19 @@ def compare_reports(
     return {
         "a": _name(reports[0], a),
         "b": _name(reports[1], b),
-        "differs": [n for n in _PROTOCOL if reports[0]["protocol"][n] != reports[1]["protocol"][n]],
+        "differs": _differing(*(report["protocol"] for report in reports)),
         "same_clips": same,
         "resamples": resamples,
         "level": level,
         "results": results,
     }
+
+
+def _differing(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    """What of two protocols differs; a patch size only if both have one."""
+    names = [name for name in _PROTOCOL if a[name] != b[name]]
+    patch_sizes = {protocol.get("patch_size") for protocol in (a, b)} - {None}
+    return [*names, "patch_size"] if len(patch_sizes) > 1 else names
 
 
 def _name(report: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -120,7 +128,7 @@ def _read_table(folder: Path) -> dict[float | None, dict[str, Any]]:
     path = folder / TABLE_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; evaluate again, to write the whole report")
-    names = {"video", "clip", "budget", *HIGHER_ORDER}
+    names = {"video", "clip", "budget", *CLIP_METRICS}
     file = pq.ParquetFile(path)
     columns = file.read(columns=[name for name in file.schema_arrow.names if name in names]).to_pydict()
     budgets = np.array([np.nan if x is None else x for x in columns.pop("budget")])
@@ -147,21 +155,28 @@ def _plain(a: float, b: float) -> dict[str, Any]:
 
 def _difference(
     sides: Sequence[dict[str, Any]], name: str, same: bool, rng: np.random.Generator, resamples: int, level: float
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     values = [np.array(side[name], float) for side in sides]
+    known = [np.isfinite(each) for each in values]
+    if same:  # of the same clips in both reports
+        known = [known[0] & known[1]] * 2
+    if not all(each.any() for each in known):
+        return None
+    values = [each[chosen] for each, chosen in zip(values, known, strict=True)]
+    videos = [np.array(side["video"])[chosen] for side, chosen in zip(sides, known, strict=True)]
     found = _plain(*(float(each.mean()) for each in values))
     draw: Callable[[], Floats]
     if same:
-        clips = [Clips.of(sides[0]["video"], values[1] - values[0])]
+        clips = [Clips.of(videos[0], values[1] - values[0])]
         draw = lambda: clips[0].resampled(rng, resamples)  # noqa: E731
     else:
-        clips = [Clips.of(side["video"], each) for side, each in zip(sides, values, strict=True)]
+        clips = [Clips.of(names, each) for names, each in zip(videos, values, strict=True)]
         draw = lambda: clips[1].resampled(rng, resamples) - clips[0].resampled(rng, resamples)  # noqa: E731
     if min(len(each.sums) for each in clips) > 1:
         low, high = np.quantile(draw(), [(1 - level) / 2, (1 + level) / 2]).tolist()
         found |= {"low": low, "high": high}
-        if low > 0 or high < 0:
-            found["better"] = "b" if (low > 0) == (name in HIGHER_IS_BETTER) else "a"
+        if DIRECTIONS[name] and (low > 0 or high < 0):
+            found["better"] = "b" if (low > 0) == (DIRECTIONS[name] > 0) else "a"
     return found
 
 

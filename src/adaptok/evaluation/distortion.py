@@ -119,33 +119,48 @@ def psnr(mse: Tensor) -> Tensor:
 
 
 def edge_ratio(clip: Tensor, patch: int) -> Tensor:
-    """How visible the grid of patches is in clips `[B, C, T, H, W]`, one number each `[B]`.
+    """Measure how visible the grid of patches is in clips.
 
-    Mean absolute difference of neighbouring pixels on both sides of a border between patches, divided by that of all
-    other neighbours, over both directions. About 1 where nothing happens at the borders; 1 for clips of one colour.
+    The ratio is the mean absolute difference between neighbouring pixels on opposite sides of a patch border, divided
+    by that between all other neighbouring pixels, over both directions. It is about 1 if the grid is invisible.
+
+    Args:
+        clip: `[B, C, T, H, W]`.
+        patch: side of a patch in pixels; the grid starts at the top left corner.
+
+    Returns:
+        `[B]`, 1 for clips of one colour, infinite for clips that only change at borders, and NaN if no neighbouring
+        pixels lie on opposite sides of a border, or all of them do.
     """
-    sums = clip.new_zeros(4, len(clip), dtype=torch.float64)
+    totals, counts = clip.new_zeros(2, len(clip), dtype=torch.float32), [0, 0]
     for dim in (-1, -2):
         steps = clip.float().diff(dim=dim).abs().transpose(dim, -1)
         at_border = (torch.arange(steps.shape[-1], device=clip.device) + 1) % patch == 0
         for place, chosen in enumerate((at_border, ~at_border)):
             part = steps[..., chosen]
-            sums[2 * place] += part.double().sum((1, 2, 3, 4))
-            sums[2 * place + 1] += part[0].numel()
-    borders, others = sums[0] / sums[1], sums[2] / sums[3]
-    return torch.where(others > 0, borders / others, torch.where(borders > 0, torch.inf, 1.0)).float()
+            totals[place] += part.sum((1, 2, 3, 4))
+            counts[place] += part[0].numel()
+    if not all(counts):
+        return torch.full_like(totals[0], torch.nan)
+    return _ratio(totals[0] / counts[0], totals[1] / counts[1])
 
 
 def sharpness(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute difference of horizontal neighbours in reconstructions, divided by that in the originals.
+    """Compare the sharpness of reconstructions with that of their originals.
 
-    Under 1 where a reconstruction is blurred, above it where it is noisy; 1 for two clips of one colour.
+    The ratio is the mean absolute difference between horizontally neighbouring pixels of the reconstruction, divided by
+    that of the original. It is below 1 if the reconstruction is blurred and above 1 if it is noisy.
 
     Args:
         prediction, target: `[B, C, T, H, W]`.
 
     Returns:
-        `[B]`.
+        `[B]`, 1 if neither clip has horizontal differences, and infinite if only the original has none.
     """
     made, true = (x.float().diff(dim=-1).abs().mean((1, 2, 3, 4)) for x in (prediction, target))
-    return torch.where(true > 0, made / true, torch.where(made > 0, torch.inf, 1.0))
+    return _ratio(made, true)
+
+
+def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Ratio of numbers that are 0 or more; 0 / 0 is 1."""
+    return torch.where((numerator == 0) & (denominator == 0), 1.0, numerator / denominator)

@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -30,6 +31,7 @@ _SHA256 = {
     "alex.pth": "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
 }
 _CHANNEL_WEIGHTS = tuple(f"lin{layer}.model.1.weight" for layer in range(5))
+"""Names of the weights of the channels of every compared layer."""
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
 _EPS = 1e-10
@@ -69,38 +71,38 @@ class Lpips(nn.Module):
 
     @classmethod
     def from_file(cls, path: str | Path, network: Network = "vgg") -> Lpips:
-        """With the published weights: the convolutions from `path`, and the channel weights from there too if it has
-        them, else from the torchmetrics package.
+        """Load the weights of a network.
 
         Args:
-            path: torchvision's file (`PUBLISHED`), or a safetensors file of the same tensors, which may hold the LPIPS
-                project's channel weights besides (`lin0.model.1.weight` …).
+            path: a safetensors file that holds the convolutions under torchvision's names (`features.0.weight`, …) and,
+                optionally, the channel weights under those of the LPIPS project (`lin0.model.1.weight` `[1, C, 1, 1]`,
+                …, all five of them); or torchvision's own file (`PUBLISHED`). Channel weights that the file does not
+                hold are read from the torchmetrics package. Other tensors are ignored.
+            network: "vgg" or "alex".
 
         Raises:
-            ValueError: the file is another one.
-            FileNotFoundError: it does not exist.
+            ValueError: the file is unreadable, is a pickle other than the published one, or lacks a tensor of the right
+                shape.
+            FileNotFoundError: the file does not exist.
         """
         path = Path(path)
         state = _read(path, network)
+        if not any(name in state for name in _CHANNEL_WEIGHTS):
+            state = {**state, **_channel_weights(network)}
         lpips = cls(network)
-        wanted = lpips.features.state_dict()
-        found = {name: state.get(f"features.{name}") for name in wanted}
-        for name, tensor in found.items():
-            if tensor is None or tensor.shape != wanted[name].shape:
+        targets = {f"features.{name}": tensor for name, tensor in lpips.features.state_dict().items()}
+        targets |= {
+            name: weight.view(1, -1, 1, 1) for name, weight in zip(_CHANNEL_WEIGHTS, lpips.weights, strict=True)
+        }
+        for name, target in targets.items():
+            tensor = state.get(name)
+            if tensor is None or tensor.shape != target.shape:
                 what = "is missing" if tensor is None else f"has the shape {tuple(tensor.shape)}"
-                raise ValueError(
-                    f"{path}: features.{name} {what}, expected {tuple(wanted[name].shape)};"
-                    f" give {PUBLISHED[network]} of {DOWNLOAD}"
-                )
-        lpips.features.load_state_dict({name: tensor for name, tensor in found.items() if tensor is not None})
-        channels = _channel_weights(network) if _CHANNEL_WEIGHTS[0] not in state else [*map(state.get, _CHANNEL_WEIGHTS)]
-        for layer, (own, weight) in enumerate(zip(lpips.weights, channels, strict=True)):
-            if weight is None or weight.numel() != own.numel():
-                raise ValueError(
-                    f"{path}: {_CHANNEL_WEIGHTS[layer]} does not hold {own.numel()} numbers; give the channel weights of"
-                    f" LPIPS with {network}"
-                )
-            own.copy_(weight.flatten())
+                advice = f"give {PUBLISHED[network]} of {DOWNLOAD}"
+                if name in _CHANNEL_WEIGHTS:
+                    advice = f"give a file with all five channel weights of LPIPS with {network}, or with none"
+                raise ValueError(f"{path}: {name} {what}, expected {tuple(target.shape)}; {advice}")
+            target.copy_(tensor)
         return lpips
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
@@ -173,15 +175,17 @@ def _read(path: Path, network: Network) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; download {PUBLISHED[network]} from {DOWNLOAD}")
     if path.suffix == ".safetensors":
-        return load_file(path)
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path}: not a readable safetensors file ({error}); export it again") from None
     return _read_published(path, PUBLISHED[network], _SHA256[PUBLISHED[network]])
 
 
-def _channel_weights(network: Network) -> list[Tensor]:
-    """Of every compared layer, as the LPIPS project published them (version 0.1); they come with torchmetrics."""
+def _channel_weights(network: Network) -> Mapping[str, Tensor]:
+    """Read the channel weights that the LPIPS project published (version 0.1) from the torchmetrics package."""
     with as_file(files("torchmetrics") / "functional" / "image" / "lpips_models" / f"{network}.pth") as path:
-        state = _read_published(path, f"{network}.pth", _SHA256[f"{network}.pth"])
-    return [state[name] for name in _CHANNEL_WEIGHTS]
+        return _read_published(path, f"{network}.pth", _SHA256[f"{network}.pth"])
 
 
 def _read_published(path: Path, name: str, expected: str) -> Mapping[str, Tensor]:

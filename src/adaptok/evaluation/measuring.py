@@ -15,15 +15,29 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from adaptok.evaluation.distortion import frame_similarity, psnr
+from adaptok.evaluation.distortion import edge_ratio, frame_similarity, psnr, sharpness
 from adaptok.evaluation.lpips import WEIGHTS, Lpips, Network
 from adaptok.evaluation.weights import Published, WeightsError
 from adaptok.files import sha256_of
 
-Metric = Literal["psnr", "psnr_frame", "ssim", "ms_ssim", "lpips_vgg", "lpips_alex", "fvd"]
+Metric = Literal["psnr", "psnr_frame", "ssim", "ms_ssim", "lpips_vgg", "lpips_alex", "edge_ratio", "sharpness", "fvd"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
+"""All metrics, in the order of the report."""
+CLIP_METRICS = tuple(metric for metric in METRICS if metric != "fvd")
+"""Metrics of a single clip."""
 UNITS: dict[str, str] = {"psnr": "dB", "psnr_frame": "dB"}
-HIGHER_IS_BETTER = frozenset({"psnr", "psnr_frame", "ssim", "ms_ssim"})
+DIRECTIONS: dict[str, Literal[-1, 0, 1]] = {
+    "psnr": 1,
+    "psnr_frame": 1,
+    "ssim": 1,
+    "ms_ssim": 1,
+    "lpips_vgg": -1,
+    "lpips_alex": -1,
+    "edge_ratio": -1,
+    "sharpness": 0,
+    "fvd": -1,
+}
+"""1 if higher is better, -1 if lower is better, 0 if neither is."""
 NAMES: dict[str, str] = {
     "psnr": "PSNR of clips",
     "psnr_frame": "PSNR of frames",
@@ -31,6 +45,8 @@ NAMES: dict[str, str] = {
     "ms_ssim": "MS-SSIM",
     "lpips_vgg": "LPIPS (VGG)",
     "lpips_alex": "LPIPS (AlexNet)",
+    "edge_ratio": "edge ratio",
+    "sharpness": "sharpness",
     "fvd": "FVD",
 }
 _NETWORKS: dict[Metric, Network] = {"lpips_vgg": "vgg", "lpips_alex": "alex"}
@@ -57,17 +73,32 @@ class Measures:
             `[B, 3, T, H, W]` in [-1, 1], it returns `[B, F]`; None leaves the FVD out.
         detector_name: what says which detector it is: the SHA-256 of its file.
         left_out: metrics that were wanted and cannot be measured, with the reason.
+        patch_size: pixels of a side of the patches whose grid "edge_ratio" is measured on.
     """
 
-    metrics: tuple[Metric, ...] = ("psnr", "psnr_frame", "ssim", "ms_ssim")
+    metrics: tuple[Metric, ...] = ("psnr", "psnr_frame", "ssim", "ms_ssim", "edge_ratio", "sharpness")
     lpips: dict[Network, Lpips] = field(default_factory=dict)
     detector: Callable[..., Tensor] | None = None
     detector_name: str | None = None
     left_out: dict[str, str] = field(default_factory=dict)
+    patch_size: int = 16
+
+    @property
+    def all_metrics(self) -> tuple[Metric, ...]:
+        """The metrics of a clip, and "fvd" if there is a detector."""
+        return self.metrics if self.detector is None else (*self.metrics, "fvd")
+
+    @property
+    def used_patch_size(self) -> int | None:
+        """The patch size, or None if no metric depends on it."""
+        return self.patch_size if "edge_ratio" in self.metrics else None
 
     @torch.no_grad()
     def clip(self, prediction: Tensor, target: Tensor) -> Floats:
-        """Metrics `[len(metrics)]` of a clip `[C, T, H, W]`, on whatever device the clips are."""
+        """Metrics `[len(metrics)]` of a clip `[C, T, H, W]`, on whatever device the clips are.
+
+        "edge_ratio" and "sharpness" may be infinite or NaN, see `adaptok.evaluation.distortion`.
+        """
         made, true = (x.transpose(0, 1).float() for x in (prediction, target))
         values: dict[str, float] = {}
         error = (_exact(made) - _exact(true)).square().mean((1, 2, 3))
@@ -79,6 +110,10 @@ class Measures:
             found = [frame_similarity(made[piece], true[piece]) for piece in pieces]
             values["ssim"] = float(torch.cat([each.ssim.cpu() for each in found]).double().mean())
             values["ms_ssim"] = float(torch.cat([each.ms_ssim for each in found]).mean())
+        if "edge_ratio" in self.metrics:
+            values["edge_ratio"] = edge_ratio(prediction[None], self.patch_size).item()
+        if "sharpness" in self.metrics:
+            values["sharpness"] = sharpness(prediction[None], target[None]).item()
         for metric, network in _NETWORKS.items():
             if metric in self.metrics:
                 distances = [self.lpips[network](made[piece], true[piece]).cpu() for piece in pieces]
@@ -106,7 +141,7 @@ class Weights:
     """Where the networks' weights are.
 
     Attributes:
-        lpips_vgg, lpips_alex: torchvision's files, or safetensors files of the same tensors.
+        lpips_vgg, lpips_alex: safetensors files or torchvision's files, see `Lpips.from_file`.
         fvd: the detector, a TorchScript archive.
         fvd_sha256: its SHA-256, where it is not the published one: an archive is a program, so it is never run
             unless its bytes are vouched for.

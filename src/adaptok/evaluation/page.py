@@ -127,6 +127,10 @@ def facts(document: dict[str, Any]) -> list[tuple[str, str]]:
         ("videos, clips", f"{data['videos']}, {data['clips']}"),
     ]
     found += [(f"{name} left out", why) for name, why in document["left_out"].items()]
+    found += [
+        (f"{name} undefined", f"for {count} of {data['clips']} clips, which its means leave out")
+        for name, count in document["undefined"].items()
+    ]
     if data["skipped"]:
         found.append(("videos left out", "; ".join(f"{name}: {why}" for name, why in data["skipped"].items())))
     return found
@@ -144,7 +148,7 @@ def tables(document: dict[str, Any]) -> list[tuple[str, Row, list[Row]]]:
     found = [("Quality", ["budget", "lengths", *(NAMES[m] for m in metrics)], rows)]
     gains = [r for r in results if r.get("gain")]
     if gains:
-        names = list(gains[0]["gain"])
+        names = [m for m in metrics if any(m in r["gain"] for r in gains)]
         head = ["budget", *(f"gain in {NAMES[m]}" for m in names), "uniform for this PSNR", "saved"]
         found.append(("What adaptive lengths are worth", head, [_gain_row(r, names) for r in gains]))
     spent = [(r["budget"], r[r["way"]]) for r in results if "tokens_per_clip" in r[r["way"]]]
@@ -160,7 +164,7 @@ def tables(document: dict[str, Any]) -> list[tuple[str, Row, list[Row]]]:
 
 def _gain_row(result: dict[str, Any], names: Sequence[str]) -> Row:
     saving = result["saving"].get("psnr")
-    row = [_budget(result["budget"]), *(with_unit(m, result["gain"][m], "+") for m in names)]
+    row = [_budget(result["budget"]), *(with_unit(m, result["gain"].get(m), "+") for m in names)]
     return [*row, *(["–", "–"] if saving is None else [f"{saving['uniform_tokens']:.0f}", f"{saving['saved']:.1%}"])]
 
 
@@ -204,6 +208,8 @@ def repeat(document: dict[str, Any]) -> list[tuple[str, str]]:
         found.append(("batch size", str(document["protocol"]["batch_size"])))
     if document["protocol"]["ms_ssim_scales"]:
         found.append(("scales of MS-SSIM", str(document["protocol"]["ms_ssim_scales"])))
+    if document["protocol"]["patch_size"]:
+        found.append(("patch size of the edge ratio", f"{document['protocol']['patch_size']} pixels"))
     found.append(("SHA-256 of the list of the videos' SHA-256", document["data"]["sha256"]))
     if document["detector"]:
         found.append(("SHA-256 of the FVD's detector", document["detector"]))

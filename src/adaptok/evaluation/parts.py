@@ -70,6 +70,8 @@ class Plan(Config):
     budgets: tuple[float, ...] = ()
     batch_size: int | None = None
     """Only where results depend on it: the scope "batch"."""
+    patch_size: int | None = None
+    """Pixels of a side of the patches whose grid the edge ratio is measured on; None if it is not measured."""
     unit: int = 1
     """Videos of a partial result."""
     videos: tuple[PlannedVideo, ...]

@@ -71,6 +71,7 @@ def build(parts: Parts, summary: Summary, left_out: dict[str, str], machine: dic
             "scope": plan.scope,
             "batch_size": plan.batch_size,
             "ms_ssim_scales": None if plan.size is None else ssim_scales(plan.size),
+            "patch_size": plan.patch_size,
         },
         "model": None
         if plan.model is None
@@ -86,6 +87,7 @@ def build(parts: Parts, summary: Summary, left_out: dict[str, str], machine: dic
         },
         "metrics": [*summary.metrics, *(["fvd"] if summary.original is not None else [])],
         "left_out": left_out,
+        "undefined": summary.undefined,
         "detector": plan.detector,
         "results": summary.results(),
         "shown": {name: [clip._asdict() for clip in getattr(summary, name)] for name in ("best", "worst")},

@@ -7,6 +7,7 @@ clips were made in. Processes share the units of a plan through the folder of th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -70,7 +71,7 @@ class TokenizerEvaluation:
     """A model on a collection.
 
     Args:
-        codec, measures: the model, and what to measure.
+        codec, measures: the model, and what to measure; the edge ratio is measured on the grid of its patches.
         data: folder of videos, or a list of them.
         budgets: tokens per clip; `SHARES` of the most if there are none.
         scope: what shares a budget.
@@ -95,6 +96,7 @@ class TokenizerEvaluation:
         root: Path | None = None,
     ) -> None:
         config = codec.config
+        measures = replace(measures, patch_size=config.tokenizer.patch_size)
         least = float(codec.shape.step * codec.shape.blocks)
         budgets = budgets or [max(least, share * codec.max_budget) for share in SHARES]
         scored = config.scorer is not None
@@ -106,7 +108,7 @@ class TokenizerEvaluation:
             protocol=protocol,
             frames=config.tokenizer.frames,
             size=config.tokenizer.size,
-            metrics=(*measures.metrics, *(["fvd"] if measures.detector is not None else [])),
+            metrics=measures.all_metrics,
             detector=measures.detector_name,
             model=config.name,
             model_hash=codec.weights_hash,
@@ -115,6 +117,7 @@ class TokenizerEvaluation:
             scope=scope,
             budgets=tuple(sorted(set(budgets))),
             batch_size=batch_size if batch else None,
+            patch_size=measures.used_patch_size,
             unit=1 if protocol == "all" else batch_size if batch else UNIT,
             videos=plan_videos(data, root),
         )
@@ -149,6 +152,7 @@ class PairsEvaluation:
         reference, prediction: the folders.
         frames: of a clip; a last clip may be shorter, unless the protocol is "official".
         size: of the square that both are brought to; None compares them at their own size, which must be the same.
+        patch_size: pixels of a side of the patches whose grid the edge ratio is measured on.
 
     Raises:
         FileNotFoundError: a folder does not exist.
@@ -164,16 +168,19 @@ class PairsEvaluation:
         protocol: ProtocolName = "all",
         frames: int = 16,
         size: int | None = None,
+        patch_size: int = 16,
         device: torch.device | None = None,
     ) -> None:
+        measures = replace(measures, patch_size=patch_size)
         self.plan = Plan(
             kind="pairs",
             protocol=protocol,
             frames=frames,
             size=size,
             partial=protocol == "all",
-            metrics=(*measures.metrics, *(["fvd"] if measures.detector is not None else [])),
+            metrics=measures.all_metrics,
             detector=measures.detector_name,
+            patch_size=measures.used_patch_size,
             videos=tuple(pair_videos(reference, prediction)),
         )
         self.task: PairsTask = PairsTask(measures, self.plan, reference, prediction, device or torch.device("cpu"))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaptok.evaluation.frechet import FeatureStatistics, frechet_distance
-from adaptok.evaluation.measuring import HIGHER_IS_BETTER
+from adaptok.evaluation.measuring import DIRECTIONS
 from adaptok.evaluation.parts import Part, VideoRecord
 
 Floats = NDArray[np.float64]
@@ -155,6 +155,8 @@ class Summary:
         self.sums = [WaySums(np.zeros(len(metrics))) for _ in ways]
         self.original: FeatureStatistics | None = None
         self.clips, self.video_seconds, self.memory = 0, 0.0, 0
+        self.defined = np.zeros(len(metrics), np.int64)
+        """Clips that each metric is a finite number for, in all ways; its means are over these."""
         self.videos, self.units = 0, 0
         self.seconds: Counter[str] = Counter()
         self.skipped: dict[str, str] = {}
@@ -176,9 +178,9 @@ class Summary:
         if not part.clips:
             return
         self.clips += part.clips
+        if "metrics" in part.arrays:
+            self._add_metrics(part.arrays["metrics"])
         for i, sums in enumerate(self.sums):
-            if "metrics" in part.arrays:
-                sums.metrics += part.arrays["metrics"][:, i].sum(0)
             if "lengths" in part.arrays:
                 self._add_tokens(sums, i, part)
         if "features" in part.arrays:
@@ -196,6 +198,13 @@ class Summary:
             self.labels[video.label] += video.clips
         if video.warning is not None:
             self.warnings[video.name] = video.warning
+
+    def _add_metrics(self, metrics: Floats) -> None:
+        """`[n, V, M]`. Every way leaves out the same clips, so that their means compare."""
+        defined = np.isfinite(metrics).all(1)  # [n, M]
+        self.defined += defined.sum(0)
+        for i, sums in enumerate(self.sums):
+            sums.metrics += np.where(defined, metrics[:, i], 0.0).sum(0)
 
     def _add_tokens(self, sums: WaySums, i: int, part: Part) -> None:
         assert self.tokens is not None
@@ -224,6 +233,8 @@ class Summary:
     def _rank(self, part: Part, unit: int) -> None:
         values = part.arrays["metrics"][:, self.shown_way, self.metrics.index("psnr")].tolist()
         for index, ((video, clip), value) in enumerate(zip(clip_names(part), values, strict=True)):
+            if not math.isfinite(value):
+                continue
             number = self.clips - part.clips + index
             found = Clip(value, video.name, clip, unit, index)
             heapq.heappush(self._best, (value, -number, found))
@@ -242,6 +253,12 @@ class Summary:
         """Clips of the lowest PSNR, the worst first."""
         return [clip for _, _, clip in sorted(self._worst, reverse=True)]
 
+    @property
+    def undefined(self) -> dict[str, int]:
+        """The number of clips that a metric is infinite or NaN for, of metrics with such clips."""
+        counts = dict(zip(self.metrics, (self.clips - self.defined).tolist(), strict=True))
+        return {name: count for name, count in counts.items() if count}
+
     def results(self) -> list[dict[str, Any]]:
         """One object for each budget: `budget`, `way`, the figures of every way, gain, saving, calibration."""
         documents: dict[float | None, dict[str, Any]] = {}
@@ -258,7 +275,8 @@ class Summary:
     def _figures(self, i: int) -> dict[str, Any]:
         sums = self.sums[i]
         figures: dict[str, Any] = {
-            name: float(value) / self.clips for name, value in zip(self.metrics, sums.metrics, strict=True)
+            name: float(value) / int(count) if count else None
+            for name, value, count in zip(self.metrics, sums.metrics, self.defined, strict=True)
         }
         if self.original is not None and sums.statistics is not None:
             known = min(self.original.count, sums.statistics.count) > 1
@@ -303,16 +321,12 @@ def codebook_use(counts: NDArray[np.int64]) -> dict[str, float | int]:
 
 
 def gain(adaptive: dict[str, Any], uniform: dict[str, Any]) -> dict[str, float]:
-    """How much better the adaptive way is at the same budget, above 0 where it is."""
+    """How much better the adaptive way is at the same budget, above 0 where it is; of metrics that have a direction."""
     return {
-        name: (adaptive[name] - uniform[name]) * (1 if name in HIGHER_IS_BETTER else -1)
-        for name in (*HIGHER_ORDER, "fvd")
-        if adaptive.get(name) is not None and uniform.get(name) is not None
+        name: (adaptive[name] - uniform[name]) * direction
+        for name, direction in DIRECTIONS.items()
+        if direction and adaptive.get(name) is not None and uniform.get(name) is not None
     }
-
-
-HIGHER_ORDER = ("psnr", "psnr_frame", "ssim", "ms_ssim", "lpips_vgg", "lpips_alex")
-"""Metrics of clips in the order of the report."""
 
 
 def saving(entries: list[dict[str, Any]], entry: dict[str, Any], metric: str) -> dict[str, float] | None:
@@ -320,8 +334,9 @@ def saving(entries: list[dict[str, Any]], entry: dict[str, Any], metric: str) ->
 
     None where their curve does not reach it: it needs a larger, or smaller, budget.
     """
-    sign = 1 if metric in HIGHER_IS_BETTER else -1
-    points = sorted((sign * e["uniform"][metric], e["uniform"]["tokens_per_clip"]) for e in entries)
+    sign = DIRECTIONS[metric]
+    known = [e["uniform"] for e in entries if e["uniform"][metric] is not None]
+    points = sorted((sign * figures[metric], figures["tokens_per_clip"]) for figures in known)
     wanted = sign * entry["adaptive"][metric]
     if not points[0][0] <= wanted <= points[-1][0]:
         return None

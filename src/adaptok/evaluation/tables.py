@@ -29,8 +29,8 @@ def write_table(
     """Write it, part by part, in the order of the plan.
 
     Columns: video, label, clip (its number in the video), budget; the metrics of the main way, and those of even
-    lengths beside them as `uniform_…`; for models tokens, bits, lengths, and the predicted and actual distortion of
-    every block.
+    lengths beside them as `uniform_…`, null where they are infinite or NaN; for models tokens, bits, lengths, and the
+    predicted and actual distortion of every block.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -78,8 +78,9 @@ def part_rows(part: Part, ways: Sequence[Way], metrics: Sequence[str], tokens: T
     return rows
 
 
-def _values(part: Part, n: int, i: int, metrics: Sequence[str]) -> dict[str, float]:
-    return dict(zip(metrics, part.arrays["metrics"][n, i].tolist(), strict=True))
+def _values(part: Part, n: int, i: int, metrics: Sequence[str]) -> dict[str, float | None]:
+    values = part.arrays["metrics"][n, i].tolist()
+    return {name: value if math.isfinite(value) else None for name, value in zip(metrics, values, strict=True)}
 
 
 def _tokens(part: Part, n: int, i: int, tokens: Tokens) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from adaptok.configuration import DiscriminatorConfig, TokenizerConfig
 from adaptok.models.layers import NORM_EPS, Plan, Segment, TransformerStack, initialize_linears
-from adaptok.models.positions import sincos_3d
 from adaptok.models.patches import patchify
+from adaptok.models.positions import sincos_3d
 
 
 class Discriminator(nn.Module):

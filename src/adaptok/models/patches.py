@@ -9,6 +9,7 @@ patch's side, `w` pixels of a window's side, `n` = S / p, `P` = n * n patches of
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -67,6 +68,11 @@ def taper(patch: int, window: int) -> Tensor:
     return side[:, None] * side
 
 
+def _clear(conv: nn.Conv2d) -> None:
+    for parameter in conv.parameters():
+        nn.init.zeros_(parameter)
+
+
 class ResidualBlock(nn.Module):
     """x + conv(silu(norm(conv(silu(norm(x)))))), both convolutions 3 x 3. It starts as the identity."""
 
@@ -76,8 +82,7 @@ class ResidualBlock(nn.Module):
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.norm2 = nn.GroupNorm(_GROUPS, channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
+        _clear(self.conv2)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[N, channels, h, w]` to the same shape."""
@@ -95,10 +100,9 @@ class ConvolutionalStem(nn.Module):
         self.levels = nn.ModuleList(
             nn.Sequential(*(ResidualBlock(width) for _ in range(config.depth))) for width in widths
         )
-        self.down = nn.ModuleList(nn.Conv2d(4 * a, b, 1) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.down = nn.ModuleList(nn.Conv2d(4 * a, b, 1) for a, b in pairwise(widths))
         self.output = nn.Conv2d(4 * widths[-1], clips.encoder.width, 1)
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)
+        _clear(self.output)
 
     def forward(self, clips: Tensor) -> Tensor:
         """`[B, C, g * pt, S, S]` to `[B, g, P, D]`."""
@@ -118,16 +122,16 @@ class ConvolutionalHead(nn.Module):
 
     def __init__(self, config: ConvolutionConfig, clips: TokenizerConfig) -> None:
         super().__init__()
-        self.temporal, self.cell, self.channels = clips.temporal_patch_size, config.cell(clips.patch_size), clips.channels
+        self.temporal, self.cell = clips.temporal_patch_size, config.cell(clips.patch_size)
+        self.channels = clips.channels
         widths = (clips.decoder.width, *config.channels[::-1])
-        self.up = nn.ModuleList(nn.Conv2d(a, 4 * b, 1) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.up = nn.ModuleList(nn.Conv2d(a, 4 * b, 1) for a, b in pairwise(widths))
         self.levels = nn.ModuleList(
             nn.Sequential(*(ResidualBlock(width) for _ in range(config.depth))) for width in widths[1:]
         )
         self.norm = nn.GroupNorm(_GROUPS, widths[-1])
         self.output = nn.Conv2d(widths[-1], clips.channels * self.temporal * self.cell**2, 3, padding=1)
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)
+        _clear(self.output)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, g, P, D]` to `[B, C, g * pt, S, S]`."""

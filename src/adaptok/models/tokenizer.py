@@ -173,8 +173,8 @@ class Tokenizer(nn.Module):
         c = self.config
         pixels = self.to_pixels(x)
         if self.decoder_taper is not None:
-            pixels = pixels.unflatten(-1, (c.temporal_patch_size, -1, c.channels)) * self.decoder_taper.flatten()[:, None]
-            pixels = pixels.flatten(-3)
+            pixels = pixels.unflatten(-1, (c.temporal_patch_size, -1, c.channels))
+            pixels = (pixels * self.decoder_taper.flatten()[:, None]).flatten(-3)
         clips = unpatchify(pixels, c.channels, c.patch_size, c.temporal_patch_size, c.decoder_window)
         return clips if self.head is None else clips + self.head(x)
 

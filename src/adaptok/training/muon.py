@@ -40,7 +40,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         for parameter in (p for group in self.param_groups for p in group["params"]):
             if parameter.ndim < 2:
-                raise ValueError(f"a parameter of the shape {tuple(parameter.shape)}, Muon needs two dimensions or more")
+                raise ValueError(f"parameter of shape {tuple(parameter.shape)}, Muon needs two dimensions or more")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]

@@ -107,7 +107,7 @@ def _weight_files(config: TrainingConfig) -> tuple[str | None, str | None]:
 def needs_lpips(config: TrainingConfig) -> tuple[str | None, str | None]:
     """What in a configuration needs the weights of VGG16, and of AlexNet, and what to do about it; None where nothing
     does."""
-    give = [f"give --{flag} {PUBLISHED[network]} (from {DOWNLOAD})" for flag, network in zip(_FLAGS, _NETWORKS)]
+    give = [f"give --{flag} {PUBLISHED[network]} (from {DOWNLOAD})" for flag, network in zip(_FLAGS, _NETWORKS, strict=True)]
     if config.stage == "scorer":
         assert config.model.scorer is not None
         if config.model.scorer.distortion != "lpips":
@@ -150,7 +150,8 @@ def perceptual_loss(
     b, _, t, height, width = target.shape
     frames = min(config.frames or t, t)
     side = min(config.crop or height, height)
-    made, true = [], []
+    made: list[Tensor] = []
+    true: list[Tensor] = []
     for clip in range(b):
         chosen = torch.randperm(t, generator=generator)[:frames].sort().values.to(target.device)
         top, left = (int(torch.randint(size - side + 1, (), generator=generator)) for size in (height, width))

@@ -31,7 +31,9 @@ def new_model(config: TrainingConfig, data: Data) -> Model:
     try:
         grow(model.tokenizer, source.tokenizer)
     except ValueError as error:
-        raise ValueError(f"the tokenizer in {config.initial} has another configuration than this run: {error}") from None
+        raise ValueError(
+            f"the tokenizer in {config.initial} has another configuration than this run: {error}"
+        ) from None
     if source.scorer is not None and source.config.scorer == config.model.scorer:
         assert model.scorer is not None
         model.scorer.load_state_dict(source.scorer.state_dict())

@@ -16,9 +16,20 @@ PERCEIVED_FRAMES = slice(3, None, 8)
 """Frames of every clip that LPIPS is measured on: VGG16 takes longer for a clip than the tokenizer."""
 
 
-def validate_tokenizer(model: Model, clips: Tensor, measures: Measures | None = None, batch: int = 8) -> dict[str, float]:
-    """PSNR in dB at an eighth, a quarter, half and all of the latents of every block; edge ratio and sharpness at all of
-    them; LPIPS at half and all, where there is a network for it, on two frames of every clip. Means over clips."""
+def validate_tokenizer(
+    model: Model, clips: Tensor, measures: Measures | None = None, batch: int = 8
+) -> dict[str, float]:
+    """Measure a tokenizer on clips.
+
+    Args:
+        clips: `[N, C, T, S, S]` in [0, 1].
+        measures: networks of LPIPS; it is left out without them.
+        batch: clips that are decoded at once.
+
+    Returns:
+        Means over clips by name and length: PSNR in dB at an eighth, a quarter, half and all of the latents of every
+        block; edge ratio and sharpness at all of them; LPIPS of two frames of every clip at half and all.
+    """
     tokenizer = model.tokenizer
     measures = measures or Measures()
     results: dict[str, list[Tensor]] = {}
