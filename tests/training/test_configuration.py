@@ -27,7 +27,7 @@ RECIPE = {
     "lengths.least": 32,
     "lengths.most": 512,
     "losses.l1": 1.0,
-    "losses.lpips": 1.0,
+    "losses.lpips.weight": 1.0,
     "losses.quantizer": 0.1,
     "losses.prior": 0.06,
     "losses.adversarial": 0.3,

@@ -126,8 +126,8 @@ class OptimizerConfig(Config):
     """AdamW (which is Adam where the decay is 0) or Muon, and the schedule."""
 
     kind: Literal["adamw", "muon"] = "adamw"
-    """'muon' gives the matrices of the transformer layers, and the kernels of residual convolutions, orthogonal steps of
-    the size that AdamW's usually have, and leaves everything else to AdamW."""
+    """'muon' takes orthogonal steps of AdamW's usual size in the matrices of the transformer layers and the kernels of
+    residual convolutions, and leaves everything else to AdamW."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 3e-4
     """At its peak."""
     betas: tuple[float, float] = (0.9, 0.95)

@@ -107,7 +107,10 @@ def _weight_files(config: TrainingConfig) -> tuple[str | None, str | None]:
 def needs_lpips(config: TrainingConfig) -> tuple[str | None, str | None]:
     """What in a configuration needs the weights of VGG16, and of AlexNet, and what to do about it; None where nothing
     does."""
-    give = [f"give --{flag} {PUBLISHED[network]} (from {DOWNLOAD})" for flag, network in zip(_FLAGS, _NETWORKS, strict=True)]
+    give = [
+        f"give --{flag} {PUBLISHED[network]} (from {DOWNLOAD})"
+        for flag, network in zip(_FLAGS, _NETWORKS, strict=True)
+    ]
     if config.stage == "scorer":
         assert config.model.scorer is not None
         if config.model.scorer.distortion != "lpips":
