@@ -170,13 +170,13 @@ class ConvolutionConfig(Config):
     """Convolutions between pixels and patches, within the frames of one block."""
 
     channels: Annotated[tuple[Positive, ...], Field(min_length=1)] = (64, 128)
-    """Channels at every resolution, from the finest to the coarsest. The resolution halves from one to the next and
-    once more to the patches: two levels of patches of 16 pixels work on squares of 4 and 8 pixels."""
+    """Channels of each resolution level, from finest to coarsest. Each level halves the resolution, and so does the
+    step from the last level to the patches: with patches of 16 pixels, two levels have strides of 4 and 8 pixels."""
     depth: Positive = 1
-    """Residual blocks of each level."""
+    """Number of residual blocks per level."""
 
     def cell(self, patch_size: int) -> int:
-        """Pixels of a side of the squares that the finest level works on."""
+        """Stride of the finest level in pixels."""
         return patch_size >> len(self.channels)
 
     @model_validator(mode="after")
@@ -213,14 +213,15 @@ class TokenizerConfig(Config):
     patch_type_embedding: bool = True
     """A learned vector added to every patch query of the decoder."""
     encoder_window: Positive | None = None
-    """Pixels of a side of the squares that the patch embedding reads; more than patch_size makes them overlap. The
-    patches themselves if not given."""
+    """Side of the window that the patch embedding reads for each patch, in pixels. Windows larger than patch_size
+    overlap. patch_size if not given."""
     decoder_window: Positive | None = None
-    """Pixels of a side of the squares that the output layer writes; they are added where they overlap."""
+    """Side of the window that the output layer writes for each patch, in pixels. Overlapping windows are added.
+    patch_size if not given."""
     stem: ConvolutionConfig | None = None
-    """Convolutions that add to the patch embedding; none if not given."""
+    """Convolutional stem whose output is added to the patch embedding; none if not given."""
     head: ConvolutionConfig | None = None
-    """Convolutions that add to the output layer; none if not given."""
+    """Convolutional head whose output is added to that of the output layer; none if not given."""
 
     @property
     def blocks(self) -> int:
@@ -239,7 +240,7 @@ class TokenizerConfig(Config):
 
     @property
     def overlapping(self) -> bool:
-        """Whether windows are larger than patches."""
+        """Whether the windows of the encoder or the decoder are larger than patches."""
         return any(w is not None and w > self.patch_size for w in (self.encoder_window, self.decoder_window))
 
     @property
@@ -270,7 +271,8 @@ class TokenizerConfig(Config):
             part = getattr(self, name)
             if part is not None and self.patch_size % 2 ** len(part.channels):
                 raise ValueError(
-                    f"{name} with {len(part.channels)} levels, which patch_size {self.patch_size} cannot be halved for"
+                    f"{name} has {len(part.channels)} levels, but patch_size {self.patch_size} cannot be halved that"
+                    " often; give fewer channels"
                 )
         return self
 

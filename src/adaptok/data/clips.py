@@ -73,10 +73,9 @@ class ClipMixture(torch.utils.data.Dataset[Tensor]):
             still_share: share of the video clips that show one frame all the time.
             jitter: strength of random brightness, contrast and gamma; 0 leaves colours alone, 0.2 is mild.
             text_share: share of the clips that have text written over them, after all else.
-            reversed_share: share of the clips that run backwards.
-            cut_share: share of the clips that go over to another clip at a random frame.
-            least_crop: pixels of a side of the smallest square that is cut from a video, as a share of S; smaller
-                ones than S are enlarged.
+            reversed_share: fraction of clips that are played backwards.
+            cut_share: fraction of clips that cut to another clip at a random frame.
+            least_crop: side of the smallest crop of a video, as a fraction of S; crops smaller than S are enlarged.
             cache_bytes: decoded frames kept in memory by every process.
             length: what `len` says; indices beyond it work too.
 
@@ -122,9 +121,8 @@ class ClipMixture(torch.utils.data.Dataset[Tensor]):
         clip = (_recolour(clip, rng, self.jitter) if self.jitter else clip).clamp(0, 1).contiguous()
         return write_over(clip, rng) if self.text_share and rng.random() < self.text_share else clip
 
-
     def _scene(self, rng: np.random.Generator) -> Tensor:
-        """A clip of one source, perhaps mirrored, perhaps backwards."""
+        """Draw a clip of one source, which may be mirrored or reversed."""
         source = self.sources[rng.choice(len(self.sources), p=self._probabilities)]
         mirrored = self.flip and rng.random() < 0.5
         clip = source.clip(rng, self.shape, self._cache)

@@ -1,6 +1,6 @@
-"""Patches of clips, windows that overlap, and the convolutions between pixels and patches.
+"""Conversion between pixels and patches: plain patches, overlapping windows, convolutional stem and head.
 
-Everything here works on one block of frames at a time: nothing crosses from one block into another.
+All of these modules treat each block of frames independently, so the tokenizer stays block-causal.
 
 Legend: `B` clips, `C` colours, `S` pixels of a side, `g` blocks of a call, `pt` frames of a block, `p` pixels of a
 patch's side, `w` pixels of a window's side, `n` = S / p, `P` = n * n patches of a block, `D` width.
@@ -24,8 +24,8 @@ def patchify(clips: Tensor, patch: int, temporal: int, window: int | None = None
     """`[B, C, g * pt, S, S]` to `[B, g, P, C * pt * w * w]`, values in (c, pt, w, w) order.
 
     Args:
-        window: w, pixels of the square around the centre of a patch that is read; the patch itself if None. Frames are
-            mirrored at their edges.
+        window: w, side of the square around the centre of each patch that is read; p if None. Frames are padded by
+            reflection.
     """
     b, c, t, s, _ = clips.shape
     g, n, window = t // temporal, s // patch, window or patch
@@ -42,7 +42,8 @@ def unpatchify(x: Tensor, channels: int, patch: int, temporal: int, window: int 
     """`[B, g, P, pt * w * w * C]`, values in (pt, w, w, c) order, to `[B, C, g * pt, S, S]`.
 
     Args:
-        window: w, pixels of the squares that are added where they overlap; what lies outside the frame is left out.
+        window: w, side of the square that is written for each patch; p if None. Overlapping squares are added, and
+            values outside the frame are dropped.
     """
     b, g, p, _ = x.shape
     n, window = math.isqrt(p), window or patch
@@ -56,13 +57,13 @@ def unpatchify(x: Tensor, channels: int, patch: int, temporal: int, window: int 
 
 
 def taper(patch: int, window: int) -> Tensor:
-    """`[w, w]`: a square window whose squares, shifted by the patch, add up to 1 everywhere.
+    """Return the window function `[w, w]` of overlapping windows.
 
-    That is the condition of Princen and Bradley (1986) for a transform with overlap to give back what it read: flat in
-    the middle, a quarter of a sine's period where two windows overlap.
+    It is flat in the middle and follows a quarter period of a sine where windows overlap, so that the squares of its
+    copies, shifted by p, sum to 1 (Princen and Bradley 1986, doi:10.1109/TASSP.1986.1164954).
     """
     overlap = window - patch
-    # on the CPU even where a model is built without memory: no checkpoint holds this
+    # explicitly on the CPU: no checkpoint holds these values, so they must exist even in a model built on "meta"
     rise = torch.sin(torch.pi / 2 * (torch.arange(overlap, device="cpu") + 0.5) / overlap)
     side = torch.cat([rise, torch.ones(window - 2 * overlap, device="cpu"), rise.flip(0)])
     return side[:, None] * side
@@ -74,7 +75,7 @@ def _clear(conv: nn.Conv2d) -> None:
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(silu(norm(conv(silu(norm(x)))))), both convolutions 3 x 3. It starts as the identity."""
+    """Residual block of two 3 x 3 convolutions, each after GroupNorm and SiLU. It is initialized to the identity."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -90,7 +91,7 @@ class ResidualBlock(nn.Module):
 
 
 class ConvolutionalStem(nn.Module):
-    """What convolutions add to the patch embedding: squares of pixels, halved in resolution down to the patches."""
+    """Convolutional encoder from pixels to patches, added to the patch embedding. Its output is initialized to 0."""
 
     def __init__(self, config: ConvolutionConfig, clips: TokenizerConfig) -> None:
         super().__init__()
@@ -118,7 +119,7 @@ class ConvolutionalStem(nn.Module):
 
 
 class ConvolutionalHead(nn.Module):
-    """What convolutions add to the output layer: the mirror image of the stem, up from patches to pixels."""
+    """Convolutional decoder from patches to pixels, the mirror image of the stem. Its output is initialized to 0."""
 
     def __init__(self, config: ConvolutionConfig, clips: TokenizerConfig) -> None:
         super().__init__()

@@ -111,7 +111,6 @@ class Tokenizer(nn.Module):
         self.to_pixels = nn.Linear(decoder.width, c.output_dim)
         self.stem = None if c.stem is None else ConvolutionalStem(c.stem, c)
         self.head = None if c.head is None else ConvolutionalHead(c.head, c)
-        # a window that no checkpoint holds: it follows from the configuration
         self.register_buffer("encoder_taper", _taper(c, c.encoder_window), persistent=False)
         self.register_buffer("decoder_taper", _taper(c, c.decoder_window), persistent=False)
         initialize_linears(self)
@@ -159,7 +158,7 @@ class Tokenizer(nn.Module):
         return x.view(b, g, c.latents, -1)
 
     def embed_patches(self, clips: Tensor) -> Tensor:
-        """`[B, C, g * pt, S, S]` in [0, 1] to the patches that the encoder reads `[B, g, P, D]`, without positions."""
+        """Embed the patches of clips `[B, C, g * pt, S, S]` in [0, 1] as `[B, g, P, D]`, without positions."""
         c = self.config
         patches = patchify(clips, c.patch_size, c.temporal_patch_size, c.encoder_window)
         if self.encoder_taper is not None:
@@ -169,7 +168,7 @@ class Tokenizer(nn.Module):
         return x if self.stem is None else x + self.stem(clips)
 
     def draw_patches(self, x: Tensor) -> Tensor:
-        """Patches as they leave the decoder `[B, g, P, D]` to clips `[B, C, g * pt, S, S]`."""
+        """Turn the decoder's normalised patches `[B, g, P, D]` into clips `[B, C, g * pt, S, S]`."""
         c = self.config
         pixels = self.to_pixels(x)
         if self.decoder_taper is not None:

@@ -1,4 +1,4 @@
-"""Least work of the models: matrix products alone, two operations for a multiplication and addition.
+"""Least work of the models: matrix products and convolutions alone, two operations for a multiplication and addition.
 
 Rows that nobody reads leave the last layer out, dropped latents cost nothing, and no query meets a key that it may not
 see.
@@ -7,8 +7,9 @@ see.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
-from adaptok.configuration import GeneratorConfig, ModelConfig, TransformerConfig
+from adaptok.configuration import ConvolutionConfig, GeneratorConfig, ModelConfig, TokenizerConfig, TransformerConfig
 
 
 def stack_work(
@@ -26,13 +27,32 @@ def stack_work(
     return (stack.depth - 1) * whole + last
 
 
+def convolution_work(conv: ConvolutionConfig | None, clips: TokenizerConfig, width: int, pixel_taps: int) -> float:
+    """Operations of a stem or a head for one block; 0 without one.
+
+    Args:
+        width: D of the stack beside it.
+        pixel_taps: places that the layer next to the pixels reads, 1 in a stem and 9 in a head.
+    """
+    if conv is None:
+        return 0.0
+    cell, widths = conv.cell(clips.patch_size), (*conv.channels, width)
+    side = clips.size // cell
+    work = 2.0 * pixel_taps * side**2 * clips.channels * clips.temporal_patch_size * cell**2 * widths[0]
+    for fine, coarse in pairwise(widths):
+        work += 36 * conv.depth * side**2 * fine**2  # two kernels of 3 x 3 in each residual block
+        side //= 2
+        work += 8 * side**2 * fine * coarse
+    return work
+
+
 def encoder_work(config: ModelConfig) -> float:
     """Operations to make the ids of one clip, and what the scorer and decoder read."""
     c = config.tokenizer
     group, g, k, d = c.patches + c.latents, c.blocks, c.latents, c.encoder.width
     seen = [(i + 1) * group for i in range(g)]
     work = stack_work(c.encoder, g * group, group * sum(seen), g * k, k * sum(seen))
-    work += 2 * g * c.patches * c.input_dim * d
+    work += 2 * g * c.patches * c.input_dim * d + g * convolution_work(c.stem, c, d, 1)
     code = c.quantizer.code_dim
     return work + 2 * g * k * code * (d + c.quantizer.codebook_size + c.decoder.width)
 
@@ -63,7 +83,13 @@ def decoder_work(config: ModelConfig, lengths: Sequence[int]) -> float:
     of_patches = sum(p * (u + p) for u in upto)
     rows = c.blocks * p
     work = stack_work(c.decoder, kept + rows, of_latents + of_patches, rows, of_patches)
-    return work + 2 * kept * code * c.decoder.width + 2 * rows * c.decoder.width * c.output_dim
+    return work + 2 * kept * code * c.decoder.width + c.blocks * output_work(c)
+
+
+def output_work(c: TokenizerConfig) -> float:
+    """Operations from the decoder's patches of one block to pixels."""
+    width = c.decoder.width
+    return 2 * c.patches * width * c.output_dim + convolution_work(c.head, c, width, 9)
 
 
 def anchor_work(config: ModelConfig) -> float:
@@ -77,7 +103,7 @@ def anchor_work(config: ModelConfig) -> float:
         for n in s.anchors:
             of_patches = p * (i * k + n + p)
             work += stack_work(c.decoder, n + p, n * (i * k + n) + of_patches, p, of_patches)
-            work += 2 * n * code * c.decoder.width + 2 * p * c.decoder.width * c.output_dim
+            work += 2 * n * code * c.decoder.width + output_work(c)
         if i < c.blocks - 1 and s.anchors[-1] < k:  # its latents, that later blocks see
             work += stack_work(c.decoder, k, k * (i + 1) * k, 0, 0) + 2 * k * code * c.decoder.width
     return work

@@ -107,11 +107,11 @@ class DataConfig(Config):
     flip: bool = True
     """Mirror half of the clips."""
     reversed_share: Fraction01 = 0.0
-    """Share of the clips that run backwards."""
+    """Fraction of clips that are played backwards."""
     cut_share: Fraction01 = 0.0
-    """Share of the clips that go over to another one at a random frame."""
+    """Fraction of clips that cut to another clip at a random frame."""
     least_crop: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
-    """Side of the smallest square that is cut from a video, as a share of the clip's; smaller squares are enlarged."""
+    """Smallest crop of a video, as a fraction of the clip's side. Crops smaller than the clip are enlarged."""
     validation: str | None = None
     """Folder of videos whose first clips are reconstructed now and then."""
     most_broken: Fraction01 = 0.2
@@ -153,14 +153,14 @@ class OptimizerConfig(Config):
 
 
 class LpipsLossConfig(Config):
-    """A perceptual loss, and how much of every clip it looks at. A number alone is its weight."""
+    """LPIPS loss: its weight, and the part of each clip it is computed on. A plain number is read as the weight."""
 
     weight: Annotated[float, Field(ge=0.0)] = 0.0
-    """Of the mean over the frames that are looked at; 0 does without."""
+    """Weight of the mean over the frames used. 0 disables the loss."""
     frames: Positive | None = None
-    """Frames of every clip, drawn anew at each step; all of them if not given."""
+    """Number of frames per clip, drawn at random at each step; all frames if not given."""
     crop: Annotated[int, Field(ge=16)] | None = None
-    """Pixels of a side of the square that is cut from every frame at a random place; whole frames if not given."""
+    """Side of the random square crop of the frames, in pixels; whole frames if not given."""
 
     @model_validator(mode="before")
     @classmethod
@@ -180,9 +180,9 @@ class TokenizerLossConfig(Config):
     mse: Annotated[float, Field(ge=0.0)] = 0.0
     """Of their mean squared error."""
     lpips: LpipsLossConfig = LpipsLossConfig()
-    """LPIPS with VGG16; needs lpips_weights."""
+    """LPIPS loss with VGG16. Needs lpips_weights."""
     lpips_alex: LpipsLossConfig = LpipsLossConfig()
-    """LPIPS with AlexNet, a twentieth of the work; needs lpips_alex_weights."""
+    """LPIPS loss with AlexNet, which takes about a twentieth of the FLOPs of VGG16. Needs lpips_alex_weights."""
     dssim: Annotated[float, Field(ge=0.0)] = 0.0
     """Of 1 - structural similarity; needs no downloaded weights."""
     frequency: Annotated[float, Field(ge=0.0)] = 0.0
@@ -278,8 +278,8 @@ class TrainingConfig(RunConfig):
     lpips_alex_weights: str | None = None
     """File of AlexNet for LPIPS: torchvision's alexnet-owt-7be5be79.pth, or its tensors as safetensors."""
     trainable: tuple[Literal["encoder", "decoder"], ...] = ("encoder", "decoder")
-    """Halves of the tokenizer that a tokenizer run changes. The encoder's is everything up to the ids, the decoder's
-    everything after them: a decoder that is trained alone reads the tokens that were made before."""
+    """Parts of the tokenizer that a tokenizer run trains. "encoder" is everything up to the token ids, "decoder"
+    everything after them: if only the decoder is trained, existing tokens stay valid."""
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     """For the adversarial loss."""
 

@@ -1,4 +1,4 @@
-"""Starting a tokenizer from a smaller one, so that both compute the same until the first step."""
+"""Initialization of a tokenizer from one with smaller windows or without convolutions."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ _GROWING = ("encoder_window", "decoder_window", "stem", "head")
 
 @torch.no_grad()
 def grow(tokenizer: Tokenizer, source: Tokenizer) -> None:
-    """Give `tokenizer` the weights of `source`, in place.
+    """Copy the weights of `source` into `tokenizer`, so that both compute the same function.
 
-    It may have larger windows, which start as the old ones in the middle of zeros, and a stem or a head of
-    convolutions where the source has none: new ones add nothing yet.
+    `tokenizer` may have overlapping windows, a stem or a head that `source` lacks. New windows hold the weights of the
+    patch in the middle and zeros around it; a new stem or head keeps its initialization, whose output is 0.
 
     Raises:
-        ValueError: the two differ in anything else.
+        ValueError: the configurations differ in any other way.
     """
     ours, theirs = tokenizer.config, source.config
     for name in type(ours).model_fields:
         old, new = getattr(theirs, name), getattr(ours, name)
         if old != new and not (name in _GROWING and old is None):
-            raise ValueError(f"{name} is {old} there and {new} here")
+            raise ValueError(f"{name} is {old} there and {new} here; give both the same {name}")
     state = dict(source.state_dict())
     frames, colours = ours.temporal_patch_size, ours.channels
     if (inner := tokenizer.encoder_taper) is not None and source.encoder_taper is None:
-        old_weight = state["patch_embedding.weight"].view(-1, colours * frames, ours.patch_size, ours.patch_size)
-        state["patch_embedding.weight"] = _surround(old_weight, inner).flatten(1)
+        weight = state["patch_embedding.weight"].view(-1, colours * frames, ours.patch_size, ours.patch_size)
+        state["patch_embedding.weight"] = _surround(weight, inner).flatten(1)
     if (inner := tokenizer.decoder_taper) is not None and source.decoder_taper is None:
         for name in ("to_pixels.weight", "to_pixels.bias"):
-            shape = (frames, ours.patch_size, ours.patch_size, -1)  # the last: colours, and numbers that are read
+            shape = (frames, ours.patch_size, ours.patch_size, -1)  # last dimension: C of the bias, C * D of the weight
             values = state[name].view(shape).permute(0, 3, 1, 2)
             state[name] = _surround(values, inner).permute(0, 2, 3, 1).reshape(-1, *state[name].shape[1:])
     new_parts = {name: t for name, t in tokenizer.state_dict().items() if name not in state}
@@ -40,7 +40,7 @@ def grow(tokenizer: Tokenizer, source: Tokenizer) -> None:
 
 
 def _surround(values: Tensor, taper: Tensor) -> Tensor:
-    """`[..., p, p]` to `[..., w, w]`: in the middle what becomes `values` once the taper is on it, zeros around."""
+    """Pad weights `[..., p, p]` with zeros to `[..., w, w]`, divided by the taper that the tokenizer multiplies by."""
     margin = (taper.shape[-1] - values.shape[-1]) // 2
     inside = slice(margin, margin + values.shape[-1])
     whole = values.new_zeros(*values.shape[:-2], *taper.shape)

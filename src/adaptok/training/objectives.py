@@ -30,10 +30,9 @@ from adaptok.training.configuration import (
 from adaptok.training.losses import PixelErrors, frequency_loss
 
 ENCODER_PARTS = tuple(
-    f"tokenizer.{name}"
-    for name in ("patch_embedding.", "stem.", "encoder_", "encoder.", "to_code.", "quantizer.")
+    f"tokenizer.{name}" for name in ("patch_embedding.", "stem.", "encoder_", "encoder.", "to_code.", "quantizer.")
 )
-"""Beginnings of the names of the tokenizer's parameters that ids depend on."""
+"""Prefixes of the parameters that token ids depend on."""
 Maker = Callable[[Tensor], Tensor]
 
 
@@ -105,11 +104,10 @@ def _weight_files(config: TrainingConfig) -> tuple[str | None, str | None]:
 
 
 def needs_lpips(config: TrainingConfig) -> tuple[str | None, str | None]:
-    """What in a configuration needs the weights of VGG16, and of AlexNet, and what to do about it; None where nothing
-    does."""
+    """Return why a configuration needs the weights of VGG16 and of AlexNet, with the remedy if they are missing; None
+    for each that it does not need."""
     give = [
-        f"give --{flag} {PUBLISHED[network]} (from {DOWNLOAD})"
-        for flag, network in zip(_FLAGS, _NETWORKS, strict=True)
+        f"give --{flag} {PUBLISHED[network]} (from {DOWNLOAD})" for flag, network in zip(_FLAGS, _NETWORKS, strict=True)
     ]
     if config.stage == "scorer":
         assert config.model.scorer is not None
@@ -137,7 +135,7 @@ _FLAGS = ("lpips-weights", "lpips-alex-weights")
 
 
 def missing_weights(config: TrainingConfig) -> str | None:
-    """What a configuration needs and does not name a file for, and what to do about it; None where nothing is."""
+    """Return which LPIPS weights a configuration needs but does not name, with the remedy, or None."""
     needed = zip(needs_lpips(config), _weight_files(config), strict=True)
     return next((reason for reason, path in needed if reason is not None and path is None), None)
 
@@ -145,10 +143,13 @@ def missing_weights(config: TrainingConfig) -> str | None:
 def perceptual_loss(
     lpips: Lpips, config: LpipsLossConfig, prediction: Tensor, target: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """Mean LPIPS of clips `[B, 3, T, S, S]`, over the frames and squares that the configuration asks for.
+    """Compute the mean LPIPS of reconstructions on random frames and crops.
 
     Args:
-        generator: of the CPU; draws the frames and the places of the squares, other ones for every clip.
+        lpips: the network.
+        config: number of frames and size of the crop.
+        prediction, target: `[B, 3, T, S, S]` in [0, 1].
+        generator: draws frames and crops for each clip; on the CPU.
     """
     b, _, t, height, width = target.shape
     frames = min(config.frames or t, t)

@@ -174,12 +174,12 @@ class TokenizerStage(ClipStage):
 
     @torch.inference_mode()
     def figures(self, model: Model) -> dict[str, float]:
-        """PSNR at a few lengths, the visibility of patches, and LPIPS where it is trained on."""
+        """PSNR at several lengths, edge ratio, sharpness, and LPIPS if it is part of the loss."""
         clips = self.data.validation
         return {} if clips is None else validate_tokenizer(model, clips.to(self.device), self.measures)
 
     def value(self, figures: Mapping[str, float]) -> float:
-        """Of PSNR alone: one direction is enough to choose a checkpoint by."""
+        """Sum of the PSNR at all lengths."""
         return sum(value for name, value in figures.items() if name.startswith("validation_psnr_"))
 
     def draw(self, model: Model, stem: Path) -> None:
