@@ -213,6 +213,18 @@ class Tokenizer(nn.Module):
             first_block: index of the first block given; the kept latents of earlier ones lie in `cache`.
             cache: of `decoder_cache`, for one clip given block by block.
         """
+        return self.draw_patches(self.decode_patches(inputs, lengths, first_block=first_block, cache=cache))
+
+    def decode_patches(
+        self,
+        inputs: Tensor,
+        lengths: Sequence[Sequence[int]],
+        *,
+        first_block: int = 0,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """Compute the normalised patches `[B, g, P, D]` that `draw_patches` turns into clips. Arguments are those of
+        `decode`."""
         c = self.config
         b, g = inputs.shape[:2]
         stop = first_block + g
@@ -234,7 +246,7 @@ class Tokenizer(nn.Module):
         x = self.decoder(x, plan, cache)
         if cache is not None:
             cache.keep(past + sum(lengths[0]))
-        return self.draw_patches(self.final_norm(x).view(b, g, c.patches, -1))
+        return self.final_norm(x).view(b, g, c.patches, -1)
 
     def remember(self, inputs: Tensor, lengths: Sequence[int], cache: KeyValueCache) -> None:
         """Add the kept latents of a clip's first blocks to an empty cache, without decoding their pixels.

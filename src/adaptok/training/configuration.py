@@ -267,6 +267,9 @@ class TrainingConfig(RunConfig):
     """Initialisation of a new tokenizer: 'linear' makes it a progressive linear codec before the first step."""
     initial: str | None = None
     """Model folder to start from; the scorer's tokenizer comes from here."""
+    fit_output_clips: Annotated[int, Field(ge=0)] = 0
+    """Number of training clips on which the output layer is fitted by least squares before the first step, some hundred
+    for overlapping windows; 0 leaves it as it is."""
     data: DataConfig = DataConfig()
     """Clips."""
     lengths: LengthLaw

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from adaptok.models.tokenizer import Tokenizer
 
-_GROWING = ("encoder_window", "decoder_window", "stem", "head")
+GROWING = ("encoder_window", "decoder_window", "stem", "head")
+"""Options of a tokenizer that its source may lack."""
 
 
 @torch.no_grad()
@@ -23,7 +24,7 @@ def grow(tokenizer: Tokenizer, source: Tokenizer) -> None:
     ours, theirs = tokenizer.config, source.config
     for name in type(ours).model_fields:
         old, new = getattr(theirs, name), getattr(ours, name)
-        if old != new and not (name in _GROWING and old is None):
+        if old != new and not (name in GROWING and old is None):
             raise ValueError(f"{name} is {old} there and {new} here; give both the same {name}")
     state = dict(source.state_dict())
     frames, colours = ours.temporal_patch_size, ours.channels

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
 
 from adaptok.checkpoints import read_folder
 from adaptok.models.model import Model
+from adaptok.models.tokenizer import Tokenizer
 from adaptok.training.configuration import TrainingConfig
 from adaptok.training.data import Data
-from adaptok.training.growing import grow
+from adaptok.training.growing import GROWING, grow
 from adaptok.training.linear_start import linear_start
-from adaptok.training.objectives import Measures, ScorerObjective
+from adaptok.training.objectives import Measures, ScorerObjective, draw_lengths
+from adaptok.training.output_fit import fit_output_layer
 
 START_CLIPS = 256
 """Clips whose principal components make a linear start."""
@@ -21,11 +28,36 @@ STATISTICS_BATCHES = 16
 def new_model(config: TrainingConfig, data: Data) -> Model:
     """The model that a run starts from."""
     torch.manual_seed(config.seed)
-    if config.initial is None:
-        model = Model(config.model)
-        if config.start == "linear":
-            linear_start(model.tokenizer, torch.stack([data.train[i] for i in range(START_CLIPS)]))
-        return model
+    model = _random_or_linear(config, data) if config.initial is None else _from_folder(config)
+    if config.fit_output_clips:
+        fit_output_layer(model.tokenizer, _fitting_batches(config, data))
+    return model
+
+
+def _random_or_linear(config: TrainingConfig, data: Data) -> Model:
+    model = Model(config.model)
+    if config.start == "linear":
+        clips = torch.stack([data.train[i] for i in range(START_CLIPS)])
+        plain = Tokenizer(config.model.tokenizer.model_copy(update=dict.fromkeys(GROWING)))
+        linear_start(plain, clips)
+        grow(model.tokenizer, plain)
+    return model
+
+
+def _fitting_batches(config: TrainingConfig, data: Data) -> Iterator[tuple[Tensor, list[list[int]]]]:
+    """The first clips of a run, with lengths as in training."""
+    generator = torch.Generator().manual_seed(config.seed)
+    blocks = config.model.tokenizer.blocks
+    starts = range(0, config.fit_output_clips, config.batch)
+    console = Console(stderr=True)
+    for start in track(starts, "fitting the output layer", console=console, disable=not console.is_terminal):
+        stop = min(start + config.batch, config.fit_output_clips)
+        clips = torch.stack([data.train[i] for i in range(start, stop)])
+        yield clips, draw_lengths(config.lengths, len(clips), blocks, generator)
+
+
+def _from_folder(config: TrainingConfig) -> Model:
+    assert config.initial is not None
     source = read_folder(config.initial).build()
     model = Model(config.model)
     try:

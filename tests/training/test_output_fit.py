@@ -1,0 +1,72 @@
+"""The output layer fitted by least squares."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from adaptok.evaluation.distortion import edge_ratio
+from adaptok.models.tokenizer import Tokenizer
+from adaptok.training import starting
+from adaptok.training.configuration import TrainingConfig
+from adaptok.training.data import Data
+from adaptok.training.output_fit import fit_output_layer
+from tests.conftest import small_config
+from tests.models.test_patches import random_model
+from tests.training.test_linear_start import smooth_clips
+from tests.training.test_linear_start import tokenizer as linear_tokenizer
+
+LENGTHS = [[8, 3, 0, 5], [2, 8, 8, 1]]
+
+
+def build(**options) -> Tokenizer:
+    model = small_config()
+    return random_model(model.model_copy(update={"tokenizer": model.tokenizer.model_copy(update=options)})).tokenizer
+
+
+def error(tokenizer: Tokenizer, clips: Tensor) -> Tensor:
+    inputs = tokenizer.project_codes(tokenizer.quantize(tokenizer.encode(clips)).codes)
+    return (tokenizer.decode(inputs, LENGTHS) - clips).square().mean()
+
+
+@pytest.mark.parametrize("window", [None, 6, 8])
+def test_no_other_weights_of_the_layer_have_a_smaller_error(window):
+    tokenizer = build(decoder_window=window)
+    clips = torch.rand(2, 3, 8, 16, 16, generator=torch.Generator().manual_seed(1))
+    layer = tokenizer.to_pixels
+    before = torch.autograd.grad(error(tokenizer, clips), (layer.weight, layer.bias))
+    first = error(tokenizer, clips).item()
+    fit_output_layer(tokenizer, [(clips[:1], LENGTHS[:1]), (clips[1:], LENGTHS[1:])], ridge=1e-7)
+    after = torch.autograd.grad(error(tokenizer, clips), (layer.weight, layer.bias))
+    assert error(tokenizer, clips).item() < first / 2
+    # the error is convex in these weights, so that a gradient of 0 is the minimum
+    for old, new in zip(before, after, strict=True):
+        assert new.norm() < old.norm() / 100
+
+
+def test_a_linear_start_with_overlapping_windows_shows_fewer_edges(monkeypatch):
+    monkeypatch.setattr(starting, "START_CLIPS", 48)
+    measured = {}
+    clips = smooth_clips(64)
+    for window, count in ((None, 0), (12, 64)):
+        tokenizer = linear_tokenizer(decoder_window=window).config
+        options = TrainingConfig.parse(
+            {
+                "stage": "tokenizer",
+                "model": {"tokenizer": tokenizer.model_dump(), "scorer": None},
+                "start": "linear",
+                "fit_output_clips": count,
+                "lengths": {"kind": "fixed", "length": 48},
+                "steps": 1,
+                "batch": 32,
+            }
+        )
+        model = starting.new_model(options, Data(clips, None)).tokenizer
+        with torch.no_grad():
+            decoded, _ = model(clips[:16], [[48] * 4] * 16)
+        errors = (decoded - clips[:16]).square().mean().item()
+        measured[window] = errors, edge_ratio(decoded.clamp(0, 1), 8).mean().item()
+    (plain, plain_edges), (overlapping, edges) = measured.values()
+    assert overlapping < plain
+    assert edges < plain_edges
