@@ -33,9 +33,10 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    with as_file(files("adaptok") / "assets" / "walk.mp4") as clip, open_source(
-        options.video or clip, start=options.start
-    ) as source:
+    with (
+        as_file(files("adaptok") / "assets" / "walk.mp4") as clip,
+        open_source(options.video or clip, start=options.start) as source,
+    ):
         busy = np.stack(list(islice(source.frames, FRAMES)))
     clips = {"busy": busy, "still": np.repeat(busy[:1], FRAMES, 0)}
     codec = AdapTok.from_pretrained(device="cpu")

@@ -236,8 +236,9 @@ class GeneratorStage(Stage[GeneratorModel]):
 
     @staticmethod
     def _settings(config: GeneratorConfig) -> dict[str, Any]:
-        """What must be the same for weights to be taken over."""
-        return config.model_dump(exclude={"name", "dropout", "token_dropout", "class_dropout"})
+        """What must be the same for weights to be taken over. Ids may be those of another tokenizer, such as a newer
+        version of the same."""
+        return config.model_dump(exclude={"name", "model", "model_hash", "dropout", "token_dropout", "class_dropout"})
 
     def again(self, values: Mapping[str, Any]) -> GeneratorModel:
         model = super().again(values)

@@ -1,0 +1,204 @@
+"""Train the bundled model: all stages in order, each resumable.
+
+    python experiments/bundled_model/run.py --data DATA --lpips LPIPS --out runs/bundled
+
+Stages: reconstruction (encoder and decoder), perceptual (decoder only, so that token ids stay the same), scorer,
+generator (on drawn shapes), report. Started again with the same --out, the command continues where it was stopped; a
+finished stage is skipped. README.md in this folder describes the recipe.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import tyro
+import yaml
+
+import adaptok
+
+HERE = Path(__file__).parent
+BUNDLED = Path(adaptok.__file__).parent / "assets" / "adaptok-tiny"
+Stage = Literal["reconstruction", "perceptual", "scorer", "generator", "report"]
+TRAINED = ("reconstruction", "perceptual", "scorer", "generator")
+CLIPS = {"reconstruction": 300_000, "perceptual": 60_000, "scorer": 12_000, "generator": 40_000}
+"""Default number of training clips of each stage."""
+CUDA = {
+    # a large GPU is full at these batch sizes; the learning rates are those of small batches times the square root of
+    # the ratio, at most twice as high
+    "reconstruction": {"batch": 64, "optimizer.learning_rate": 1e-3},
+    "perceptual": {"batch": 64, "optimizer.learning_rate": 1e-3},
+    "scorer": {"batch": 64, "optimizer.learning_rate": 2e-3},
+    "generator": {"batch": 128, "optimizer.learning_rate": 5e-3},
+}
+CALIBRATION_STEPS = 20
+"""Steps that the speed of a stage with a time budget is measured on."""
+SHAPES = 14_000
+"""Drawn clips that the generator is trained on."""
+GENERATOR_BUDGET = 256
+"""Tokens per clip of the generator's training data, on average."""
+
+
+@dataclass(kw_only=True)
+class Recipe:
+    """Where data and results are, and how long each stage trains."""
+
+    data: Path
+    """Folder with videos/train, videos/val and images."""
+    lpips: Path
+    """Folder with lpips_vgg.safetensors and lpips_alex.safetensors."""
+    out: Path
+    """Folder of all runs. Models are in OUT/STAGE/model, the report in OUT/report."""
+    initial: Path = BUNDLED
+    """Model folder that the first stage starts from."""
+    initial_generator: Path = BUNDLED.parent / "adaptok-tiny-generator"
+    """Generator folder that the generator stage starts from."""
+    stages: tuple[Stage, ...] = get_args(Stage)
+    """Stages to run, in this order. A stage needs the results of those before it."""
+    clips: Annotated[dict[str, int], tyro.conf.arg(metavar="STAGE CLIPS ...")] = field(default_factory=dict)
+    """Training clips by stage, for example --clips reconstruction 20000; 300000, 60000, 12000 and 40000 by default."""
+    minutes: Annotated[dict[str, float], tyro.conf.arg(metavar="STAGE MINUTES ...")] = field(default_factory=dict)
+    """Instead, a time budget by stage: the speed is measured first, and the number of steps follows from it once."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """cuda: large batches, bfloat16, compiled layers, decoding in 12 processes."""
+    processes: int = 1
+    """Training processes; each takes its own batches."""
+    dry_run: bool = False
+    """Print the commands without running them."""
+
+    def run(self) -> None:
+        """Run all stages.
+
+        Raises:
+            SystemExit: a command failed, or an option names no stage.
+        """
+        for name in (*self.clips, *self.minutes):
+            if name not in TRAINED:
+                sys.exit(f"{name!r} is not a training stage, expected one of {', '.join(TRAINED)}")
+        if not self.dry_run:
+            self.out.mkdir(parents=True, exist_ok=True)
+        for stage in self.stages:
+            if stage == "report":
+                self._report()
+            elif (self.out / stage / "model" / "config.json").exists():
+                print(f"{stage}: finished", file=sys.stderr)
+            else:
+                self._train(stage)
+
+    def model(self, stage: str) -> Path:
+        """Model folder that a stage leaves."""
+        return self.out / stage / "model"
+
+    def _train(self, stage: str) -> None:
+        if stage == "generator":
+            self._draw_tokens()
+        arguments = self.training_arguments(stage)
+        steps = self._steps(stage, arguments)
+        every = str(max(1, min(steps, 25 if self.device == "cuda" else 50)))
+        self._execute(
+            [*arguments, "--steps", str(steps), "--checkpoint-every", every, "--out", str(self.out / stage)], True
+        )
+
+    def training_arguments(self, stage: str) -> list[str]:
+        """Options of `adaptok train` for a stage, without its length."""
+        kind = "tokenizer" if stage in ("reconstruction", "perceptual") else stage
+        arguments = ["train", kind, "--config", str(HERE / f"{stage}.yaml")]
+        if stage == "generator":
+            arguments += ["--data.train", str(self.out / "shapes-tokens"), "--tokenizer", str(self.model("scorer"))]
+            arguments += ["--initial", str(self.initial_generator)]
+        else:
+            before = {"perceptual": "reconstruction", "scorer": "perceptual"}
+            initial = self.model(before[stage]) if stage in before else self.initial
+            videos = self.data / "videos"
+            arguments += ["--initial", str(initial), "--data.train", str(videos / "train"), str(self.data / "images")]
+            arguments += ["--data.validation", str(videos / "val")]
+        if kind == "tokenizer":
+            arguments += ["--lpips-weights", str(self.lpips / "lpips_vgg.safetensors")]
+            arguments += ["--lpips-alex-weights", str(self.lpips / "lpips_alex.safetensors")]
+        if self.device == "cuda":
+            values = {"precision": "bfloat16", **CUDA[stage]}
+            arguments += ["--compile"]
+            if stage != "generator":
+                values |= {"data.workers": 12, "data.cache_gib": 6.0}
+            for name, value in values.items():
+                arguments += [f"--{name.replace('_', '-')}", str(value)]
+        return arguments
+
+    def _batch(self, stage: str) -> int:
+        """Clips of a step on all processes."""
+        values = yaml.safe_load((HERE / f"{stage}.yaml").read_text(encoding="utf-8"))
+        batch = CUDA[stage]["batch"] if self.device == "cuda" else values["batch"]
+        return int(batch) * self.processes
+
+    def _steps(self, stage: str, arguments: Sequence[str]) -> int:
+        """Steps of a stage. They are decided once, and kept in OUT/plan.json, because the schedule depends on them."""
+        path = self.out / "plan.json"
+        plan: dict[str, int] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if stage not in plan:
+            clips = self.clips.get(stage, CLIPS[stage])
+            if stage in self.minutes and not self.dry_run:
+                clips = round(self._clips_per_second(stage, arguments) * self.minutes[stage] * 60)
+            plan[stage] = max(1, clips // self._batch(stage))
+            if not self.dry_run:
+                temporary = path.with_suffix(".partial")
+                temporary.write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
+                temporary.replace(path)
+        return plan[stage]
+
+    def _clips_per_second(self, stage: str, arguments: Sequence[str]) -> float:
+        """Measured on the last half of a short run, when the first frames are decoded and layers compiled."""
+        folder = self.out / f"{stage}-speed"
+        half = CALIBRATION_STEPS // 2
+        options = ["--steps", str(CALIBRATION_STEPS), "--log-every", str(half), "--validate-every", "1000000"]
+        self._execute([*arguments, *options, "--out", str(folder), "--ema-decay", "0"], True)
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        speed = [line["clips_per_second"] for line in lines if "clips_per_second" in line][-1]
+        print(f"{stage}: {speed:.2f} clips per second", file=sys.stderr)
+        return float(speed)
+
+    def _draw_tokens(self) -> None:
+        """Draw the shapes that the generator is trained on, and tokenize them. Both commands continue by themselves."""
+        shapes = self.out / "shapes"
+        self._execute(["data", "shapes", str(shapes), "--clips", str(SHAPES)])
+        options = ["--budget", str(GENERATOR_BUDGET), "--scope", "clip", "--device", self.device]
+        tokens = str(self.out / "shapes-tokens")
+        self._execute(["tokenize", str(shapes), "--out", tokens, "--model", str(self.model("scorer")), *options])
+
+    def _report(self) -> None:
+        """Adaptive and uniform lengths at four budgets, on all clips of the validation videos."""
+        arguments = ["evaluate", str(self.data / "videos" / "val"), "--model", str(self.model("scorer"))]
+        arguments += ["--lpips-vgg", str(self.lpips / "lpips_vgg.safetensors")]
+        arguments += ["--lpips-alex", str(self.lpips / "lpips_alex.safetensors")]
+        metrics = ["psnr", "ssim", "lpips_vgg", "lpips_alex", "edge_ratio", "sharpness"]
+        arguments += ["--metrics", *metrics, "--device", self.device, "--out", str(self.out / "report")]
+        self._execute(arguments)
+
+    def _execute(self, arguments: Sequence[str], training: bool = False) -> None:
+        command = [sys.executable, "-m"]
+        if training and self.processes > 1:
+            command += ["torch.distributed.run", "--nproc-per-node", str(self.processes), "-m"]
+        command += ["adaptok", *arguments]
+        print("+ " + " ".join(command), file=sys.stderr, flush=True)
+        if self.dry_run:
+            return
+        environment = dict(os.environ)
+        if self.device == "cpu" and training:
+            environment.setdefault("CUDA_VISIBLE_DEVICES", "")
+        result = subprocess.run(command, env=environment, check=False)
+        if result.returncode:
+            sys.exit(f"the command above ended with exit code {result.returncode}; start again to continue")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line and run the recipe."""
+    tyro.cli(Recipe, args=arguments, description=__doc__).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""The recipe of the bundled model: configurations and commands."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from adaptok.commands.train import parse
+from adaptok.training.configuration import load_config
+
+FOLDER = Path(__file__).parents[2] / "experiments" / "bundled_model"
+
+
+@pytest.fixture(scope="module")
+def recipe() -> ModuleType:
+    specification = importlib.util.spec_from_file_location("bundled_model_recipe", FOLDER / "run.py")
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[specification.name] = module
+    specification.loader.exec_module(module)
+    return module
+
+
+def commands(recipe: ModuleType, monkeypatch, tmp_path: Path, *options: str) -> list[list[str]]:
+    """Commands that the recipe runs; each training leaves a model and measures 5 clips per second."""
+    ran = []
+
+    def execute(command, **_):
+        ran.append(command[command.index("adaptok") + 1 :])
+        if ran[-1][0] == "train":
+            out = Path(ran[-1][ran[-1].index("--out") + 1])
+            (out / "model").mkdir(parents=True)
+            (out / "model" / "config.json").touch()
+            (out / "metrics.jsonl").write_text('{"step": 20, "clips_per_second": 5.0}\n')
+        return type("Result", (), {"returncode": 0})
+
+    monkeypatch.setattr(recipe.subprocess, "run", execute)
+    recipe.main(["--data", "data", "--lpips", "lpips", "--out", str(tmp_path), *options])
+    return ran
+
+
+def value(command: list[str], name: str) -> str:
+    return command[command.index(name) + 1]
+
+
+def test_each_stage_starts_from_the_one_before_and_is_run_once(recipe, monkeypatch, tmp_path):
+    ran = commands(recipe, monkeypatch, tmp_path)
+    kinds = [command[0] if command[0] != "train" else command[1] for command in ran]
+    assert kinds == ["tokenizer", "tokenizer", "scorer", "data", "tokenize", "generator", "evaluate"]
+    assert value(ran[1], "--initial") == str(tmp_path / "reconstruction" / "model")
+    assert value(ran[2], "--initial") == str(tmp_path / "perceptual" / "model")
+    assert value(ran[4], "--model") == value(ran[6], "--model") == str(tmp_path / "scorer" / "model")
+    assert commands(recipe, monkeypatch, tmp_path) == ran[-1:]  # only the report, which continues by itself
+
+
+def test_lengths_are_decided_once(recipe, monkeypatch, tmp_path):
+    options = ["--stages", "reconstruction", "--minutes", "reconstruction", "2"]
+    calibration, training = commands(recipe, monkeypatch, tmp_path, *options)
+    assert value(calibration, "--steps") == str(recipe.CALIBRATION_STEPS)
+    assert value(training, "--steps") == str(5 * 120 // 4)
+    (tmp_path / "reconstruction" / "model" / "config.json").unlink()  # as if it had been stopped
+    (tmp_path / "reconstruction" / "model").rmdir()
+    (again,) = commands(recipe, monkeypatch, tmp_path, *options)
+    assert again == training
+    assert json.loads((tmp_path / "plan.json").read_text()) == {"reconstruction": 150}
+
+
+def test_an_unknown_stage_is_an_error(recipe, monkeypatch, tmp_path):
+    with pytest.raises(SystemExit, match="'reconstructon' is not a training stage"):
+        commands(recipe, monkeypatch, tmp_path, "--clips", "reconstructon", "10")
+
+
+@pytest.mark.parametrize("stage", ["reconstruction", "perceptual", "scorer", "generator"])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_configurations_and_overrides_are_valid(recipe, stage, device, tmp_path, capsys):
+    kind = "tokenizer" if stage in ("reconstruction", "perceptual") else stage
+    config = load_config(str(FOLDER / f"{stage}.yaml"), kind)
+    run = recipe.Recipe(data=Path("d"), lpips=Path("l"), out=tmp_path, device=device)
+    parsed = parse([*run.training_arguments(stage)[1:], "--steps", "7"]).training
+    assert parsed.steps == 7
+    assert parsed.batch == (recipe.CUDA[stage]["batch"] if device == "cuda" else config.batch)
