@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,9 @@ class Reconstruct(Encoding):
     """Video to write (.mp4); with several budgets, one for each, the budget added to the name. None if not given."""
     side_by_side: bool = False
     """Write the original beside the reconstruction, over the tokens of every block."""
+    compare_uniform: bool = False
+    """Also reconstruct with the same number of tokens in every block, and show both: in the figure, and beside each other
+    in a side-by-side video."""
     plot: Path | None = None
     """Figure to write (.png, .pdf, .svg): frames, tokens over time, predicted and actual distortion."""
 
@@ -52,31 +56,44 @@ class Reconstruct(Encoding):
         codec = self.load()
         if self.budget is None and self.target is None:
             budgets = [codec.max_budget / 2]
+        if self.compare_uniform:
+            self._check_comparison(budgets)
         encodings = self._encode(codec, budgets, probe(self.video).frames)
+        compared = [tokens for pair in encodings for tokens in pair if tokens is not None]
         with ExitStack() as stack:
             watchers = [
-                stack.enter_context(_Watcher(self, tokens, out)) for tokens, out in zip(encodings, outputs, strict=True)
+                stack.enter_context(_Watcher(self, pair, out)) for pair, out in zip(encodings, outputs, strict=True)
             ]
-            samples = _Samples(encodings[0].info.frames, len(encodings))
+            samples = _Samples(compared[0].info.frames, len(compared))
 
             def visit(original: Tensor, decoded: list[Tensor]) -> None:
                 samples.visit(original, decoded)
-                for watcher, clip in zip(watchers, decoded, strict=True):
-                    watcher.visit(original, clip)
+                for watcher in watchers:
+                    clips, decoded = decoded[: len(watcher.encodings)], decoded[len(watcher.encodings) :]
+                    watcher.visit([original, *clips])
 
-            with self.progress("decoding", encodings[0].info.frames) as progress:
+            with self.progress("decoding", compared[0].info.frames) as progress:
                 reports = compare(
                     codec,
                     self.video,
-                    encodings,
+                    compared,
                     progress=progress,
                     visit=visit,
                     **self.part(),
                 )
         if plot is not None:
-            save_figure(plot, reports, samples.original, samples.decoded)
-        warn(encodings[0].warning)
+            kinds = ["uniform", "adaptive"] * len(budgets) if self.compare_uniform else None
+            save_figure(plot, reports, samples.original, samples.decoded, kinds)
+        warn(compared[0].warning)
         self._report(budgets, outputs, reports)
+
+    def _check_comparison(self, budgets: list[float | None]) -> None:
+        if self.uniform:
+            raise ValueError("--compare-uniform with --uniform has nothing to compare; leave out --uniform")
+        if budgets == [None]:
+            raise ValueError("--compare-uniform needs a budget; give --budget instead of --target")
+        if self.scope not in ("video", "clip"):
+            raise ValueError(f"--compare-uniform with --scope {self.scope}, expected the scope video or clip")
 
     def _outputs(self, budgets: list[float | None]) -> list[Path | None]:
         if self.out is None:
@@ -86,17 +103,26 @@ class Reconstruct(Encoding):
             names = [self.out.with_stem(f"{self.out.stem}-{budget:g}") for budget in budgets]
         return [output_path(name, self.force, [self.video]) for name in names]
 
-    def _encode(self, codec: AdapTok, budgets: list[float | None], frames: int | None) -> list[VideoTokens]:
-        """One encoding for each budget; where the scope allows it, the video is encoded once and then shortened."""
+    def _encode(
+        self, codec: AdapTok, budgets: list[float | None], frames: int | None
+    ) -> list[tuple[VideoTokens | None, VideoTokens]]:
+        """For each budget, the uniform encoding (None if it is not asked for) and the encoding that was asked for.
+        Where the scope allows it, the video is encoded once and then shortened."""
         options = {"fit": self.fit, **self.part()}
-        if self.scope in ("video", "clip") and len(budgets) > 1:
+        if self.compare_uniform or (self.scope in ("video", "clip") and len(budgets) > 1):
             with self.progress("encoding", frames) as progress:
                 full = codec.encode(self.video, progress=progress, **options)
-            spendings = [Spending(budget, self.scope, uniform=self.uniform) for budget in budgets]
-            for spending in spendings:
+
+            def shortened(budget: float | None, uniform: bool) -> VideoTokens:
+                spending = Spending(budget, self.scope, uniform=uniform)
                 spending.check(codec.shape)
-            return [full.shorten(s.lengths(full.scores, len(full.lengths), codec.shape)) for s in spendings]
-        encodings = []
+                return full.shorten(spending.lengths(full.scores, len(full.lengths), codec.shape))
+
+            return [
+                (shortened(budget, True) if self.compare_uniform else None, shortened(budget, self.uniform))
+                for budget in budgets
+            ]
+        encodings: list[tuple[VideoTokens | None, VideoTokens]] = []
         for budget in budgets:
             with self.progress("encoding", frames) as progress:
                 tokens = codec.encode(
@@ -108,47 +134,63 @@ class Reconstruct(Encoding):
                     progress=progress,
                     **options,
                 )
-            encodings.append(tokens)
+            encodings.append((None, tokens))
         return encodings
 
     def _report(self, budgets: list[float | None], outputs: list[Path | None], reports: list[Report]) -> None:
-        documents, lines = [], []
-        for budget, out, report in zip(budgets, outputs, reports, strict=True):
-            correlation = report.correlation
-            documents.append(
-                {
-                    "budget": budget,
-                    "psnr": report.psnr,
-                    "ssim": report.ssim,
-                    **tokens_document(report.tokens),
-                    "predicted": report.predicted.tolist(),
-                    "actual": report.actual,
-                    "rank_correlation": correlation,
-                    "out": None if out is None else str(out),
-                    "warning": report.tokens.warning,
-                }
-            )
-            tokens = report.tokens
-            lines.append(
-                f"{report.psnr:6.2f} dB PSNR  {report.ssim:.3f} SSIM  {tokens.tokens:7d} tokens "
-                f"({tokens.tokens_per_second:.0f} a second, {tokens.bits / 8 / 1024:.1f} KiB)"
-                + (f"  {out}" if out is not None else "")
-            )
-            lines.append("       tokens of the blocks: " + _row(tokens.lengths.tolist()))
+        documents: list[dict[str, Any]] = []
+        lines = []
+        each = 2 if self.compare_uniform else 1
+        for index, (budget, out) in enumerate(zip(budgets, outputs, strict=True)):
+            *uniform, report = reports[index * each : (index + 1) * each]
+            documents.append({"budget": budget, **_document(report), "out": None if out is None else str(out)})
+            lines.append(_line(report) + (f"  {out}" if out is not None else ""))
+            lines.append("       tokens of the blocks: " + _row(report.tokens.lengths.tolist()))
+            if uniform:
+                documents[-1]["uniform"] = _document(uniform[0])
+                lines.append(f"{_line(uniform[0])}, uniform")
         document = documents[0] if len(documents) == 1 else {"results": documents}
         self.result({**document, "plot": None if self.plot is None else str(self.plot)}, "\n".join(lines))
 
 
-class _Watcher:
-    """Writes one reconstruction, alone at the original size or beside the original, clip by clip."""
+def _document(report: Report) -> dict[str, Any]:
+    return {
+        "psnr": report.psnr,
+        "ssim": report.ssim,
+        **tokens_document(report.tokens),
+        "predicted": report.predicted.tolist(),
+        "actual": report.actual,
+        "rank_correlation": report.correlation,
+        "warning": report.tokens.warning,
+    }
 
-    def __init__(self, options: Reconstruct, tokens: VideoTokens, out: Path | None) -> None:
+
+def _line(report: Report) -> str:
+    tokens = report.tokens
+    return (
+        f"{report.psnr:6.2f} dB PSNR  {report.ssim:.3f} SSIM  {tokens.tokens:7d} tokens "
+        f"({tokens.tokens_per_second:.0f} a second, {tokens.bits / 8 / 1024:.1f} KiB)"
+    )
+
+
+class _Watcher:
+    """Writes one reconstruction, alone at the original size or beside the original, clip by clip.
+
+    Attributes:
+        encodings: those that are shown, the uniform one first if there are two.
+    """
+
+    def __init__(
+        self, options: Reconstruct, encodings: tuple[VideoTokens | None, VideoTokens], out: Path | None
+    ) -> None:
+        self.encodings = [tokens for tokens in encodings if tokens is not None]
         self.side_by_side = options.side_by_side
-        self.geometry = info_geometry(tokens.info)
-        self.out, self.rate = out, tokens.info.fps
+        info = self.encodings[-1].info
+        self.geometry = info_geometry(info)
+        self.out, self.rate = out, info.fps
         self.writer: VideoWriter | None = None
         _, _, height, width = self.geometry.region
-        self.picture = SideBySide(tokens, width, height)
+        self.picture = SideBySide(self.encodings, width, height)
 
     def __enter__(self) -> _Watcher:
         if self.out is not None:
@@ -159,15 +201,15 @@ class _Watcher:
         if self.writer is not None:
             self.writer.__exit__(*error)
 
-    def visit(self, original: Tensor, decoded: Tensor) -> None:
+    def visit(self, clips: Sequence[Tensor]) -> None:
+        """Write the next frames: those of the original, and of each encoding."""
         if self.writer is None:
             return
         if not self.side_by_side:
-            self.writer.write(self.geometry.invert(decoded))
+            self.writer.write(self.geometry.invert(clips[-1]))
             return
-        panels = zip(self._view(original), self._view(decoded), strict=True)
-        for left, right in panels:
-            self.writer.write(self.picture.draw(left, right))
+        for panels in zip(*(self._view(clip) for clip in clips), strict=True):
+            self.writer.write(self.picture.draw(panels))
 
     def _view(self, clip: Tensor) -> NDArray[np.uint8]:
         """What the model sees, at its original aspect."""

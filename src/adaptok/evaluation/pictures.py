@@ -24,52 +24,65 @@ _BAR, _NOW = (88, 140, 255), (255, 176, 64)
 
 
 class SideBySide:
-    """Draws frames of the original beside those of a reconstruction, over a chart of the tokens that each block got.
+    """Draws frames of the original beside those of reconstructions, over a chart of the tokens of every block.
 
     Args:
-        tokens: of the reconstruction.
+        encodings: tokens of each reconstruction. The chart shows bars for the last one, and a line for each other one.
         width, height: of a panel's picture, in pixels.
     """
 
-    def __init__(self, tokens: VideoTokens, width: int, height: int) -> None:
-        self.tokens = tokens
+    def __init__(self, encodings: Sequence[VideoTokens], width: int, height: int) -> None:
+        self.encodings = encodings
         scale = max(1.0, PANEL_HEIGHT / height)
         self.panel = max(2, round(width * scale)), max(2, round(height * scale))
-        size = (2 * self.panel[0] + 3 * _GAP, self.panel[1] + _CAPTION + _STRIP + 3 * _GAP)
+        panels = 1 + len(encodings)
+        size = (panels * self.panel[0] + (panels + 1) * _GAP, self.panel[1] + _CAPTION + _STRIP + 3 * _GAP)
         self.size = size[0] + size[0] % 2, size[1] + size[1] % 2
         self._font = ImageFont.load_default(13)
         self._count = 0
 
-    def draw(self, original: Frame, reconstruction: Frame) -> Frame:
-        """The next frame, uint8 `[H, W, 3]`, from two of one size."""
-        info, lengths = self.tokens.info, self.tokens.lengths
-        block = min(self._count // info.block_frames, len(lengths) - 1)
+    def draw(self, frames: Sequence[Frame]) -> Frame:
+        """Draw the next frame, uint8 `[H, W, 3]`, from one of the original and one of each reconstruction."""
+        block = self._count // self.encodings[-1].info.block_frames
+        block = min(block, len(self.encodings[-1].lengths) - 1)
         self._count += 1
         canvas = Image.new("RGB", self.size, _PAPER)
         draw = ImageDraw.Draw(canvas)
-        captions = "original", f"{self.tokens.tokens_per_second:.0f} tokens a second, this block {lengths[block]}"
-        for i, (frame, caption) in enumerate(zip((original, reconstruction), captions, strict=True)):
+        captions = ["original", *(self._caption(tokens, block) for tokens in self.encodings)]
+        for i, (frame, caption) in enumerate(zip(frames, captions, strict=True)):
             left = _GAP + i * (self.panel[0] + _GAP)
             canvas.paste(Image.fromarray(frame).resize(self.panel, Image.Resampling.BICUBIC), (left, _CAPTION))
             draw.text((left, 5), caption, fill=_INK, font=self._font)
         self._chart(draw, block)
         return np.asarray(canvas)
 
+    def _caption(self, tokens: VideoTokens, block: int) -> str:
+        kind = "" if len(self.encodings) == 1 else "adaptive: " if tokens is self.encodings[-1] else "uniform: "
+        return f"{kind}{tokens.tokens_per_second:.0f} tokens a second, this block {tokens.lengths[block]}"
+
     def _chart(self, draw: ImageDraw.ImageDraw, block: int) -> None:
-        lengths, most = self.tokens.lengths, self.tokens.info.latents
         left, right = _GAP, self.size[0] - _GAP
         bottom = self.size[1] - _GAP
-        width = (right - left) / len(lengths)
-        gap = 1 if width > 4 else 0
-        for i, length in enumerate(lengths.tolist()):
-            x = left + i * width
-            top = bottom - _STRIP * length / most
-            draw.rectangle((x, top, max(x, x + width - 1 - gap), bottom), fill=_NOW if i == block else _BAR)
+        for tokens in self.encodings[::-1]:
+            width = (right - left) / len(tokens.lengths)
+            gap = 1 if width > 4 else 0
+            for i, length in enumerate(tokens.lengths.tolist()):
+                x = left + i * width
+                top = bottom - _STRIP * length / tokens.info.latents
+                if tokens is self.encodings[-1]:
+                    colour = _NOW if i == block else _BAR
+                    draw.rectangle((x, top, max(x, x + width - 1 - gap), bottom), fill=colour)
+                else:
+                    draw.line((x, top, x + width, top), fill=_INK)
         draw.line((left, bottom + 1, right, bottom + 1), fill=_FAINT)
 
 
 def save_figure(
-    path: Path, reports: Sequence[Report], originals: Sequence[Frame], shown: Sequence[Sequence[Frame]]
+    path: Path,
+    reports: Sequence[Report],
+    originals: Sequence[Frame],
+    shown: Sequence[Sequence[Frame]],
+    kinds: Sequence[str] | None = None,
 ) -> None:
     """Write the figure of one video: frames, tokens of every block over time, predicted against actual distortion.
 
@@ -78,16 +91,21 @@ def save_figure(
         reports: one for each budget.
         originals: some frames of the original, evenly spread in time.
         shown: the same frames of each reconstruction.
+        kinds: a word for each report that tells reconstructions of the same budget apart.
     """
     from matplotlib.figure import Figure
 
+    kinds = kinds or [""] * len(reports)
     rows, columns = 1 + len(reports), max(1, len(originals))
     figure = Figure(figsize=(11, 1.75 * rows + 3.4), layout="constrained")
     top, bottom = np.asarray(figure.subfigures(2, 1, height_ratios=(1.75 * rows, 3.4))).tolist()
     axes = top.subplots(rows, columns, squeeze=False)
     names = [
         "original",
-        *(f"{report.tokens.tokens_per_second:.0f} tokens/s\n{report.psnr:.1f} dB" for report in reports),
+        *(
+            f"{kind}\n{report.tokens.tokens_per_second:.0f} tokens/s\n{report.psnr:.1f} dB".strip()
+            for report, kind in zip(reports, kinds, strict=True)
+        ),
     ]
     for row, (name, frames) in enumerate(zip(names, [originals, *shown], strict=True)):
         for axis, frame in zip(axes[row], frames, strict=True):
@@ -95,8 +113,8 @@ def save_figure(
             axis.set(xticks=[], yticks=[])
         axes[row][0].set_ylabel(name)
     over_time, against = bottom.subplots(1, 2, width_ratios=(1.7, 1))
-    for index, report in enumerate(reports):
-        _plot_lengths(over_time, report, f"C{index}")
+    for index, (report, kind) in enumerate(zip(reports, kinds, strict=True)):
+        _plot_lengths(over_time, report, f"C{index}", kind)
         _plot_distortions(against, report, f"C{index}")
     over_time.set(xlabel="seconds", ylabel="tokens of a block", ylim=(0, None))
     over_time.legend(loc="best", fontsize="small")
@@ -111,10 +129,12 @@ def save_figure(
         figure.savefig(temporary, dpi=110)
 
 
-def _plot_lengths(axis: Any, report: Report, colour: str) -> None:
+def _plot_lengths(axis: Any, report: Report, colour: str, kind: str) -> None:
     tokens = report.tokens
     seconds = np.arange(len(tokens.lengths) + 1) * tokens.info.block_frames / float(tokens.info.fps)
-    axis.stairs(tokens.lengths, seconds, color=colour, label=f"{tokens.tokens} tokens, {report.psnr:.2f} dB")
+    axis.stairs(
+        tokens.lengths, seconds, color=colour, label=f"{kind} {tokens.tokens} tokens, {report.psnr:.2f} dB".lstrip()
+    )
 
 
 def _plot_distortions(axis: Any, report: Report, colour: str) -> None:
