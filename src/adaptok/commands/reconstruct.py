@@ -40,8 +40,8 @@ class Reconstruct(Encoding):
     side_by_side: bool = False
     """Write the original beside the reconstruction, over the tokens of every block."""
     compare_uniform: bool = False
-    """Also reconstruct with the same number of tokens in every block, and show both: in the figure, and beside each other
-    in a side-by-side video."""
+    """Also reconstruct with the same number of tokens in every block, and show both, in the figure and
+    beside each other in a side-by-side video."""
     plot: Path | None = None
     """Figure to write (.png, .pdf, .svg): frames, tokens over time, predicted and actual distortion."""
 
