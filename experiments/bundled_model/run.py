@@ -66,7 +66,7 @@ class Recipe:
     minutes: Annotated[dict[str, float], tyro.conf.arg(metavar="STAGE MINUTES ...")] = field(default_factory=dict)
     """Instead, a time budget by stage: the speed is measured first, and the number of steps follows from it once."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """cuda: large batches, bfloat16, compiled layers, decoding in 12 processes."""
+    """cuda: large batches, bfloat16, compiled layers, reading in 14 processes."""
     processes: int = 1
     """Training processes; each takes its own batches."""
     dry_run: bool = False
@@ -125,7 +125,7 @@ class Recipe:
             values = {"precision": "bfloat16", **CUDA[stage]}
             arguments += ["--compile"]
             if stage != "generator":
-                values |= {"data.workers": 12, "data.cache_gib": 6.0}
+                values |= {"data.workers": 14, "data.cache_gib": 6.0}
             for name, value in values.items():
                 arguments += [f"--{name.replace('_', '-')}", str(value)]
         return arguments
