@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from adaptok.evaluation.lpips import Lpips, clip_lpips
 from adaptok.training.configuration import LpipsLossConfig, TokenizerLossConfig
+from adaptok.training.losses import border_loss
 from adaptok.training.objectives import ENCODER_PARTS, perceptual_loss
 from tests.training.test_loop import config, everything, train
 
@@ -53,6 +54,14 @@ def test_frames_and_crops_are_what_was_asked_for(lpips, pair):
             assert columns[-1] - columns[0] < 32
             seen.add((tuple(frames.tolist()), int(rows[0]), int(columns[0])))
     assert len(seen) > 4  # other frames and places for every clip and step
+
+
+def test_border_loss_compares_steps_across_borders(pair):
+    made, true = (clips[..., :12, :12] for clips in pair)
+    error = made - true
+    steps = [error[..., i] - error[..., i - 1] for i in (4, 8)]
+    steps += [error[..., i, :] - error[..., i - 1, :] for i in (4, 8)]
+    torch.testing.assert_close(border_loss(made, true, 4), torch.stack(steps).abs().mean())
 
 
 def test_a_number_is_a_weight():

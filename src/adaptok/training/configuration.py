@@ -168,7 +168,7 @@ class LpipsLossConfig(Config):
         return {"weight": value} if isinstance(value, int | float) else value
 
 
-TERMS = ("l1", "mse", "lpips", "lpips_alex", "dssim", "frequency", "quantizer", "prior", "adversarial")
+TERMS = ("l1", "mse", "lpips", "lpips_alex", "dssim", "frequency", "borders", "quantizer", "prior", "adversarial")
 """Of the tokenizer's objective."""
 
 
@@ -187,6 +187,8 @@ class TokenizerLossConfig(Config):
     """Of 1 - structural similarity; needs no downloaded weights."""
     frequency: Annotated[float, Field(ge=0.0)] = 0.0
     """Of the distance of the spectra of frames; needs no downloaded weights."""
+    borders: Annotated[float, Field(ge=0.0)] = 0.0
+    """Of the mean absolute error of differences across patch borders, against a visible grid."""
     quantizer: Annotated[float, Field(ge=0.0)] = 0.1
     """Of the losses of the vector quantizer; the scalar one has none."""
     prior: Annotated[float, Field(ge=0.0)] = 0.06

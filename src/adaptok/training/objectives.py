@@ -27,7 +27,7 @@ from adaptok.training.configuration import (
     TrainingConfig,
     UniformLengths,
 )
-from adaptok.training.losses import PixelErrors, frequency_loss
+from adaptok.training.losses import PixelErrors, border_loss, frequency_loss
 
 ENCODER_PARTS = tuple(
     f"tokenizer.{name}" for name in ("patch_embedding.", "stem.", "encoder_", "encoder.", "to_code.", "quantizer.")
@@ -209,6 +209,8 @@ class TokenizerObjective(nn.Module):
                 terms[name] = perceptual_loss(lpips, settings, prediction, clips, draw.cpu)
         if losses.frequency:
             terms["frequency"] = frequency_loss(prediction, clips)
+        if losses.borders:
+            terms["borders"] = border_loss(prediction, clips, tokenizer.config.patch_size)
         if maker is not None:
             terms["adversarial"] = maker(prediction)
         if self.model.prior is not None:
