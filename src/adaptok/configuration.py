@@ -118,9 +118,6 @@ class TransformerConfig(Config):
         return 2 * MLP_RATIO * self.width**2
 
 
-_BLOCK_OPTIONS = ("mlp", "norm", "qk_norm", "rope")
-
-
 class StackConfig(TransformerConfig):
     """Sizes of the tokenizer's encoder or decoder, and options of its blocks. The defaults are those of the official
     models."""
@@ -139,8 +136,9 @@ class StackConfig(TransformerConfig):
 
     def changed_options(self) -> str:
         """The block options that are not at their defaults, as "mlp 'swiglu', rope True"."""
-        values = {name: (getattr(self, name), type(self).model_fields[name].default) for name in _BLOCK_OPTIONS}
-        return ", ".join(f"{name} {value!r}" for name, (value, default) in values.items() if value != default)
+        options = {name: f.default for name, f in StackConfig.model_fields.items() if not f.is_required()}
+        changed = {name: getattr(self, name) for name, default in options.items() if getattr(self, name) != default}
+        return ", ".join(f"{name} {value!r}" for name, value in changed.items())
 
     @property
     def hidden(self) -> int:

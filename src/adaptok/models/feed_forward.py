@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adaptok.configuration import StackConfig
 from adaptok.models.packed import SwiGlu
 
 
@@ -30,3 +31,9 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(SwiGlu.apply(self.gate_up(x)))
+
+
+def build_mlp(config: StackConfig) -> Mlp | FeedForward:
+    """The MLP that the configuration names."""
+    kinds: dict[str, type[Mlp] | type[FeedForward]] = {"gelu": Mlp, "swiglu": FeedForward}
+    return kinds[config.mlp](config.width, config.hidden)

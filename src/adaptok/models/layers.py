@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from adaptok.configuration import StackConfig
-from adaptok.models.feed_forward import FeedForward, Mlp
+from adaptok.models.feed_forward import build_mlp
 from adaptok.models.rotary import HeadTransform, rotations
 
 NORM_EPS = 1e-5
@@ -335,8 +335,7 @@ class TransformerBlock(nn.Module):
         self.norm1 = build_norm(config)
         self.attn = Attention(config)
         self.norm2 = build_norm(config)
-        kind = {"gelu": Mlp, "swiglu": FeedForward}[config.mlp]
-        self.mlp: Mlp | FeedForward = kind(config.width, config.hidden)
+        self.mlp = build_mlp(config)
 
     def forward(
         self, x: Tensor, plan: Plan, layer: int, cache: KeyValueCache | None, last: bool, rotation: Tensor | None
