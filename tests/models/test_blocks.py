@@ -12,7 +12,7 @@ from adaptok import AdapTok
 from adaptok.checkpoints import read_folder, write_folder
 from adaptok.configuration import ModelConfig, StackConfig, TokenizerConfig, TransformerConfig
 from adaptok.models.model import Model, weights_hash
-from adaptok.models.rotary import HeadTransform, Rotate, latent_positions, patch_positions, rotations
+from adaptok.models.rotary import QueryTransform, Rotate, latent_positions, patch_positions, rotations
 from adaptok.models.tokenizer import Tokenizer
 from adaptok.models.work import decoder_work, encoder_work
 from adaptok.training.configuration import OptimizerConfig
@@ -214,7 +214,7 @@ def test_half_precision_rotates_by_exact_angles():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, 600, 2, 16, generator=generator).bfloat16()
     rotation = rotations(latent_positions(torch.tensor([3]), 600)[0], 16)
-    transform = HeadTransform(16, True, 1e-5)
+    transform = QueryTransform(16, True, 1e-5)
     half = transform.bfloat16()(x, rotation)
     assert half.dtype == torch.bfloat16
     torch.testing.assert_close(half, transform.float()(x.float(), rotation).bfloat16())

@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from adaptok.configuration import StackConfig
 from adaptok.models.feed_forward import build_mlp
-from adaptok.models.rotary import HeadTransform, rotations
+from adaptok.models.rotary import KeyTransform, QueryTransform, rotations
 
 NORM_EPS = 1e-5
 _CPU_CHUNK_ROWS = 2048
@@ -301,7 +301,8 @@ class Attention(nn.Module):
         self.q_norm = self.k_norm = None
         if config.qk_norm or config.rope:
             size = width // config.heads
-            self.q_norm, self.k_norm = (HeadTransform(size, config.qk_norm, NORM_EPS) for _ in range(2))
+            self.q_norm = QueryTransform(size, config.qk_norm, NORM_EPS)
+            self.k_norm = KeyTransform(size, config.qk_norm, NORM_EPS)
 
     def forward(
         self, x: Tensor, plan: Plan, layer: int, cache: KeyValueCache | None, last: bool, rotation: Tensor | None
@@ -313,9 +314,10 @@ class Attention(nn.Module):
         q = F.linear(asking, for_queries).unflatten(-1, (self.heads, -1))
         kv = F.linear(x, for_keys).unflatten(-1, (2, self.heads, width // self.heads))
         if self.q_norm is not None and self.k_norm is not None:
-            of_queries = join(rotation, plan.outputs or (), 1) if skip and rotation is not None else rotation
-            q = self.q_norm(q, of_queries)
-            kv = torch.stack([self.k_norm(kv[:, :, 0], rotation), kv[:, :, 1]], 2)
+            turned = rotation
+            if skip and rotation is not None:
+                turned = join(rotation, plan.outputs or (), 1).contiguous()
+            q, kv = self.q_norm(q, turned), self.k_norm(kv, rotation)
         if cache is not None:
             kv = cache.append(layer, kv)
         out = PlannedAttention.apply(q, kv, plan.final_segments if skip else plan.segments)

@@ -78,8 +78,8 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
 
 
-class HeadTransform(nn.Module):
-    """Normalization of the queries or the keys of each head (RMSNorm, arXiv 2010.04245), and their rotation.
+class QueryTransform(nn.Module):
+    """Normalization of the queries of each head (RMSNorm, arXiv 2010.04245), and their rotation.
 
     Args:
         head_dim: d.
@@ -100,3 +100,15 @@ class HeadTransform(nn.Module):
         if rotation is not None:
             y = Rotate.apply(y, rotation)
         return y.to(x.dtype)
+
+
+class KeyTransform(QueryTransform):
+    """The same for keys, which are stored beside values.
+
+    Queries and keys have different strides. With a `forward` for each, neither reaches the limit of recompilations, which
+    torch.compile counts per function.
+    """
+
+    def forward(self, kv: Tensor, rotation: Tensor | None) -> Tensor:
+        """Keys and values `[B, N, 2, H, d]` to new keys and the same values."""
+        return torch.stack([super().forward(kv[:, :, 0], rotation), kv[:, :, 1]], 2)
