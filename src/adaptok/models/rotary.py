@@ -105,8 +105,8 @@ class QueryTransform(nn.Module):
 class KeyTransform(QueryTransform):
     """The same for keys, which are stored beside values.
 
-    Queries and keys have different strides. With a `forward` for each, neither reaches the limit of recompilations, which
-    torch.compile counts per function.
+    Queries and keys have different strides. With a `forward` for each, neither reaches the limit of recompilations,
+    which torch.compile counts per function.
     """
 
     def forward(self, kv: Tensor, rotation: Tensor | None) -> Tensor:
