@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from adaptok import AdapTok
-from adaptok.configuration import ModelConfig, ScalarQuantizerConfig, TokenizerConfig, TransformerConfig
+from adaptok.configuration import ModelConfig, ScalarQuantizerConfig, StackConfig, TokenizerConfig
 from adaptok.models.model import Model, weights_hash
 from adaptok.tokenizing import TokenOptions, TokenPlan, tokenize
 from adaptok.video.reading import VideoReader
@@ -48,7 +48,7 @@ def write_videos(folder: Path, count: int, frames: int, height: int) -> None:
 def write_model(folder: Path) -> None:
     """One thin layer each way."""
     torch.manual_seed(0)
-    stack = TransformerConfig(width=16, depth=1, heads=1)
+    stack = StackConfig(width=16, depth=1, heads=1)
     tokenizer = TokenizerConfig(
         size=64, patch_size=32, latents=8, encoder=stack, decoder=stack, quantizer=ScalarQuantizerConfig(levels=(8, 8))
     )

@@ -10,8 +10,8 @@ from adaptok.configuration import (
     ModelConfig,
     ScalarQuantizerConfig,
     ScorerConfig,
+    StackConfig,
     TokenizerConfig,
-    TransformerConfig,
     VectorQuantizerConfig,
 )
 from adaptok.models.model import Model, weights_hash
@@ -19,7 +19,7 @@ from adaptok.models.model import Model, weights_hash
 
 def small_config(vector: bool = False) -> ModelConfig:
     """4 blocks of 2 frames, 16 patches and 8 latents; the scorer has anchors where the quantizer is scalar."""
-    stack = TransformerConfig(width=32, depth=2, heads=2)
+    stack = StackConfig(width=32, depth=2, heads=2)
     quantizer = VectorQuantizerConfig(size=64, dim=8) if vector else ScalarQuantizerConfig(levels=(5, 4, 4))
     return ModelConfig(
         name="test",

@@ -26,8 +26,8 @@ from adaptok.configuration import (
     ModelConfig,
     PriorConfig,
     ScorerConfig,
+    StackConfig,
     TokenizerConfig,
-    TransformerConfig,
     VectorQuantizerConfig,
 )
 from adaptok.files import replacing
@@ -266,8 +266,8 @@ def _translate_config(c: Mapping[str, Any], has_scorer: bool) -> ModelConfig:
             patch_size=c["patch_size"],
             temporal_patch_size=c["temporal_patch_size"],
             latents=total // blocks,
-            encoder=TransformerConfig(**stack("encoder")),
-            decoder=TransformerConfig(**stack("decoder")),
+            encoder=StackConfig.parse(stack("encoder")),
+            decoder=StackConfig.parse(stack("decoder")),
             quantizer=VectorQuantizerConfig(
                 size=regularizer["codebook_size"],
                 dim=bottleneck["bottleneck_dim"],

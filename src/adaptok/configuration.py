@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction01 = Annotated[float, Field(ge=0.0, le=1.0)]
 ConfigT = TypeVar("ConfigT", bound="Config")
+
+MLP_RATIO = 4
+"""Width of the hidden layer of an MLP, as a multiple of the width of rows."""
 
 
 class Config(BaseModel):
@@ -107,6 +110,54 @@ class TransformerConfig(Config):
     def _check(self) -> TransformerConfig:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        return self
+
+    @property
+    def mlp_weights(self) -> int:
+        """Number of weights in the matrices of one MLP."""
+        return 2 * MLP_RATIO * self.width**2
+
+
+class StackConfig(TransformerConfig):
+    """Sizes of the tokenizer's encoder or decoder, and options of its blocks. The defaults are those of the official
+    models."""
+
+    mlp: Literal["gelu", "swiglu"] = "gelu"
+    """MLP of each block: two linears around a GELU, or SwiGLU (arXiv 2002.05202) without biases. Both have the same
+    number of weights, up to rounding."""
+    norm: Literal["layer", "rms"] = "layer"
+    """Normalization before attention, before the MLP and after the decoder's last block: LayerNorm, or RMSNorm
+    (arXiv 1910.07467)."""
+    qk_norm: bool = False
+    """Normalize the queries and keys of each head with RMSNorm (arXiv 2010.04245), which bounds attention scores."""
+    rope: bool = False
+    """Rotate queries and keys by their positions (arXiv 2104.09864), in addition to the positional embeddings. Needs a
+    head dimension (width / heads) that is a multiple of 8."""
+
+    def changed_options(self) -> str:
+        """The block options that are not at their defaults, as "mlp 'swiglu', rope True"."""
+        options = {name: f.default for name, f in StackConfig.model_fields.items() if not f.is_required()}
+        changed = {name: getattr(self, name) for name, default in options.items() if getattr(self, name) != default}
+        return ", ".join(f"{name} {value!r}" for name, value in changed.items())
+
+    @property
+    def hidden(self) -> int:
+        """Width of the MLP's hidden layer: 4 widths, or for SwiGLU 8/3 widths rounded up to a multiple of 16."""
+        return MLP_RATIO * self.width if self.mlp == "gelu" else -(-2 * MLP_RATIO * self.width // 48) * 16
+
+    @property
+    def mlp_weights(self) -> int:
+        """Number of weights in the matrices of one MLP."""
+        return (2 if self.mlp == "gelu" else 3) * self.width * self.hidden
+
+    @model_validator(mode="after")
+    def _check_rope(self) -> StackConfig:
+        size = self.width // self.heads
+        if self.rope and size % 8:
+            raise ValueError(
+                f"rope needs a head dimension that is a multiple of 8, but width {self.width} / heads {self.heads} is"
+                f" {size}; change width or heads, or set rope to false"
+            )
         return self
 
 
@@ -201,9 +252,9 @@ class TokenizerConfig(Config):
     """pt, frames of a block."""
     latents: Positive = 512
     """K, latents of a block at its full length."""
-    encoder: TransformerConfig = TransformerConfig(width=768, depth=12, heads=12)
+    encoder: StackConfig = StackConfig(width=768, depth=12, heads=12)
     """From patches to latents."""
-    decoder: TransformerConfig = TransformerConfig(width=768, depth=12, heads=12)
+    decoder: StackConfig = StackConfig(width=768, depth=12, heads=12)
     """From kept latents to patches."""
     quantizer: Annotated[VectorQuantizerConfig | ScalarQuantizerConfig, Field(discriminator="kind")] = (
         VectorQuantizerConfig()
@@ -222,6 +273,13 @@ class TokenizerConfig(Config):
     """Convolutional stem whose output is added to the patch embedding; none if not given."""
     head: ConvolutionConfig | None = None
     """Convolutional head whose output is added to that of the output layer; none if not given."""
+
+    @field_validator("encoder", "decoder", mode="before")
+    @classmethod
+    def _with_options(cls, value: Any) -> Any:
+        """Accept sizes alone, with the default options."""
+        plain = isinstance(value, TransformerConfig) and not isinstance(value, StackConfig)
+        return value.model_dump() if plain else value
 
     @property
     def blocks(self) -> int:

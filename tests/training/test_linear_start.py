@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from adaptok.configuration import ScalarQuantizerConfig, TokenizerConfig, TransformerConfig, VectorQuantizerConfig
+from adaptok.configuration import ScalarQuantizerConfig, StackConfig, TokenizerConfig, VectorQuantizerConfig
 from adaptok.models.tokenizer import Tokenizer
 from adaptok.training.linear_start import linear_start
 
 
 def tokenizer(**changes) -> Tokenizer:
-    stack = TransformerConfig(width=192, depth=2, heads=4)
+    stack = StackConfig(width=192, depth=2, heads=4)
     values = {
         "size": 32,
         "patch_size": 8,

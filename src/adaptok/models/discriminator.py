@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from adaptok.configuration import DiscriminatorConfig, TokenizerConfig
+from adaptok.configuration import DiscriminatorConfig, StackConfig, TokenizerConfig
 from adaptok.models.layers import NORM_EPS, Plan, Segment, TransformerStack, initialize_linears
 from adaptok.models.patches import patchify
 from adaptok.models.positions import sincos_3d
@@ -37,7 +37,7 @@ class Discriminator(nn.Module):
         self.embedding = nn.Linear(values, config.width)
         self.register_buffer("positions", sincos_3d(blocks, grid, config.width), persistent=False)
         self.class_token = nn.Parameter(torch.randn(config.width) * config.width**-0.5)
-        self.stack = TransformerStack(config.width, config.depth, config.heads)
+        self.stack = TransformerStack(StackConfig(width=config.width, depth=config.depth, heads=config.heads))
         self.final_norm = nn.LayerNorm(config.width, eps=NORM_EPS)
         self.head = nn.Linear(config.width, 1)
         initialize_linears(self)

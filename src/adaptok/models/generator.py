@@ -20,8 +20,9 @@ import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from adaptok.configuration import GeneratorConfig
+from adaptok.models.feed_forward import FeedForward
 from adaptok.models.memory import Memory
-from adaptok.models.packed import PackedCausalAttention, SwiGlu
+from adaptok.models.packed import PackedCausalAttention
 
 NORM_EPS = 1e-5
 INIT_STD = 0.02
@@ -50,18 +51,6 @@ class Attention(nn.Module):
         """`x [R, n, D]`, after what the memory holds of their rows; it remembers them too."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(2)  # [R, n, H, d]
         return self.proj(memory.attend(layer, q, k, v).flatten(2))
-
-
-class FeedForward(nn.Module):
-    """SwiGLU (arXiv 2002.05202): down(silu(gate x) * up x). Gate and up are one matrix, in this order."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
-        self.down = nn.Linear(hidden, width, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down(SwiGlu.apply(self.gate_up(x)))
 
 
 class Layer(nn.Module):

@@ -19,7 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-MLP_RATIO = 4
+from adaptok.configuration import StackConfig
+from adaptok.models.feed_forward import build_mlp
+from adaptok.models.rotary import KeyTransform, QueryTransform, rotations
+
 NORM_EPS = 1e-5
 _CPU_CHUNK_ROWS = 2048
 _CAUSAL_ROWS = 256
@@ -288,51 +291,58 @@ def _by_head(x: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention by a plan."""
+    """Multi-head self-attention by a plan. Keys enter the cache normalized and rotated."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, config: StackConfig) -> None:
         super().__init__()
-        self.heads = heads
+        width, self.heads = config.width, config.heads
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.proj = nn.Linear(width, width)
+        self.q_norm = self.k_norm = None
+        if config.qk_norm or config.rope:
+            size = width // config.heads
+            self.q_norm = QueryTransform(size, config.qk_norm, NORM_EPS)
+            self.k_norm = KeyTransform(size, config.qk_norm, NORM_EPS)
 
-    def forward(self, x: Tensor, plan: Plan, layer: int, cache: KeyValueCache | None, last: bool) -> Tensor:
+    def forward(
+        self, x: Tensor, plan: Plan, layer: int, cache: KeyValueCache | None, last: bool, rotation: Tensor | None
+    ) -> Tensor:
         b, _, width = x.shape
         skip = last and plan.outputs is not None
         asking = join(x, plan.outputs or (), 1) if skip else x
         for_queries, for_keys = self.qkv.weight.split((width, 2 * width))
         q = F.linear(asking, for_queries).unflatten(-1, (self.heads, -1))
         kv = F.linear(x, for_keys).unflatten(-1, (2, self.heads, width // self.heads))
+        if self.q_norm is not None and self.k_norm is not None:
+            turned = rotation
+            if skip and rotation is not None:
+                turned = join(rotation, plan.outputs or (), 1).contiguous()
+            q, kv = self.q_norm(q, turned), self.k_norm(kv, rotation)
         if cache is not None:
             kv = cache.append(layer, kv)
         out = PlannedAttention.apply(q, kv, plan.final_segments if skip else plan.segments)
         return self.proj(out.reshape(b, -1, width))
 
 
-class Mlp(nn.Module):
-    """Two linears around an exact GELU."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, MLP_RATIO * width)
-        self.fc2 = nn.Linear(MLP_RATIO * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+def build_norm(config: StackConfig, eps: float = NORM_EPS) -> nn.LayerNorm | nn.RMSNorm:
+    """The normalization of rows `[..., D]` that the configuration names."""
+    return {"layer": nn.LayerNorm, "rms": nn.RMSNorm}[config.norm](config.width, eps=eps)
 
 
 class TransformerBlock(nn.Module):
     """Pre-norm block: x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, config: StackConfig) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
-        self.attn = Attention(width, heads)
-        self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
-        self.mlp = Mlp(width)
+        self.norm1 = build_norm(config)
+        self.attn = Attention(config)
+        self.norm2 = build_norm(config)
+        self.mlp = build_mlp(config)
 
-    def forward(self, x: Tensor, plan: Plan, layer: int, cache: KeyValueCache | None, last: bool) -> Tensor:
-        attended = self.attn(self.norm1(x), plan, layer, cache, last)
+    def forward(
+        self, x: Tensor, plan: Plan, layer: int, cache: KeyValueCache | None, last: bool, rotation: Tensor | None
+    ) -> Tensor:
+        attended = self.attn(self.norm1(x), plan, layer, cache, last, rotation)
         if last and plan.outputs is not None:
             x = join(x, plan.outputs, 1)
         if torch.is_grad_enabled() or x.device.type != "cpu":
@@ -349,28 +359,33 @@ class TransformerBlock(nn.Module):
 
 
 class TransformerStack(nn.Module):
-    """Blocks one after the other.
+    """Blocks one after the other."""
 
-    Args:
-        width: D.
-        depth: number of blocks.
-        heads: H, divides `width`.
-    """
-
-    def __init__(self, width: int, depth: int, heads: int) -> None:
+    def __init__(self, config: StackConfig) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(TransformerBlock(width, heads) for _ in range(depth))
+        self.config = config
+        self.blocks = nn.ModuleList(TransformerBlock(config) for _ in range(config.depth))
         self.checkpointing = False
         """Keep only the input of each layer for the gradient, and compute the rest again."""
 
-    def forward(self, x: Tensor, plan: Plan, cache: KeyValueCache | None = None) -> Tensor:
-        """`x [B, N, D]` to `[B, rows in plan.outputs (else N), D]`. The caller moves the cache on with `keep`."""
+    def forward(
+        self, x: Tensor, plan: Plan, cache: KeyValueCache | None = None, positions: Tensor | None = None
+    ) -> Tensor:
+        """`x [B, N, D]` to `[B, rows in plan.outputs (else N), D]`. The caller moves the cache on with `keep`.
+
+        Args:
+            positions: int64 `[N, 4]` of the rows, see `rotary`; needed and used only with the option `rope`.
+        """
+        rotation = None
+        if self.config.rope:
+            assert positions is not None
+            rotation = rotations(positions, self.config.width // self.config.heads)
         for layer, block in enumerate(self.blocks):
             last = layer == len(self.blocks) - 1
             if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, plan, layer, cache, last, use_reentrant=False)
+                x = checkpoint(block, x, plan, layer, cache, last, rotation, use_reentrant=False)
             else:
-                x = block(x, plan, layer, cache, last)
+                x = block(x, plan, layer, cache, last, rotation)
         return x
 
 

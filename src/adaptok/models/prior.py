@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adaptok.configuration import PriorConfig
-from adaptok.models.layers import MLP_RATIO, causal_attention
+from adaptok.configuration import MLP_RATIO, PriorConfig
+from adaptok.models.layers import causal_attention
 from adaptok.models.quantizer import draw
 
 INIT_STD = 0.02

@@ -15,7 +15,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
-from adaptok.configuration import ScorerConfig, TokenizerConfig
+from adaptok.configuration import ScorerConfig, StackConfig, TokenizerConfig
 from adaptok.models.layers import NORM_EPS, KeyValueCache, Plan, Segment, TransformerStack, initialize_linears
 
 
@@ -74,7 +74,7 @@ class Scorer(nn.Module):
         width = config.width
         self.project = nn.Linear(tokenizer.encoder.width + tokenizer.decoder.width, width)
         self.positions = nn.Parameter(torch.randn(self.blocks_per_clip * self.latents, width) * width**-0.5)
-        self.stack = TransformerStack(width, config.depth, config.heads)
+        self.stack = TransformerStack(StackConfig(width=width, depth=config.depth, heads=config.heads))
         self.final_norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.head = nn.Sequential(nn.Linear(width, 2 * width), nn.Tanh(), nn.Linear(2 * width, 1))
         initialize_linears(self)

@@ -21,11 +21,13 @@ from adaptok.models.layers import (
     Plan,
     Segment,
     TransformerStack,
+    build_norm,
     initialize_linears,
 )
 from adaptok.models.patches import ConvolutionalHead, ConvolutionalStem, patchify, taper, unpatchify
 from adaptok.models.positions import sincos_1d, sincos_3d
 from adaptok.models.quantizer import Quantized, build_quantizer
+from adaptok.models.rotary import latent_positions, patch_positions
 
 QUERY_STD = 0.02
 FINAL_NORM_EPS = 1e-6
@@ -79,6 +81,23 @@ def _packed_rows(lengths: Sequence[Sequence[int]], latents: int, patches: int) -
     return torch.cat([part for own in rows for part in (own, queries)])
 
 
+def _kept_rows(latents: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Latents `[B, g, K, ...]` to the kept ones of all blocks `[B, N, ...]`, of the same lengths in each clip."""
+    return torch.cat([latents[:, i, :length] for i, length in enumerate(lengths)], 1)
+
+
+def _decoder_rows(latents: Tensor, queries: Tensor, lengths: Sequence[Sequence[int]]) -> Tensor:
+    """Rows in the order of `decoder_plan`, from latents `[B, g, K, D]` and patch queries `[g * P, D]`.
+
+    Returns:
+        `[B, N, D]` if there is one row of lengths for all clips, else `[1, N, D]`, clip after clip.
+    """
+    if len(lengths) == 1:
+        return torch.cat([_kept_rows(latents, lengths[0]), queries.expand(len(latents), -1, -1)], 1)
+    pool = torch.cat([latents.flatten(0, 2), queries])
+    return pool.index_select(0, _packed_rows(lengths, latents.shape[2], len(queries)).to(pool.device))[None]
+
+
 class Tokenizer(nn.Module):
     """Block-causal transformer autoencoder with a discrete bottleneck (arXiv 2505.17011, section 3)."""
 
@@ -98,7 +117,7 @@ class Tokenizer(nn.Module):
         self.patch_embedding = nn.Linear(c.input_dim, encoder.width)
         self._add_positions("encoder_patch_positions", sincos_3d(c.blocks, c.grid, encoder.width))
         self.encoder_queries = nn.Parameter(torch.randn(latents, encoder.width) * QUERY_STD)
-        self.encoder = TransformerStack(encoder.width, encoder.depth, encoder.heads)
+        self.encoder = TransformerStack(encoder)
         self.to_code = nn.Linear(encoder.width, code_dim)
         self.quantizer = build_quantizer(c.quantizer)
         self.from_code = nn.Linear(code_dim, decoder.width)
@@ -106,8 +125,8 @@ class Tokenizer(nn.Module):
         self._add_positions("decoder_patch_queries", sincos_3d(c.blocks, c.grid, decoder.width))
         if c.patch_type_embedding:
             self.decoder_patch_type = nn.Parameter(torch.randn(decoder.width) * QUERY_STD)
-        self.decoder = TransformerStack(decoder.width, decoder.depth, decoder.heads)
-        self.final_norm = nn.LayerNorm(decoder.width, eps=FINAL_NORM_EPS)
+        self.decoder = TransformerStack(decoder)
+        self.final_norm = build_norm(decoder, FINAL_NORM_EPS)
         self.to_pixels = nn.Linear(decoder.width, c.output_dim)
         self.stem = None if c.stem is None else ConvolutionalStem(c.stem, c)
         self.head = None if c.head is None else ConvolutionalHead(c.head, c)
@@ -121,6 +140,12 @@ class Tokenizer(nn.Module):
             self.register_parameter(name, nn.Parameter(values))
         else:
             self.register_buffer(name, values)
+
+    def _rotary_positions(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Rotary positions int64 `[g, P, 4]` and `[g, K, 4]` of patches and latents in blocks `start` to `stop`."""
+        c, device = self.config, self.to_code.weight.device
+        blocks = torch.arange(start, stop, device=device)
+        return patch_positions(blocks, c.grid), latent_positions(blocks, c.latents)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -152,7 +177,10 @@ class Tokenizer(nn.Module):
         x = torch.cat([patches + positions, queries.expand(b, -1, -1, -1)], 2)
         past = 0 if cache is None else cache.rows
         plan = encoder_plan(g, c.patches, c.latents, past)
-        x = self.encoder(x.flatten(1, 2), plan, cache)
+        rotary = None
+        if c.encoder.rope:
+            rotary = torch.cat(self._rotary_positions(first_block, stop), 1).flatten(0, 1)
+        x = self.encoder(x.flatten(1, 2), plan, cache, rotary)
         if cache is not None:
             cache.keep(past + g * (c.patches + c.latents))
         return x.view(b, g, c.latents, -1)
@@ -226,10 +254,10 @@ class Tokenizer(nn.Module):
         """Compute the normalised patches `[B, g, P, D]` that `draw_patches` turns into clips. Arguments are those of
         `decode`."""
         c = self.config
-        b, g = inputs.shape[:2]
+        b, g, k = inputs.shape[:3]
         stop = first_block + g
         positions = self.decoder_latent_positions.view(c.blocks, c.latents, -1)[first_block:stop]
-        latents = inputs + positions[:, : inputs.shape[2]]
+        latents = inputs + positions[:, :k]
         queries = self.decoder_patch_queries.view(c.blocks, c.patches, -1)[first_block:stop]
         if c.patch_type_embedding:
             queries = queries + self.decoder_patch_type
@@ -237,13 +265,13 @@ class Tokenizer(nn.Module):
         past = 0 if cache is None else cache.rows
         if all(tuple(clip) == tuple(lengths[0]) for clip in lengths):  # batched: one plan for all clips
             lengths = lengths[:1]
-            kept = [latents[:, i, :length] for i, length in enumerate(lengths[0])]
-            x = torch.cat([*kept, queries.expand(b, -1, -1)], 1)
-        else:  # packed: one row, clip after clip
-            pool = torch.cat([latents.flatten(0, 2), queries])
-            x = pool.index_select(0, _packed_rows(lengths, inputs.shape[2], len(queries)).to(pool.device))[None]
+        x, rotary = _decoder_rows(latents, queries, lengths), None
+        if c.decoder.rope:
+            of_patches, of_latents = self._rotary_positions(first_block, stop)
+            of_latents = of_latents[:, :k].expand(len(lengths), -1, -1, -1)
+            rotary = _decoder_rows(of_latents, of_patches.flatten(0, 1), lengths)[0]
         plan = decoder_plan(lengths, c.patches, past)
-        x = self.decoder(x, plan, cache)
+        x = self.decoder(x, plan, cache, rotary)
         if cache is not None:
             cache.keep(past + sum(lengths[0]))
         return self.final_norm(x).view(b, g, c.patches, -1)
@@ -256,10 +284,12 @@ class Tokenizer(nn.Module):
             lengths: of the g blocks, the same for all clips.
             cache: of `decoder_cache`.
         """
-        positions = self.decoder_latent_positions.view(self.config.blocks, self.config.latents, -1)[: inputs.shape[1]]
-        latents = inputs + positions
-        x = torch.cat([latents[:, i, :length] for i, length in enumerate(lengths)], 1)
-        self.decoder(x, decoder_plan([lengths], 0), cache)
+        g = inputs.shape[1]
+        latents = inputs + self.decoder_latent_positions.view(self.config.blocks, self.config.latents, -1)[:g]
+        x, rotary = _kept_rows(latents, lengths), None
+        if self.config.decoder.rope:
+            rotary = _kept_rows(self._rotary_positions(0, g)[1][None], lengths)[0]
+        self.decoder(x, decoder_plan([lengths], 0), cache, rotary)
         cache.keep(x.shape[1])
 
     def forward(

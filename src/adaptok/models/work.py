@@ -22,8 +22,9 @@ def stack_work(
     """
     d = stack.width
     keep_rows, keep_pairs = rows if last_rows is None else last_rows, pairs if last_pairs is None else last_pairs
-    whole = 24 * d * d * rows + 4 * d * pairs
-    last = 4 * d * d * rows + 20 * d * d * keep_rows + 4 * d * keep_pairs
+    mlp = 2 * stack.mlp_weights
+    whole = (8 * d * d + mlp) * rows + 4 * d * pairs
+    last = 4 * d * d * rows + (4 * d * d + mlp) * keep_rows + 4 * d * keep_pairs
     return (stack.depth - 1) * whole + last
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from adaptok.configuration import TransformerConfig
+from adaptok.configuration import StackConfig, TransformerConfig
 from adaptok.models.discriminator import Discriminator
 from adaptok.models.generator import GeneratorModel
 from adaptok.models.model import Model
@@ -70,8 +70,13 @@ def step_memory(config: TrainingConfig) -> float:
         rows = tokenizer.blocks * tokenizer.latents
     else:
         stacks = [tokenizer.encoder, tokenizer.decoder]
-    values = 1 if config.activation_checkpointing else KEPT_VALUES
-    return fixed + config.batch * size * sum(s.depth * values * rows * s.width for s in stacks)
+    kept = sum(s.depth * rows * s.width * (1 if config.activation_checkpointing else kept_values(s)) for s in stacks)
+    return fixed + config.batch * size * kept
+
+
+def kept_values(stack: TransformerConfig) -> int:
+    """Values that a layer keeps of a row for its gradient, as a multiple of the width."""
+    return KEPT_VALUES + 2 * (isinstance(stack, StackConfig) and stack.qk_norm)  # q and k before normalization
 
 
 def describe(config: AnyConfig) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from adaptok.configuration import StackConfig
 from adaptok.models.tokenizer import Tokenizer
 
 GROWING = ("encoder_window", "decoder_window", "stem", "head")
@@ -24,6 +25,9 @@ def grow(tokenizer: Tokenizer, source: Tokenizer) -> None:
     ours, theirs = tokenizer.config, source.config
     for name in type(ours).model_fields:
         old, new = getattr(theirs, name), getattr(ours, name)
+        if isinstance(old, StackConfig) and old != new:
+            field = next(f for f in type(old).model_fields if getattr(old, f) != getattr(new, f))
+            name, old, new = f"{name}.{field}", getattr(old, field), getattr(new, field)
         if old != new and not (name in GROWING and old is None):
             raise ValueError(f"{name} is {old} there and {new} here; give both the same {name}")
     state = dict(source.state_dict())

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from adaptok.configuration import ScalarQuantizerConfig, TokenizerConfig
+from adaptok.models.feed_forward import Mlp
 from adaptok.models.layers import TransformerBlock
 from adaptok.models.patches import patchify
 from adaptok.models.tokenizer import Tokenizer
@@ -151,6 +152,7 @@ def linear_start(tokenizer: Tokenizer, clips: Tensor) -> None:
         held = (deviations / units).square()  # their variances in the stream
         for block in (*tokenizer.encoder.blocks, *tokenizer.decoder.blocks):
             assert isinstance(block, TransformerBlock)
+            assert isinstance(block.mlp, Mlp)
             block.attn.proj.weight.zero_()
             block.mlp.fc2.weight.zero_()
         code = _write_embeddings(tokenizer, layout)
@@ -187,8 +189,10 @@ def _layout(config: TokenizerConfig) -> Layout:
     sets = 1 + max(cell.set for cell in cells(config)) if grid & (grid - 1) == 0 else 0
     layout = Layout(grid.bit_length() - 1, sets, config.quantizer.code_dim, width)
     head = width // config.encoder.heads
+    options = {stack.changed_options() for stack in (config.encoder, config.decoder)} - {""}
     problems = {
         f"a grid of {grid} patches a side, expected a power of two": grid & (grid - 1) != 0,
+        f"the block options {' and '.join(sorted(options))}; leave them at their defaults": bool(options),
         "encoder and decoder of different widths or heads": config.encoder != config.decoder,
         f"{config.blocks} blocks, expected at most 4": config.blocks > 4,
         "the vector quantizer, expected the scalar one": config.quantizer.kind != "scalar",
@@ -279,6 +283,7 @@ def _clear_attention(block: TransformerBlock, layout: Layout) -> None:
     for part in block.attn.qkv.weight.chunk(3):
         part[:used].zero_()
     block.attn.proj.weight.zero_()
+    assert isinstance(block.norm1, nn.LayerNorm)
     block.norm1.weight[layout.constant] = 0
     block.norm1.bias[layout.constant] = 1
 

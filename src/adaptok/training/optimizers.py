@@ -15,6 +15,8 @@ _LAYER_MATRICES = (
     ".attn.proj.weight",
     ".mlp.fc1.weight",
     ".mlp.fc2.weight",
+    ".mlp.gate_up.weight",
+    ".mlp.down.weight",
     ".feed_forward.gate_up.weight",
     ".feed_forward.down.weight",
     ".conv1.weight",

@@ -15,9 +15,11 @@ from torch import nn
 
 from adaptok.checkpoints import read_generator
 from adaptok.configuration import GeneratorConfig
-from adaptok.models.generator import FeedForward, GeneratorModel
-from adaptok.models.layers import Mlp, TransformerStack
+from adaptok.models.feed_forward import FeedForward, Mlp
+from adaptok.models.generator import GeneratorModel
+from adaptok.models.layers import TransformerStack
 from adaptok.models.model import Model
+from adaptok.models.rotary import QueryTransform
 from adaptok.training import checkpoint
 from adaptok.training.configuration import AnyConfig, GeneratorTrainingConfig, RunConfig, TrainingConfig
 from adaptok.training.data import Collate, Data, check_broken, open_data
@@ -137,7 +139,7 @@ class ClipStage(Stage[Model]):
             stack.checkpointing = self.config.activation_checkpointing
             if self.config.compile:
                 for part in stack.modules():
-                    if isinstance(part, Mlp | nn.LayerNorm):
+                    if isinstance(part, Mlp | FeedForward | QueryTransform | nn.LayerNorm | nn.RMSNorm):
                         part.compile()
 
     def optimizers(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, torch.optim.Optimizer]:
