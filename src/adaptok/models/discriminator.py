@@ -67,7 +67,8 @@ class PatchDiscriminator(nn.Module):
 
     This is PatchGAN (arXiv 1611.07004, appendix 6.1.2) with a temporal dimension. Each layer is a convolution of
     3 x 4 x 4 with a spatial stride of 2, a normalization except in the first layer, and LeakyReLU; a convolution of
-    3 x 3 x 3 gives the logits. With three layers, a logit sees 38 x 38 pixels.
+    3 x 3 x 3 gives the logits. With three layers, a logit sees 38 x 38 pixels, and the rest of the clip
+    through the statistics of GroupNorm.
 
     The normalization is GroupNorm. Batch normalization would make the logit of a clip depend on the other clips, and
     spectral normalization would add a state that changes with every forward pass.

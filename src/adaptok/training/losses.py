@@ -66,8 +66,8 @@ def frequency_loss(prediction: Tensor, target: Tensor) -> Tensor:
 class Adversary(nn.Module):
     """The discriminator with its own objective.
 
-    The objective is either the non-saturating one with noisy one-sided labels, or the hinge loss (arXiv 1705.02894,
-    eq. 3), averaged over all logits. LeCam regularisation (arXiv 2104.03310) is added to both.
+    The objective is either the non-saturating one with noisy one-sided labels, or the hinge loss (arXiv 1705.02894),
+    averaged over all logits. LeCam regularisation (arXiv 2104.03310) is added to both.
 
     Attributes:
         real_anchor, fake_anchor: moving averages of its logits for real and made clips.
