@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction01 = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -79,15 +87,17 @@ def explain(cls: type[BaseModel], error: Any) -> str:
 
 
 def _fields_at(cls: type[BaseModel], path: list[str]) -> list[str]:
+    models = [cls]
     for part in path:
-        field = cls.model_fields.get(part)
-        candidates = [] if field is None else _models_in(field.annotation)
-        if not candidates:
-            continue  # the tag of a union: its members are looked through below
-        if len(candidates) > 1:
-            return sorted({name for model in candidates for name in model.model_fields})
-        cls = candidates[0]
-    return list(cls.model_fields)
+        tagged = [model for model in models if len(models) > 1 and _tag(model) == part]
+        fields = [model.model_fields[part] for model in models if part in model.model_fields]
+        models = tagged or [model for field in fields for model in _models_in(field.annotation)] or models
+    return sorted({name for model in models for name in model.model_fields})
+
+
+def _tag(model: type[BaseModel]) -> Any:
+    """The kind of a member of a tagged union."""
+    return model.model_fields["kind"].default if "kind" in model.model_fields else None
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
@@ -413,9 +423,39 @@ class ModelConfig(Config):
         return self
 
 
-class DiscriminatorConfig(TransformerConfig):
-    """Transformer that tells real clips from reconstructed ones, and how it is trained."""
+class DiscriminatorTrainingConfig(Config):
+    """How a discriminator is trained, whatever its architecture, and how its loss counts for the tokenizer."""
 
+    loss: Literal["non_saturating", "hinge"] = "non_saturating"
+    """Adversarial objective: 'non_saturating' is the cross-entropy with noisy one-sided labels, 'hinge' the hinge loss,
+    which has no labels."""
+    adaptive: bool = False
+    """Rescale the adversarial gradient with respect to the reconstructed clips, at every step, to losses.adversarial
+    times the norm of the gradient of all other reconstruction losses."""
+    learning_rate: Annotated[float, Field(gt=0.0)] = 3e-5
+    """Of its Adam, constant."""
+    betas: tuple[float, float] = (0.5, 0.9)
+    """Of its Adam's moving averages."""
+    every: Positive = 5
+    """Steps between its updates."""
+    real_noise: Annotated[float, Field(ge=0.0)] = 0.15
+    """With loss non_saturating: labels of real clips are 1 - real_noise * |normal| …"""
+    real_least: Fraction01 = 0.7
+    """… and at least this."""
+    fake_noise: Annotated[float, Field(ge=0.0)] = 0.15
+    """With loss non_saturating: labels of made clips are fake_noise * |normal| …"""
+    fake_most: Fraction01 = 0.3
+    """… and at most this."""
+    lecam: Annotated[float, Field(ge=0.0)] = 0.001
+    """Weight of the LeCam regularisation, with either loss."""
+    lecam_decay: Fraction01 = 0.999
+    """Of the moving averages that it compares with."""
+
+
+class TransformerDiscriminatorConfig(TransformerConfig, DiscriminatorTrainingConfig):
+    """Transformer that tells real clips from reconstructed ones, with one logit per clip."""
+
+    kind: Literal["transformer"] = "transformer"
     width: Positive = 512
     """D, numbers of a row."""
     depth: Positive = 12
@@ -426,24 +466,51 @@ class DiscriminatorConfig(TransformerConfig):
     """Pixels of a side of its patches."""
     temporal_patch_size: Positive = 4
     """Frames of its patches."""
-    learning_rate: Annotated[float, Field(gt=0.0)] = 3e-5
-    """Of its Adam, constant."""
-    betas: tuple[float, float] = (0.5, 0.9)
-    """Of its Adam's moving averages."""
-    every: Positive = 5
-    """Steps between its updates."""
-    real_noise: Annotated[float, Field(ge=0.0)] = 0.15
-    """Labels of real clips are 1 - real_noise * |normal| …"""
-    real_least: Fraction01 = 0.7
-    """… and at least this."""
-    fake_noise: Annotated[float, Field(ge=0.0)] = 0.15
-    """Labels of made clips are fake_noise * |normal| …"""
-    fake_most: Fraction01 = 0.3
-    """… and at most this."""
-    lecam: Annotated[float, Field(ge=0.0)] = 0.001
-    """Weight of the LeCam regularisation."""
-    lecam_decay: Fraction01 = 0.999
-    """Of the moving averages that it compares with."""
+
+
+class PatchDiscriminatorConfig(DiscriminatorTrainingConfig):
+    """Convolutions that tell real clips from reconstructed ones, with one logit per patch in space and time."""
+
+    kind: Literal["patch"] = "patch"
+    channels: Positive = 32
+    """Output channels of the first layer, a multiple of 8. Each further layer has twice as many."""
+    max_channels: Positive = 256
+    """Largest number of channels, a multiple of 8."""
+    layers: Positive = 3
+    """Number of layers. Each one halves the resolution, so clips of 128 pixels have 16 x 16 patches with 3 layers."""
+    temporal_layers: Annotated[int, Field(ge=0)] = 2
+    """Number of layers, from the first, that also halve the number of frames."""
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Output channels of every layer."""
+        return tuple(min(self.channels << index, self.max_channels) for index in range(self.layers))
+
+    @property
+    def temporal_strides(self) -> tuple[int, ...]:
+        """Temporal stride of every layer."""
+        return tuple(2 if index < self.temporal_layers else 1 for index in range(self.layers))
+
+    @model_validator(mode="after")
+    def _check(self) -> PatchDiscriminatorConfig:
+        for name in ("channels", "max_channels"):
+            if (value := getattr(self, name)) % 8:
+                raise ValueError(f"{name} {value}, expected a multiple of 8")
+        if self.temporal_layers > self.layers:
+            raise ValueError(f"temporal_layers {self.temporal_layers}, expected at most the {self.layers} layers")
+        return self
+
+
+def _default_to_transformer(values: Any) -> Any:
+    """Add the kind that discriminators had before there were two."""
+    return {"kind": "transformer", **values} if isinstance(values, Mapping) else values
+
+
+DiscriminatorConfig = Annotated[
+    TransformerDiscriminatorConfig | PatchDiscriminatorConfig,
+    Field(discriminator="kind"),
+    BeforeValidator(_default_to_transformer),
+]
 
 
 class GeneratorConfig(TransformerConfig):

@@ -16,7 +16,7 @@ from adaptok.training.loop import Run
 from tests.training.test_loop import Clips, config
 
 
-def run(folder: Path, batch: int, sharding: bool) -> None:
+def run(folder: Path, batch: int, sharding: bool, adaptive: bool) -> None:
     from tests.conftest import small_config
 
     model = small_config(vector=True).model_dump() | {"scorer": None}
@@ -39,12 +39,15 @@ def run(folder: Path, batch: int, sharding: bool) -> None:
         "trackers": [],
         "sharding": sharding,
     }
+    if adaptive:
+        shared = {"kind": "patch", "channels": 8, "layers": 2, "every": 2, "loss": "hinge", "adaptive": True}
+        changes |= {"discriminator": shared, "steps": 6, "checkpoint_every": 6}
     torch.set_num_threads(1)
     Run(config(folder, "tokenizer", **changes), Data(Clips(), None), folder / "run").train()
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), int(sys.argv[2]), "sharding" in sys.argv)
+    run(Path(sys.argv[1]), int(sys.argv[2]), "sharding" in sys.argv, "adaptive" in sys.argv)
     if "sharding" in sys.argv:  # everything is written; torch's threads may abort while the interpreter ends
         for child in multiprocessing.active_children():
             child.terminate()

@@ -14,7 +14,13 @@ from pydantic import ValidationError
 
 from adaptok.commands.common import progress
 from adaptok.configuration import explain
-from adaptok.training.configuration import AnyConfig, GeneratorTrainingConfig, TrainingConfig, load_config
+from adaptok.training.configuration import (
+    AnyConfig,
+    GeneratorTrainingConfig,
+    TrainingConfig,
+    load_config,
+    with_discriminator,
+)
 
 Stage = Literal["tokenizer", "scorer", "generator"]
 
@@ -102,13 +108,10 @@ def parse(arguments: Sequence[str]) -> Train:
         SystemExit: help was asked for, or the arguments cannot be understood; told on stderr.
     """
     stage: Any = next((argument for argument in arguments if argument in get_args(Stage)), "tokenizer")
-    name = "tiny"
-    for place, argument in enumerate(arguments):
-        if argument == "--config" and place + 1 < len(arguments):
-            name = arguments[place + 1]
-        elif argument.startswith("--config="):
-            name = argument.removeprefix("--config=")
-    training: Any = load_config(name, stage)
+    training: Any = load_config(_flag(arguments, "--config") or "tiny", stage)
+    kind = _flag(arguments, "--discriminator.kind")
+    if kind is not None and isinstance(training, TrainingConfig) and kind != training.discriminator.kind:
+        training = with_discriminator(training, kind)  # so that its fields are flags
     command: type[Train] = TrainOnTokens if stage == "generator" else TrainOnClips
     try:
         return tyro.cli(
@@ -120,6 +123,17 @@ def parse(arguments: Sequence[str]) -> Train:
         )
     except ValidationError as error:
         raise ValueError("; ".join(explain(type(training), item) for item in error.errors())) from None
+
+
+def _flag(arguments: Sequence[str], name: str) -> str | None:
+    """The last value that is given for a flag."""
+    value = None
+    for place, argument in enumerate(arguments):
+        if argument == name and place + 1 < len(arguments):
+            value = arguments[place + 1]
+        elif argument.startswith(f"{name}="):
+            value = argument.removeprefix(f"{name}=")
+    return value
 
 
 def report(line: dict[str, Any]) -> None:

@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from adaptok.configuration import ConvolutionConfig, GeneratorConfig, ModelConfig, TokenizerConfig, TransformerConfig
+from adaptok.configuration import (
+    ConvolutionConfig,
+    DiscriminatorConfig,
+    GeneratorConfig,
+    ModelConfig,
+    PatchDiscriminatorConfig,
+    TokenizerConfig,
+    TransformerConfig,
+    TransformerDiscriminatorConfig,
+)
 
 
 def stack_work(
@@ -116,6 +125,30 @@ def prior_work(config: ModelConfig, kept: int) -> float:
     assert prior is not None
     work = stack_work(prior, kept, kept * (kept + 1) / 2)
     return work + 2 * kept * quantizer.code_dim * (2 * prior.width + quantizer.codebook_size)
+
+
+def discriminator_work(config: DiscriminatorConfig, clips: TokenizerConfig) -> float:
+    """Operations of a discriminator's forward pass over one clip."""
+    if isinstance(config, PatchDiscriminatorConfig):
+        inputs, shapes = (clips.channels, *config.widths), patch_shapes(config, clips)
+        work = sum(2.0 * 48 * a * b * n for (a, b), n in zip(pairwise(inputs), shapes, strict=True))  # 3 x 4 x 4
+        return work + 2 * 27 * config.widths[-1] * shapes[-1]
+    rows = transformer_rows(config, clips)
+    return stack_work(config, rows, rows * rows)
+
+
+def patch_shapes(config: PatchDiscriminatorConfig, clips: TokenizerConfig) -> list[int]:
+    """Number of places in space and time after each layer."""
+    frames, size, places = clips.frames, clips.size, []
+    for stride in config.temporal_strides:
+        frames, size = -(-frames // stride), size // 2
+        places.append(frames * size**2)
+    return places
+
+
+def transformer_rows(config: TransformerDiscriminatorConfig, clips: TokenizerConfig) -> int:
+    """Number of patches of a clip, plus one for the class token."""
+    return (clips.frames // config.temporal_patch_size) * (clips.size // config.patch_size) ** 2 + 1
 
 
 def generator_work(config: GeneratorConfig, entries: int) -> float:

@@ -11,10 +11,12 @@ from pydantic import Field, model_validator
 from adaptok.configuration import (
     Config,
     DiscriminatorConfig,
+    DiscriminatorTrainingConfig,
     Fraction01,
     ModelConfig,
     Positive,
     TransformerConfig,
+    TransformerDiscriminatorConfig,
     read_yaml,
 )
 
@@ -168,8 +170,10 @@ class LpipsLossConfig(Config):
         return {"weight": value} if isinstance(value, int | float) else value
 
 
-TERMS = ("l1", "mse", "lpips", "lpips_alex", "dssim", "frequency", "borders", "quantizer", "prior", "adversarial")
-"""Of the tokenizer's objective."""
+RECONSTRUCTION_TERMS = ("l1", "mse", "lpips", "lpips_alex", "dssim", "frequency", "borders")
+"""Terms of the tokenizer's objective that compare reconstructed clips with the originals."""
+TERMS = (*RECONSTRUCTION_TERMS, "quantizer", "prior", "adversarial")
+"""All terms of the tokenizer's objective."""
 
 
 class TokenizerLossConfig(Config):
@@ -194,7 +198,8 @@ class TokenizerLossConfig(Config):
     prior: Annotated[float, Field(ge=0.0)] = 0.06
     """Of the cross-entropy of ids under the prior, where the model has one."""
     adversarial: Annotated[float, Field(ge=0.0)] = 0.0
-    """Of being taken for made by the discriminator; 0 trains none."""
+    """Weight of the adversarial loss. 0 disables the discriminator. With discriminator.adaptive, it is relative to the
+    reconstruction losses."""
     start: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     """Step from which a term counts, for those that wait."""
 
@@ -206,9 +211,13 @@ class TokenizerLossConfig(Config):
 
     def weight(self, term: str, step: int) -> float:
         """Weight of a term at a step."""
+        return self.full_weight(term) if step >= self.start.get(term, 0) else 0.0
+
+    def full_weight(self, term: str) -> float:
+        """Weight of a term once it has started."""
         value = getattr(self, term)
         weight: float = value.weight if isinstance(value, LpipsLossConfig) else value
-        return weight if step >= self.start.get(term, 0) else 0.0
+        return weight
 
 
 class RunConfig(Config):
@@ -285,7 +294,7 @@ class TrainingConfig(RunConfig):
     trainable: tuple[Literal["encoder", "decoder"], ...] = ("encoder", "decoder")
     """Parts of the tokenizer that a tokenizer run trains. "encoder" is everything up to the token ids, "decoder"
     everything after them: if only the decoder is trained, existing tokens stay valid."""
-    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    discriminator: DiscriminatorConfig = TransformerDiscriminatorConfig()
     """For the adversarial loss."""
 
     @model_validator(mode="after")
@@ -298,7 +307,22 @@ class TrainingConfig(RunConfig):
             raise ValueError(
                 f"lengths.most {self.lengths.most} is above the {self.model.tokenizer.latents} latents of a block"
             )
+        if self.discriminator.adaptive and not any(self.losses.full_weight(name) for name in RECONSTRUCTION_TERMS):
+            raise ValueError(
+                "discriminator.adaptive weighs the adversarial loss against the reconstruction losses, but all their"
+                f" weights are 0; give one of losses.{', losses.'.join(RECONSTRUCTION_TERMS)}"
+            )
         return self
+
+
+def with_discriminator(config: TrainingConfig, kind: str) -> TrainingConfig:
+    """Replace the discriminator by one of another kind, with default sizes. How it is trained stays the same.
+
+    Raises:
+        ValueError: there is no such kind.
+    """
+    shared = config.discriminator.model_dump(include=set(DiscriminatorTrainingConfig.model_fields))
+    return TrainingConfig.parse({**config.model_dump(), "discriminator": {"kind": kind, **shared}})
 
 
 class TokenDataConfig(Config):

@@ -6,11 +6,20 @@ from typing import Any
 
 import torch
 
-from adaptok.configuration import StackConfig, TransformerConfig
-from adaptok.models.discriminator import Discriminator
+from adaptok.configuration import PatchDiscriminatorConfig, StackConfig, TransformerConfig
+from adaptok.models.discriminator import build_discriminator
 from adaptok.models.generator import GeneratorModel
 from adaptok.models.model import Model
-from adaptok.models.work import decoder_work, encoder_work, generator_work, prior_work, scorer_work, stack_work
+from adaptok.models.work import (
+    decoder_work,
+    discriminator_work,
+    encoder_work,
+    generator_work,
+    patch_shapes,
+    prior_work,
+    scorer_work,
+    transformer_rows,
+)
 from adaptok.training.configuration import AnyConfig, GeneratorTrainingConfig, TrainingConfig
 from adaptok.training.data import open_data
 from adaptok.training.objectives import draw_lengths, missing_weights
@@ -21,6 +30,9 @@ SAMPLE = 256
 """Clips over which the law of lengths is averaged."""
 KEPT_VALUES = 17
 """Times the width, what a layer keeps of a row for its gradient: norms, qkv, attention, both sides of the MLP."""
+KEPT_BY_CONVOLUTION = 2
+"""Times its output, what a layer of the patch discriminator keeps for its gradient: the input of GroupNorm and the
+output of LeakyReLU."""
 
 
 def parameter_counts(config: TrainingConfig) -> dict[str, int]:
@@ -28,7 +40,7 @@ def parameter_counts(config: TrainingConfig) -> dict[str, int]:
     with torch.device("meta"):
         counts = {"tokenizer": 0, "prior": 0, "scorer": 0, "discriminator": 0} | Model(config.model).parameter_counts()
         if config.stage == "tokenizer" and config.losses.adversarial:
-            critic = Discriminator(config.discriminator, config.model.tokenizer)
+            critic = build_discriminator(config.discriminator, config.model.tokenizer)
             counts["discriminator"] = sum(p.numel() for p in critic.parameters())
     return counts
 
@@ -48,10 +60,9 @@ def step_work(config: TrainingConfig) -> float:
         rounds = 2 if config.model.prior.sampling_peak else 1
         work += 3 * rounds * sum(prior_work(config.model, sum(clip)) for clip in lengths) / len(lengths)
     if config.losses.adversarial:
-        critic = config.discriminator
-        rows = (tokenizer.frames // critic.temporal_patch_size) * (tokenizer.size // critic.patch_size) ** 2 + 1
-        once = stack_work(critic, rows, rows * rows)
-        work += 2 * once + 6 * once / critic.every  # of the made clips; and of both, where the critic learns
+        once = discriminator_work(config.discriminator, tokenizer)
+        # of the reconstructions; and of these and the originals, at the steps where the discriminator is updated
+        work += 2 * once + 6 * once / config.discriminator.every
     return clips * work
 
 
@@ -70,13 +81,25 @@ def step_memory(config: TrainingConfig) -> float:
         rows = tokenizer.blocks * tokenizer.latents
     else:
         stacks = [tokenizer.encoder, tokenizer.decoder]
-    kept = sum(s.depth * rows * s.width * (1 if config.activation_checkpointing else kept_values(s)) for s in stacks)
+    checkpointing = config.activation_checkpointing
+    kept: float = sum(s.depth * rows * s.width * (1 if checkpointing else kept_values(s)) for s in stacks)
+    if config.stage == "tokenizer" and config.losses.adversarial:
+        kept += _discriminator_values(config)
     return fixed + config.batch * size * kept
 
 
 def kept_values(stack: TransformerConfig) -> int:
     """Values that a layer keeps of a row for its gradient, as a multiple of the width."""
     return KEPT_VALUES + 2 * (isinstance(stack, StackConfig) and stack.qk_norm)  # q and k before normalization
+
+
+def _discriminator_values(config: TrainingConfig) -> float:
+    """Numbers that the discriminator keeps of a clip for the gradient."""
+    critic, clips = config.discriminator, config.model.tokenizer
+    if isinstance(critic, PatchDiscriminatorConfig):
+        layers = zip(critic.widths, patch_shapes(critic, clips), strict=True)
+        return KEPT_BY_CONVOLUTION * sum(width * places for width, places in layers)
+    return critic.depth * KEPT_VALUES * transformer_rows(critic, clips) * critic.width
 
 
 def describe(config: AnyConfig) -> dict[str, Any]:

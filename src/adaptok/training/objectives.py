@@ -19,6 +19,7 @@ from adaptok.models.quantizer import VectorQuantizer
 from adaptok.models.tokenizer import kept_mask
 from adaptok.scoring import measure_block
 from adaptok.training.configuration import (
+    RECONSTRUCTION_TERMS,
     FixedLengths,
     LengthLaw,
     LpipsLossConfig,
@@ -27,7 +28,7 @@ from adaptok.training.configuration import (
     TrainingConfig,
     UniformLengths,
 )
-from adaptok.training.losses import PixelErrors, border_loss, frequency_loss
+from adaptok.training.losses import PixelErrors, adaptive_loss, border_loss, frequency_loss
 
 ENCODER_PARTS = tuple(
     f"tokenizer.{name}" for name in ("patch_embedding.", "stem.", "encoder_", "encoder.", "to_code.", "quantizer.")
@@ -194,25 +195,27 @@ class TokenizerObjective(nn.Module):
         tokenizer, losses = self.model.tokenizer, self.config.losses
         lengths = draw_lengths(self.config.lengths, clips.shape[0], tokenizer.config.blocks, draw.cpu)
         prediction, quantized = tokenizer(clips, lengths, generator=draw.device, sample=True)
-        absolute, mse = PixelErrors.apply(prediction, clips)
+        adaptive = maker is not None and self.config.discriminator.adaptive
+        made = prediction.detach().requires_grad_() if adaptive else prediction
+        absolute, mse = PixelErrors.apply(made, clips)
         terms = {
             "l1": absolute.mean(),
             "mse": mse.mean(),
             "quantizer": tokenizer.quantizer.loss(quantized),
         }
         if losses.dssim:
-            terms["dssim"] = 1 - frame_ssim(prediction, clips).mean()
+            terms["dssim"] = 1 - frame_ssim(made, clips).mean()
         for name, lpips in zip(("lpips", "lpips_alex"), self.measures, strict=True):
             settings: LpipsLossConfig = getattr(losses, name)
             if settings.weight:
                 assert lpips is not None
-                terms[name] = perceptual_loss(lpips, settings, prediction, clips, draw.cpu)
+                terms[name] = perceptual_loss(lpips, settings, made, clips, draw.cpu)
         if losses.frequency:
-            terms["frequency"] = frequency_loss(prediction, clips)
+            terms["frequency"] = frequency_loss(made, clips)
         if losses.borders:
-            terms["borders"] = border_loss(prediction, clips, tokenizer.config.patch_size)
+            terms["borders"] = border_loss(made, clips, tokenizer.config.patch_size)
         if maker is not None:
-            terms["adversarial"] = maker(prediction)
+            terms["adversarial"] = maker(made)
         if self.model.prior is not None:
             kept = kept_mask(lengths, tokenizer.config.latents, clips.device).flatten(1)
             assert isinstance(tokenizer.quantizer, VectorQuantizer)
@@ -221,9 +224,15 @@ class TokenizerObjective(nn.Module):
             terms["prior"] = self.model.prior.loss(
                 row, tokenizer.quantizer.codebook, replaced=share, generator=draw.device
             )
-        loss = sum((losses.weight(name, step) * term for name, term in terms.items()), clips.new_zeros(()))
         metrics = {name: term.detach() for name, term in terms.items()}
         metrics["psnr"] = psnr(mse.detach().clamp(max=1)).mean()
+        weighted = {name: losses.weight(name, step) * term for name, term in terms.items()}
+        if adaptive:
+            others = sum((weighted.pop(n) for n in RECONSTRUCTION_TERMS if n in terms), clips.new_zeros(()))
+            weighted["adversarial"], metrics["adversarial_weight"] = adaptive_loss(
+                prediction, made, others, terms["adversarial"], losses.weight("adversarial", step)
+            )
+        loss = sum(weighted.values(), clips.new_zeros(()))
         return Outcome(loss, metrics, prediction.detach())
 
 

@@ -1,0 +1,257 @@
+"""Kinds of discriminators, their losses, and the adaptive weight of the adversarial loss."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import yaml
+
+from adaptok.commands.train import parse
+from adaptok.configuration import PatchDiscriminatorConfig, TransformerDiscriminatorConfig
+from adaptok.models.discriminator import PatchDiscriminator, build_discriminator
+from adaptok.models.model import Model
+from adaptok.models.work import discriminator_work
+from adaptok.training.configuration import TrainingConfig
+from adaptok.training.data import Data
+from adaptok.training.estimate import parameter_counts, step_memory, step_work
+from adaptok.training.loop import Run
+from adaptok.training.losses import MAX_ADVERSARIAL_WEIGHT, Adversary, adaptive_loss, frequency_loss
+from adaptok.training.objectives import Draw, Measures, TokenizerObjective
+from tests.conftest import small_config
+from tests.training.test_loop import Clips, config, everything, train
+
+PATCH = {"kind": "patch", "channels": 8, "layers": 2, "temporal_layers": 1, "every": 2}
+CLIPS = small_config().tokenizer  # 8 frames of 16 x 16 pixels
+
+
+def draw(seed: int = 0) -> Draw:
+    return Draw(torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def patch() -> PatchDiscriminator:
+    torch.manual_seed(0)
+    return PatchDiscriminator(PatchDiscriminatorConfig(**PATCH), CLIPS)
+
+
+def test_configurations_without_a_kind_have_a_transformer(tmp_path):
+    options = config(tmp_path, "tokenizer", discriminator={"width": 16, "heads": 2})
+    assert options.discriminator == TransformerDiscriminatorConfig(width=16, heads=2)
+    names = set(build_discriminator(options.discriminator.model_copy(update={"depth": 1}), CLIPS).state_dict())
+    assert {"embedding.weight", "class_token", "final_norm.weight", "head.bias"} <= names
+
+
+def test_run_folders_without_a_kind_resume(tmp_path):
+    options = config(tmp_path, "tokenizer", steps=4)
+    with pytest.raises(KeyboardInterrupt):
+        train(options.model_copy(update={"checkpoint_every": 2}), tmp_path / "run", stop_at=3)
+    path = tmp_path / "run" / "config.yaml"
+    values = yaml.safe_load(path.read_text())
+    for name in ("kind", "loss", "adaptive"):
+        del values["discriminator"][name]
+    path.write_text(yaml.safe_dump(values))
+    train(options.model_copy(update={"checkpoint_every": 2}), tmp_path / "run")
+    assert yaml.safe_load(path.read_text())["discriminator"]["kind"] == "transformer"
+
+
+@pytest.mark.parametrize(
+    ("discriminator", "message"),
+    [
+        ({"widht": 16}, "did you mean 'width'"),
+        ({"kind": "patch", "chanels": 16}, "did you mean 'channels'"),
+        ({"kind": "patch", "leyers": 16}, "did you mean 'layers'"),
+        ({"kind": "patch", "patch_size": 4}, "unknown field"),
+        ({"kind": "pach"}, "'transformer', 'patch'"),
+        ({"kind": "patch", "channels": 12}, "channels 12, expected a multiple of 8"),
+        ({"kind": "patch", "layers": 1}, "temporal_layers 2, expected at most the 1 layers"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, discriminator, message):
+    with pytest.raises(ValueError, match=message):
+        config(tmp_path, "tokenizer", discriminator=discriminator)
+
+
+def test_adaptive_needs_a_reconstruction_loss(tmp_path):
+    with pytest.raises(ValueError, match=r"give one of losses\.l1, losses\.mse"):
+        config(tmp_path, "tokenizer", losses={"l1": 0, "adversarial": 1}, discriminator={"adaptive": True})
+
+
+def test_flags_choose_the_kind():
+    found = parse(["tokenizer", "--discriminator.width", "64", "--discriminator.adaptive"]).training.discriminator
+    assert found == TransformerDiscriminatorConfig(width=64, adaptive=True)
+    flags = ["--discriminator.kind", "patch", "--discriminator.channels", "16", "--discriminator.loss", "hinge"]
+    found = parse(["tokenizer", *flags]).training.discriminator
+    assert found == PatchDiscriminatorConfig(channels=16, loss="hinge")
+    with pytest.raises(ValueError, match="'transformer', 'patch'"):
+        parse(["tokenizer", "--discriminator.kind=pach"])
+
+
+def test_a_logit_for_every_patch_and_a_gradient_for_every_pixel(patch):
+    clips = torch.rand(2, 3, 8, 16, 16, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = patch(clips)
+    assert logits.shape == (2, 4 * 4 * 4)
+    assert logits.dtype == torch.float32
+    logits.sum().backward()
+    assert clips.grad.abs().amin() > 0
+    with pytest.raises(ValueError, match="expected at most 4"):
+        PatchDiscriminator(PatchDiscriminatorConfig(layers=5), CLIPS)
+
+
+@pytest.mark.parametrize("loss", ["hinge", "non_saturating"])
+def test_it_learns_to_tell_noise_from_blurred_noise(loss):
+    torch.manual_seed(0)
+    adversary = Adversary(PatchDiscriminatorConfig(**PATCH, loss=loss), CLIPS)
+    optimizer = torch.optim.Adam(adversary.parameters(), lr=3e-3)
+    generator = torch.Generator().manual_seed(0)
+
+    def pair():
+        real, fake = torch.rand(2, 4, 3, 8, 16, 16, generator=generator)
+        return real, torch.nn.functional.avg_pool3d(fake, (1, 3, 3), stride=1, padding=(0, 1, 1))
+
+    for _ in range(15):
+        optimizer.zero_grad()
+        adversary(*pair(), generator)[0].backward()
+        optimizer.step()
+    real, fake = (adversary.discriminator(clips) for clips in pair())
+    assert real.amin() > fake.amax()
+
+
+@pytest.mark.parametrize("discriminator", [PATCH, {"width": 16, "depth": 1, "heads": 2, "patch_size": 4}])
+def test_hinge_losses_are_their_formulas(discriminator, tmp_path):
+    torch.manual_seed(0)
+    settings = config(
+        tmp_path, "tokenizer", discriminator={**discriminator, "loss": "hinge", "lecam": 0.5}
+    ).discriminator
+    adversary = Adversary(settings, CLIPS)
+    real, fake = torch.rand(2, 2, 3, 8, 16, 16, generator=torch.Generator().manual_seed(1))
+    adversary.real_anchor.fill_(0.3)
+    adversary.fake_anchor.fill_(-0.2)
+    seen, made = adversary.discriminator(real), adversary.discriminator(fake)
+    hinge = (1 - seen).clamp(min=0).mean() + (1 + made).clamp(min=0).mean()
+    lecam = (seen + 0.2).clamp(min=0).square().mean() + (0.3 - made).clamp(min=0).square().mean()
+    loss, metrics = adversary(real, fake, torch.Generator())
+    torch.testing.assert_close(loss, hinge + 0.5 * lecam)
+    torch.testing.assert_close(metrics["discriminator"], hinge.detach())
+    torch.testing.assert_close(adversary.of_maker(fake), -made.mean())
+
+
+LOSSES = {"l1": 1, "frequency": 0.2, "quantizer": 0.1, "prior": 0.06, "adversarial": 0.8}
+
+
+@pytest.mark.parametrize("loss", ["hinge", "non_saturating"])
+def test_adaptive_gradients_are_those_of_two_backward_passes(tmp_path, clips, loss):
+    settings = {**PATCH, "loss": loss, "adaptive": True}
+    options = config(tmp_path, "tokenizer", losses=LOSSES, discriminator=settings)
+    torch.manual_seed(0)
+    model = Model(options.model)
+    torch.nn.init.normal_(model.tokenizer.to_pixels.weight, std=0.3)
+    adversary = Adversary(options.discriminator, CLIPS)
+
+    def backward(losses, adaptive):
+        discriminator = options.discriminator.model_copy(update={"adaptive": adaptive})
+        changed = options.model_copy(update={"losses": losses, "discriminator": discriminator})
+        model.zero_grad()
+        objective = TokenizerObjective(model, changed, Measures()).eval()
+        outcome = objective(clips, draw(), 0, 0.0, adversary.of_maker)
+        (outcome.loss / 4).backward()  # as with four accumulation steps
+        return outcome, {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+    outcome, gradients = backward(options.losses, True)
+    weight = float(outcome.metrics["adversarial_weight"])
+    assert all(parameter.grad is None for parameter in adversary.parameters())
+
+    prediction = outcome.prediction.requires_grad_()
+    others = (prediction - clips).abs().mean() + 0.2 * frequency_loss(prediction, clips)
+    (first,), (second,) = (torch.autograd.grad(term, prediction) for term in (others, adversary.of_maker(prediction)))
+    assert weight == pytest.approx(float(0.8 * first.norm() / second.norm()), rel=1e-4)
+
+    reference, expected = backward(options.losses.model_copy(update={"adversarial": weight}), False)
+    torch.testing.assert_close(outcome.loss, reference.loss)
+    assert gradients.keys() == expected.keys()
+    assert any(name.startswith("prior.") for name in gradients)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-7, msg=name)
+    without = backward(options.losses.model_copy(update={"adversarial": 0.0}), False)[1]
+    assert not torch.allclose(without["tokenizer.to_pixels.weight"], gradients["tokenizer.to_pixels.weight"], rtol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("others", "adversarial", "weight"),
+    [
+        (1.0, 2.0, 0.25),
+        (0.0, 2.0, 0.0),
+        (1.0, 0.0, 0.0),
+        (1.0, 1e-9, MAX_ADVERSARIAL_WEIGHT),
+        (1.0, math.nan, math.nan),
+    ],
+)
+def test_adaptive_weights_are_bounded(others, adversarial, weight):
+    prediction = torch.ones(4, requires_grad=True)
+    leaf = prediction.detach().requires_grad_()
+    loss, found = adaptive_loss(prediction, leaf, others * leaf.sum(), adversarial * leaf.sum(), 0.5)
+    torch.testing.assert_close(found, torch.tensor(weight), equal_nan=True)
+    assert bool(torch.isfinite(loss)) == math.isfinite(weight)
+    if math.isfinite(weight):
+        loss.backward()
+        torch.testing.assert_close(prediction.grad, torch.full((4,), others + weight * adversarial))
+
+
+def test_a_stopped_run_with_an_adaptive_patch_discriminator_is_the_run_that_was_not(tmp_path):
+    settings = {**PATCH, "loss": "hinge", "adaptive": True}
+    options = config(
+        tmp_path, "tokenizer", discriminator=settings, steps=6, checkpoint_every=2, validate_every=6, accumulation=2
+    )
+    train(options, tmp_path / "whole")
+    for stop in (1, 5):
+        with pytest.raises(KeyboardInterrupt):
+            train(options, tmp_path / "parts", stop_at=stop)
+    train(options, tmp_path / "parts")
+    (tensors, metrics), (again, metrics_again) = everything(tmp_path / "whole"), everything(tmp_path / "parts")
+    assert tensors.keys() == again.keys()
+    assert any(name.startswith("adversary.discriminator.convolutions.") for name in tensors)
+    assert all(torch.equal(tensor, again[name]) for name, tensor in tensors.items())
+    assert metrics == metrics_again
+    started = ["adversarial_weight" in line for line in metrics if "loss" in line]
+    assert started == [False] * 2 + [True] * 4
+
+
+@pytest.mark.parametrize("discriminator", [PATCH, {"width": 16, "depth": 1, "heads": 2, "patch_size": 4}])
+def test_nothing_adversarial_happens_before_its_start(tmp_path, discriminator):
+    settings = {**discriminator, "loss": "hinge", "adaptive": True, "every": 1}
+    losses = {"l1": 1, "adversarial": 0.5, "start": {"adversarial": 2}}
+    options = config(tmp_path, "tokenizer", losses=losses, discriminator=settings, steps=2)
+    train(options, tmp_path / "waiting")
+    train(
+        options.model_copy(update={"losses": options.losses.model_copy(update={"adversarial": 0.0})}), tmp_path / "none"
+    )
+    (waiting, metrics), (none, metrics_without) = everything(tmp_path / "waiting"), everything(tmp_path / "none")
+    assert all(torch.equal(tensor, waiting[name]) for name, tensor in none.items())
+    assert metrics == metrics_without
+    fresh = Run(options, Data(Clips(), None), tmp_path / "fresh")
+    initial = fresh._adversary.state_dict()
+    assert all(torch.equal(tensor, waiting[f"adversary.{name}"]) for name, tensor in initial.items())
+    assert not any(name.startswith("adversary-optimizer.") for name in waiting)
+
+    longer = options.model_copy(update={"steps": 3})
+    train(longer, tmp_path / "started")
+    started, metrics = everything(tmp_path / "started")
+    assert any(not torch.equal(tensor, started[f"adversary.{name}"]) for name, tensor in initial.items())
+    assert {"adversarial", "adversarial_weight", "discriminator"} <= metrics[2].keys()
+
+
+def test_estimates_count_either_kind(tmp_path):
+    patch = PatchDiscriminatorConfig(**PATCH)
+    # 3 x 4 x 4 kernels over 4 x 8 x 8 and 4 x 4 x 4 places, and the logits
+    expected = 2 * (48 * 3 * 8 * 4 * 64 + 48 * 8 * 16 * 4 * 16 + 27 * 16 * 4 * 16)
+    assert discriminator_work(PatchDiscriminatorConfig(**{**PATCH, "temporal_layers": 1}), CLIPS) == expected
+    without = config(tmp_path, "tokenizer", losses={"l1": 1})
+    for kind in (patch, TransformerDiscriminatorConfig(width=16, depth=1, heads=2, patch_size=4)):
+        options = TrainingConfig.parse({**without.model_dump(), "discriminator": kind.model_dump(), "losses": LOSSES})
+        count = sum(parameter.numel() for parameter in build_discriminator(kind, CLIPS).parameters())
+        assert parameter_counts(options)["discriminator"] == count
+        more = step_work(options) - step_work(without)
+        assert more == pytest.approx(2 * discriminator_work(kind, CLIPS) * (2 + 6 / kind.every))
+        assert step_memory(options) > step_memory(without) + 16 * count
