@@ -1,0 +1,86 @@
+"""Draw the validation figures of training runs over clips seen, and extrapolate them.
+
+    python experiments/bundled_model/curves.py RUN ... [--plot curves.png] [--clips 300000]
+
+A run is a folder with metrics.jsonl, or such a file. Runs are drawn one after the other, each on its own axis of clips.
+The extrapolation fits `limit + scale * clips ** -power` to each figure by least squares, with the power that fits
+best, and prints its value at `--clips`. It says what the same decay would reach, and no more: the points come from one
+cosine schedule each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import yaml
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+FIGURES = {
+    "psnr_192": "PSNR at 192 latents (dB)",
+    "psnr_96": "PSNR at 96 latents (dB)",
+    "lpips_192": "LPIPS (VGG) at 192 latents",
+    "lpips_alex_192": "LPIPS (alex) at 192 latents",
+    "edge_ratio_192": "edge ratio at 192 latents",
+}
+POWERS = np.arange(0.05, 1.01, 0.05)
+Points = NDArray[np.float64]
+
+
+def read(path: Path) -> tuple[Points, dict[str, Points]]:
+    """Clips seen and figures of all validations of a run."""
+    file = path / "metrics.jsonl" if path.is_dir() else path
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    lines = [line for line in lines if "validation_psnr_192" in line]
+    config = file.with_name("config.yaml") if path.is_dir() else file.with_suffix(".yaml")
+    batch = int(yaml.safe_load(config.read_text(encoding="utf-8"))["batch"])
+    figures = {name: np.array([line[f"validation_{name}"] for line in lines]) for name in FIGURES}
+    return np.array([line["step"] * batch for line in lines], float), figures
+
+
+def extrapolate(clips: Points, values: Points, at: float) -> tuple[float, float]:
+    """Value of the fitted power law at a number of clips, and its power."""
+    best = (np.inf, 0.0, 0.0)
+    for power in POWERS:
+        design = np.stack([np.ones_like(clips), clips**-power], 1)
+        (limit, scale), *_ = np.linalg.lstsq(design, values, rcond=None)
+        error = float(np.square(design @ [limit, scale] - values).sum())
+        best = min(best, (error, float(limit + scale * at**-power), float(power)))
+    return best[1], best[2]
+
+
+def draw(path: Path, runs: dict[str, tuple[Points, dict[str, Points]]]) -> None:
+    """One panel for each figure."""
+    figure = Figure(figsize=(3.6 * len(FIGURES), 3), layout="constrained")
+    for axis, (name, title) in zip(figure.subplots(1, len(FIGURES)), FIGURES.items(), strict=True):
+        for label, (clips, figures) in runs.items():
+            axis.plot(clips, figures[name], marker=".", label=label)
+        axis.set(title=title, xlabel="clips seen")
+        axis.grid(alpha=0.3)
+    figure.axes[0].legend(fontsize="small")
+    figure.savefig(path, dpi=80)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--clips", type=float, default=300_000)
+    options = parser.parse_args()
+    runs = {path.stem: read(path) for path in options.runs}
+    for label, (clips, figures) in runs.items():
+        for name, values in figures.items():
+            value, power = extrapolate(clips, values, options.clips)
+            print(
+                f"{label}  {name}: {values[-1]:.3f} after {clips[-1]:.0f} clips, {value:.3f} after "
+                f"{options.clips:.0f} with power {power:.2f}"
+            )
+    if options.plot is not None:
+        draw(options.plot, runs)
+
+
+if __name__ == "__main__":
+    main()
