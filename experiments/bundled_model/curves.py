@@ -2,7 +2,8 @@
 
     python experiments/bundled_model/curves.py RUN ... [--plot curves.png] [--clips 300000]
 
-A run is a folder with metrics.jsonl, or such a file. Runs are drawn one after the other, each on its own axis of clips.
+A run is a run folder, or a copy NAME.jsonl of its metrics beside NAME.yaml, its configuration. Each run is drawn over
+the clips that it has seen itself, for runs on one process.
 The extrapolation fits `limit + scale * clips ** -power` to each figure by least squares, with the power that fits
 best, and prints its value at `--clips`. It says what the same decay would reach, and no more: the points come from one
 cosine schedule each.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ FIGURES = {
     "lpips_alex_192": "LPIPS (alex) at 192 latents",
     "edge_ratio_192": "edge ratio at 192 latents",
 }
+MIN_POINTS = 4
 POWERS = np.arange(0.05, 1.01, 0.05)
 Points = NDArray[np.float64]
 
@@ -36,8 +39,12 @@ def read(path: Path) -> tuple[Points, dict[str, Points]]:
     lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     lines = [line for line in lines if "validation_psnr_192" in line]
     config = file.with_name("config.yaml") if path.is_dir() else file.with_suffix(".yaml")
-    batch = int(yaml.safe_load(config.read_text(encoding="utf-8"))["batch"])
-    figures = {name: np.array([line[f"validation_{name}"] for line in lines]) for name in FIGURES}
+    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    batch = int(settings["batch"]) * int(settings.get("accumulation", 1))
+    if len(lines) < MIN_POINTS:
+        sys.exit(f"{path}: {len(lines)} validations, expected at least {MIN_POINTS}")
+    measured = [name for name in FIGURES if f"validation_{name}" in lines[0]]
+    figures = {name: np.array([line[f"validation_{name}"] for line in lines]) for name in measured}
     return np.array([line["step"] * batch for line in lines], float), figures
 
 
@@ -57,7 +64,8 @@ def draw(path: Path, runs: dict[str, tuple[Points, dict[str, Points]]]) -> None:
     figure = Figure(figsize=(3.6 * len(FIGURES), 3), layout="constrained")
     for axis, (name, title) in zip(figure.subplots(1, len(FIGURES)), FIGURES.items(), strict=True):
         for label, (clips, figures) in runs.items():
-            axis.plot(clips, figures[name], marker=".", label=label)
+            if name in figures:
+                axis.plot(clips, figures[name], marker=".", label=label)
         axis.set(title=title, xlabel="clips seen")
         axis.grid(alpha=0.3)
     figure.axes[0].legend(fontsize="small")
@@ -70,7 +78,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--clips", type=float, default=300_000)
     options = parser.parse_args()
-    runs = {path.stem: read(path) for path in options.runs}
+    runs = {str(path): read(path) for path in options.runs}
     for label, (clips, figures) in runs.items():
         for name, values in figures.items():
             value, power = extrapolate(clips, values, options.clips)

@@ -30,13 +30,14 @@ TRAINED = ("reconstruction", "perceptual", "scorer", "generator")
 CLIPS = {"reconstruction": 300_000, "perceptual": 60_000, "scorer": 12_000, "generator": 40_000}
 """Default number of training clips of each stage."""
 CUDA = {
-    # a large GPU is full at these batch sizes; the learning rates are those of small batches times the square root of
-    # the ratio, at most twice as high
+    # large batches fill a GPU, and take higher learning rates than the small ones of the configurations
     "reconstruction": {"batch": 64, "optimizer.learning_rate": 1e-3},
     "perceptual": {"batch": 64, "optimizer.learning_rate": 1e-3},
     "scorer": {"batch": 64, "optimizer.learning_rate": 2e-3},
     "generator": {"batch": 128, "optimizer.learning_rate": 5e-3},
 }
+WORKERS = 14
+"""Processes that read clips on a machine with a GPU."""
 CALIBRATION_STEPS = 20
 """Steps that the speed of a stage with a time budget is measured on."""
 SHAPES = 14_000
@@ -62,13 +63,14 @@ class Recipe:
     stages: tuple[Stage, ...] = get_args(Stage)
     """Stages to run, in this order. A stage needs the results of those before it."""
     clips: Annotated[dict[str, int], tyro.conf.arg(metavar="STAGE CLIPS ...")] = field(default_factory=dict)
-    """Training clips by stage, for example --clips reconstruction 20000; 300000, 60000, 12000 and 40000 by default."""
+    """Number of training clips of a stage instead of its default, for example --clips reconstruction 20000."""
     minutes: Annotated[dict[str, float], tyro.conf.arg(metavar="STAGE MINUTES ...")] = field(default_factory=dict)
-    """Instead, a time budget by stage: the speed is measured first, and the number of steps follows from it once."""
+    """Time budget of a stage in minutes, instead of --clips. The speed is measured once, and the number of steps
+    follows from it."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """cuda: large batches, bfloat16, compiled layers, reading in 14 processes."""
+    """cuda: large batches, bfloat16, compiled layers, clips read by 14 processes."""
     processes: int = 1
-    """Training processes; each takes its own batches."""
+    """Number of training processes. Each one takes batches of its own, so the global batch grows with it."""
     dry_run: bool = False
     """Print the commands without running them."""
 
@@ -81,6 +83,11 @@ class Recipe:
         for name in (*self.clips, *self.minutes):
             if name not in TRAINED:
                 sys.exit(f"{name!r} is not a training stage, expected one of {', '.join(TRAINED)}")
+        if both := self.clips.keys() & self.minutes.keys():
+            sys.exit(f"--clips and --minutes for {min(both)}: give one of them")
+        for name, value in (*self.clips.items(), *self.minutes.items()):
+            if value <= 0:
+                sys.exit(f"{name} {value}, expected a number above 0")
         if not self.dry_run:
             self.out.mkdir(parents=True, exist_ok=True)
         for stage in self.stages:
@@ -125,7 +132,7 @@ class Recipe:
             values = {"precision": "bfloat16", **CUDA[stage]}
             arguments += ["--compile"]
             if stage != "generator":
-                values |= {"data.workers": 14, "data.cache_gib": 6.0}
+                values |= {"data.workers": max(1, WORKERS // self.processes), "data.cache_gib": 6.0}
             for name, value in values.items():
                 arguments += [f"--{name.replace('_', '-')}", str(value)]
         return arguments
@@ -149,6 +156,7 @@ class Recipe:
                 temporary = path.with_suffix(".partial")
                 temporary.write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
                 temporary.replace(path)
+        print(f"{stage}: {plan[stage]} steps, as planned in {path}", file=sys.stderr)
         return plan[stage]
 
     def _clips_per_second(self, stage: str, arguments: Sequence[str]) -> float:
@@ -156,6 +164,8 @@ class Recipe:
         folder = self.out / f"{stage}-speed"
         half = CALIBRATION_STEPS // 2
         options = ["--steps", str(CALIBRATION_STEPS), "--log-every", str(half), "--validate-every", "1000000"]
+        if stage in ("reconstruction", "perceptual"):
+            options += ["--fit-output-clips", "0"]
         self._execute([*arguments, *options, "--out", str(folder), "--ema-decay", "0"], True)
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         speed = [line["clips_per_second"] for line in lines if "clips_per_second" in line][-1]
@@ -182,14 +192,14 @@ class Recipe:
     def _execute(self, arguments: Sequence[str], training: bool = False) -> None:
         command = [sys.executable, "-m"]
         if training and self.processes > 1:
-            command += ["torch.distributed.run", "--nproc-per-node", str(self.processes), "-m"]
+            command += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(self.processes), "-m"]
         command += ["adaptok", *arguments]
         print("+ " + " ".join(command), file=sys.stderr, flush=True)
         if self.dry_run:
             return
         environment = dict(os.environ)
         if self.device == "cpu" and training:
-            environment.setdefault("CUDA_VISIBLE_DEVICES", "")
+            environment["CUDA_VISIBLE_DEVICES"] = ""
         result = subprocess.run(command, env=environment, check=False)
         if result.returncode:
             sys.exit(f"the command above ended with exit code {result.returncode}; start again to continue")

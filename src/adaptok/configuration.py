@@ -424,7 +424,7 @@ class ModelConfig(Config):
 
 
 class DiscriminatorTrainingConfig(Config):
-    """How a discriminator is trained, whatever its architecture, and how its loss counts for the tokenizer."""
+    """How a discriminator of any kind is trained, and how its loss is weighted in the tokenizer's objective."""
 
     loss: Literal["non_saturating", "hinge"] = "non_saturating"
     """Adversarial objective: 'non_saturating' is the cross-entropy with noisy one-sided labels, 'hinge' the hinge loss,
@@ -433,7 +433,7 @@ class DiscriminatorTrainingConfig(Config):
     """Rescale the adversarial gradient with respect to the reconstructed clips, at every step, to losses.adversarial
     times the norm of the gradient of all other reconstruction losses."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 3e-5
-    """Of its Adam, constant."""
+    """Constant learning rate of its Adam optimizer."""
     betas: tuple[float, float] = (0.5, 0.9)
     """Of its Adam's moving averages."""
     every: Positive = 5

@@ -14,9 +14,12 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from adaptok.checkpoints import write_folder
 from adaptok.commands.main import main
+from adaptok.models.model import Model
 from adaptok.video.reading import probe, read_video
 from adaptok.video.writing import VideoWriter
+from tests.conftest import small_config
 
 
 @pytest.fixture
@@ -94,9 +97,20 @@ def test_uniform_and_adaptive_lengths_of_one_budget(video, model, tmp_path, caps
     assert (tmp_path / "compared.png").exists()
     widths = [probe(tmp_path / f"{name}.mp4").width for name in ("compared", "alone")]
     assert 1.4 < widths[0] / widths[1] < 1.6  # three panels instead of two
-    for wrong in (["--uniform"], ["--scope", "stream"]):
+    for wrong in (["--uniform"], ["--scope", "stream"], ["--target", 0.1]):
         assert run("reconstruct", video, "--compare-uniform", *wrong, *options) == 2
         assert "--compare-uniform" in capsys.readouterr().err
+    tokenizer = without_scorer(tmp_path)
+    for budgets in (["--budget", 16], ["--budget", "12,20"]):
+        arguments = ["--compare-uniform", *budgets, "--model", tokenizer, "--device", "cpu"]
+        assert run("reconstruct", video, *arguments) == 2
+        assert "has no scorer; give --uniform" in capsys.readouterr().err
+
+
+def without_scorer(tmp_path):
+    """Model folder of a tokenizer alone."""
+    write_folder(Model(small_config().model_copy(update={"scorer": None})), tmp_path / "tokenizer")
+    return tmp_path / "tokenizer"
 
 
 def write_sound(path) -> None:

@@ -71,6 +71,34 @@ def test_lengths_are_decided_once(recipe, monkeypatch, tmp_path):
     assert json.loads((tmp_path / "plan.json").read_text()) == {"reconstruction": 150}
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--clips", "scorer", "-5"], "scorer -5, expected a number above 0"),
+        (["--clips", "scorer", "5", "--minutes", "scorer", "5"], "--clips and --minutes for scorer"),
+    ],
+)
+def test_lengths_that_cannot_be_are_errors(recipe, monkeypatch, tmp_path, options, message):
+    with pytest.raises(SystemExit, match=message):
+        commands(recipe, monkeypatch, tmp_path, *options)
+
+
+def test_a_command_that_fails_stops_the_recipe(recipe, monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    seen = []
+
+    def fail(command, env, **_):
+        seen.append((command, env["CUDA_VISIBLE_DEVICES"]))
+        return type("Result", (), {"returncode": 7})
+
+    monkeypatch.setattr(recipe.subprocess, "run", fail)
+    with pytest.raises(SystemExit, match="exit code 7; start again to continue"):
+        recipe.main(["--data", "data", "--lpips", "lpips", "--out", str(tmp_path), "--processes", "2"])
+    ((command, devices),) = seen
+    assert command[command.index("--nproc-per-node") + 1] == "2"
+    assert devices == ""  # --device cpu trains on the CPU whatever the environment says
+
+
 def test_an_unknown_stage_is_an_error(recipe, monkeypatch, tmp_path):
     with pytest.raises(SystemExit, match="'reconstructon' is not a training stage"):
         commands(recipe, monkeypatch, tmp_path, "--clips", "reconstructon", "10")

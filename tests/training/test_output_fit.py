@@ -16,6 +16,7 @@ from tests.conftest import small_config
 from tests.models.test_patches import random_model
 from tests.training.test_linear_start import smooth_clips
 from tests.training.test_linear_start import tokenizer as linear_tokenizer
+from tests.training.test_loop import config, everything, train
 
 LENGTHS = [[8, 3, 0, 5], [2, 8, 8, 1]]
 
@@ -28,6 +29,29 @@ def build(**options) -> Tokenizer:
 def error(tokenizer: Tokenizer, clips: Tensor) -> Tensor:
     inputs = tokenizer.project_codes(tokenizer.quantize(tokenizer.encode(clips)).codes)
     return (tokenizer.decode(inputs, LENGTHS) - clips).square().mean()
+
+
+def test_a_stopped_run_does_not_fit_again(tmp_path):
+    options = config(tmp_path, "tokenizer", fit_output_clips=4, losses={"l1": 1, "borders": 0.5}, steps=4)
+    windows = options.model.tokenizer.model_copy(update={"decoder_window": 6})
+    model = options.model.model_copy(update={"tokenizer": windows})
+    options = options.model_copy(update={"model": model, "checkpoint_every": 2, "validate_every": 4})
+    train(options, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(options, tmp_path / "parts", stop_at=3)
+    train(options, tmp_path / "parts")
+    (tensors, metrics), (again, metrics_again) = everything(tmp_path / "whole"), everything(tmp_path / "parts")
+    assert all(torch.equal(tensor, again[name]) for name, tensor in tensors.items())
+    assert metrics == metrics_again
+    assert all("borders" in line for line in metrics if "loss" in line)
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes"), [("scorer", {}), ("tokenizer", {"trainable": ["encoder"]})], ids=["scorer", "encoder"]
+)
+def test_a_run_that_does_not_train_the_decoder_does_not_fit_it(tmp_path, stage, changes):
+    with pytest.raises(ValueError, match="fit_output_clips 4 changes the decoder"):
+        config(tmp_path, stage, fit_output_clips=4, **changes)
 
 
 @pytest.mark.parametrize("window", [None, 6, 8])

@@ -40,8 +40,8 @@ class Reconstruct(Encoding):
     side_by_side: bool = False
     """Write the original beside the reconstruction, over the tokens of every block."""
     compare_uniform: bool = False
-    """Also reconstruct with the same number of tokens in every block, and show both, in the figure and
-    beside each other in a side-by-side video."""
+    """Also reconstruct with the same budget spread evenly over all blocks, and show both reconstructions in the figure
+    and in the side-by-side video."""
     plot: Path | None = None
     """Figure to write (.png, .pdf, .svg): frames, tokens over time, predicted and actual distortion."""
 
@@ -51,13 +51,13 @@ class Reconstruct(Encoding):
         budgets: list[float | None] = [None]
         if self.budget is not None:
             budgets = list(parse_budgets([self.budget]))
+        if self.compare_uniform:
+            self._check_comparison()
         outputs = self._outputs(budgets)
         plot = None if self.plot is None else output_path(self.plot, self.force, [self.video])
         codec = self.load()
         if self.budget is None and self.target is None:
             budgets = [codec.max_budget / 2]
-        if self.compare_uniform:
-            self._check_comparison(budgets)
         encodings = self._encode(codec, budgets, probe(self.video).frames)
         compared = [tokens for pair in encodings for tokens in pair if tokens is not None]
         with ExitStack() as stack:
@@ -87,10 +87,10 @@ class Reconstruct(Encoding):
         warn(compared[0].warning)
         self._report(budgets, outputs, reports)
 
-    def _check_comparison(self, budgets: list[float | None]) -> None:
+    def _check_comparison(self) -> None:
         if self.uniform:
             raise ValueError("--compare-uniform with --uniform has nothing to compare; leave out --uniform")
-        if budgets == [None]:
+        if self.target is not None:
             raise ValueError("--compare-uniform needs a budget; give --budget instead of --target")
         if self.scope not in ("video", "clip"):
             raise ValueError(f"--compare-uniform with --scope {self.scope}, expected the scope video or clip")
@@ -110,12 +110,15 @@ class Reconstruct(Encoding):
         Where the scope allows it, the video is encoded once and then shortened."""
         options = {"fit": self.fit, **self.part()}
         if self.compare_uniform or (self.scope in ("video", "clip") and len(budgets) > 1):
+            for budget in budgets:
+                Spending(budget, self.scope, uniform=self.uniform).check(codec.shape)
+            if codec.config.scorer is None and not self.uniform:
+                raise ValueError(f"the model {codec.config.name!r} has no scorer; give --uniform, or use another model")
             with self.progress("encoding", frames) as progress:
                 full = codec.encode(self.video, progress=progress, **options)
 
             def shortened(budget: float | None, uniform: bool) -> VideoTokens:
                 spending = Spending(budget, self.scope, uniform=uniform)
-                spending.check(codec.shape)
                 return full.shorten(spending.lengths(full.scores, len(full.lengths), codec.shape))
 
             return [
@@ -144,7 +147,8 @@ class Reconstruct(Encoding):
         for index, (budget, out) in enumerate(zip(budgets, outputs, strict=True)):
             *uniform, report = reports[index * each : (index + 1) * each]
             documents.append({"budget": budget, **_document(report), "out": None if out is None else str(out)})
-            lines.append(_line(report) + (f"  {out}" if out is not None else ""))
+            kind = ", adaptive" if uniform else ""
+            lines.append(_line(report) + kind + (f"  {out}" if out is not None else ""))
             lines.append("       tokens of the blocks: " + _row(report.tokens.lengths.tolist()))
             if uniform:
                 documents[-1]["uniform"] = _document(uniform[0])

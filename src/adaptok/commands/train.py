@@ -108,7 +108,8 @@ def parse(arguments: Sequence[str]) -> Train:
         SystemExit: help was asked for, or the arguments cannot be understood; told on stderr.
     """
     stage: Any = next((argument for argument in arguments if argument in get_args(Stage)), "tokenizer")
-    training: Any = load_config(_flag(arguments, "--config") or "tiny", stage)
+    name = _flag(arguments, "--config")
+    training: Any = load_config("tiny" if name is None else name, stage)
     kind = _flag(arguments, "--discriminator.kind")
     if kind is not None and isinstance(training, TrainingConfig) and kind != training.discriminator.kind:
         training = with_discriminator(training, kind)  # so that its fields are flags

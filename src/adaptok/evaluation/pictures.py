@@ -58,7 +58,10 @@ class SideBySide:
 
     def _caption(self, tokens: VideoTokens, block: int) -> str:
         kind = "" if len(self.encodings) == 1 else "adaptive: " if tokens is self.encodings[-1] else "uniform: "
-        return f"{kind}{tokens.tokens_per_second:.0f} tokens a second, this block {tokens.lengths[block]}"
+        text = f"{kind}{tokens.tokens_per_second:.0f} tokens/s, this block {tokens.lengths[block]}"
+        while text and self._font.getlength(text) > self.panel[0]:
+            text = text[:-1]
+        return text
 
     def _chart(self, draw: ImageDraw.ImageDraw, block: int) -> None:
         left, right = _GAP, self.size[0] - _GAP
@@ -88,7 +91,7 @@ def save_figure(
 
     Args:
         path: a suffix that matplotlib writes: .png, .pdf, .svg …
-        reports: one for each budget.
+        reports: one for each reconstruction.
         originals: some frames of the original, evenly spread in time.
         shown: the same frames of each reconstruction.
         kinds: a word for each report that tells reconstructions of the same budget apart.

@@ -24,7 +24,7 @@ _GROUPS = 8
 _SLOPE = 0.2
 
 
-class Discriminator(nn.Module):
+class TransformerDiscriminator(nn.Module):
     """Transformer over patches with a class token: one logit per clip. Every patch sees every other, of all frames.
 
     Args:
@@ -124,7 +124,9 @@ class PatchDiscriminator(nn.Module):
         return self.head(x).flatten(1).float()
 
 
-def build_discriminator(config: DiscriminatorConfig, clips: TokenizerConfig) -> Discriminator | PatchDiscriminator:
+def build_discriminator(
+    config: DiscriminatorConfig, clips: TokenizerConfig
+) -> TransformerDiscriminator | PatchDiscriminator:
     """Build a discriminator of the configured kind with random weights.
 
     Raises:
@@ -132,4 +134,4 @@ def build_discriminator(config: DiscriminatorConfig, clips: TokenizerConfig) -> 
     """
     if isinstance(config, PatchDiscriminatorConfig):
         return PatchDiscriminator(config, clips)
-    return Discriminator(config, clips)
+    return TransformerDiscriminator(config, clips)

@@ -34,6 +34,6 @@ class FeedForward(nn.Module):
 
 
 def build_mlp(config: StackConfig) -> Mlp | FeedForward:
-    """The MLP that the configuration names."""
+    """Build the MLP that the configuration selects."""
     kinds: dict[str, type[Mlp] | type[FeedForward]] = {"gelu": Mlp, "swiglu": FeedForward}
     return kinds[config.mlp](config.width, config.hidden)

@@ -325,7 +325,7 @@ class Attention(nn.Module):
 
 
 def build_norm(config: StackConfig, eps: float = NORM_EPS) -> nn.LayerNorm | nn.RMSNorm:
-    """The normalization of rows `[..., D]` that the configuration names."""
+    """Build the normalization of rows `[..., D]` that the configuration selects."""
     return {"layer": nn.LayerNorm, "rms": nn.RMSNorm}[config.norm](config.width, eps=eps)
 
 

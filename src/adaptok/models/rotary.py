@@ -1,7 +1,7 @@
 """Rotary positions of patches and latents (arXiv 2104.09864), and normalization of queries and keys.
 
 A row has four coordinates: block, grid row, grid column and latent index. A quarter of the dimensions of each head is
-rotated by each coordinate, so that attention scores depend on the difference of coordinates only:
+rotated by each coordinate, so that attention scores depend on positions only through the differences of coordinates:
 
 - a patch is at (block, row, column, 0);
 - a latent is at (block, 0, 0, index): it has no place in the frame, and patches have no index.
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 BASES = (100.0, 100.0, 100.0, 10000.0)
-"""Ratio of the highest to the lowest frequency, of each coordinate. Grids are short, so 100 (arXiv 2403.13298); a block
+"""Base of the frequencies of each coordinate. Grids are short, so 100 (arXiv 2403.13298); a block
 may have hundreds of latents, so 10000 as for text."""
 
 
@@ -103,7 +103,7 @@ class QueryTransform(nn.Module):
 
 
 class KeyTransform(QueryTransform):
-    """The same for keys, which are stored beside values.
+    """Normalization and rotation of keys, which are stored beside values.
 
     Queries and keys have different strides. With a `forward` for each, neither reaches the limit of recompilations,
     which torch.compile counts per function.

@@ -14,6 +14,7 @@ from adaptok.configuration import (
     DiscriminatorTrainingConfig,
     Fraction01,
     ModelConfig,
+    PatchDiscriminatorConfig,
     Positive,
     TransformerConfig,
     TransformerDiscriminatorConfig,
@@ -192,7 +193,7 @@ class TokenizerLossConfig(Config):
     frequency: Annotated[float, Field(ge=0.0)] = 0.0
     """Of the distance of the spectra of frames; needs no downloaded weights."""
     borders: Annotated[float, Field(ge=0.0)] = 0.0
-    """Of the mean absolute error of differences across patch borders, against a visible grid."""
+    """Weight of the mean absolute error of differences across patch borders, which penalizes a visible grid."""
     quantizer: Annotated[float, Field(ge=0.0)] = 0.1
     """Of the losses of the vector quantizer; the scalar one has none."""
     prior: Annotated[float, Field(ge=0.0)] = 0.06
@@ -279,8 +280,8 @@ class TrainingConfig(RunConfig):
     initial: str | None = None
     """Model folder to start from; the scorer's tokenizer comes from here."""
     fit_output_clips: Annotated[int, Field(ge=0)] = 0
-    """Number of training clips on which the output layer is fitted by least squares before the first step, some hundred
-    for overlapping windows; 0 leaves it as it is."""
+    """Number of training clips on which the output layer is fitted by least squares before the first step. A few
+    hundred suffice for overlapping windows. 0 disables the fit."""
     data: DataConfig = DataConfig()
     """Clips."""
     lengths: LengthLaw
@@ -312,6 +313,22 @@ class TrainingConfig(RunConfig):
                 "discriminator.adaptive weighs the adversarial loss against the reconstruction losses, but all their"
                 f" weights are 0; give one of losses.{', losses.'.join(RECONSTRUCTION_TERMS)}"
             )
+        if self.fit_output_clips and (self.stage != "tokenizer" or "decoder" not in self.trainable):
+            raise ValueError(
+                f"fit_output_clips {self.fit_output_clips} changes the decoder, which this run does not train;"
+                " set it to 0"
+            )
+        if self.losses.borders and self.model.tokenizer.grid < 2:
+            raise ValueError(
+                f"losses.borders {self.losses.borders:g} needs more than one patch along a side, but patch_size is"
+                " size; set losses.borders to 0"
+            )
+        critic, size = self.discriminator, self.model.tokenizer.size
+        if isinstance(critic, PatchDiscriminatorConfig) and size >> critic.layers < 2:
+            raise ValueError(
+                f"discriminator.layers {critic.layers} leave less than 2 x 2 patches of clips of {size} pixels,"
+                f" expected at most {size.bit_length() - 2}"
+            )
         return self
 
 
@@ -321,6 +338,8 @@ def with_discriminator(config: TrainingConfig, kind: str) -> TrainingConfig:
     Raises:
         ValueError: there is no such kind.
     """
+    if kind not in ("transformer", "patch"):
+        raise ValueError(f"discriminator.kind {kind!r}, expected transformer or patch")
     shared = config.discriminator.model_dump(include=set(DiscriminatorTrainingConfig.model_fields))
     return TrainingConfig.parse({**config.model_dump(), "discriminator": {"kind": kind, **shared}})
 

@@ -9,7 +9,7 @@ from adaptok.configuration import StackConfig
 from adaptok.models.tokenizer import Tokenizer
 
 GROWING = ("encoder_window", "decoder_window", "stem", "head")
-"""Options of a tokenizer that its source may lack."""
+"""Options of a tokenizer that its source may lack, and that growing adds."""
 
 
 @torch.no_grad()

@@ -200,7 +200,7 @@ def _layout(config: TokenizerConfig) -> Layout:
         f"{head} dimensions a head, expected {layout.place_dims + 2} or more": head < layout.place_dims + 2,
         f"width {width}, which has no room for the components": layout.content < sets * layout.code_dim,
         "fixed positions, expected learned_positions": not config.learned_positions,
-        "windows that overlap; grow them afterwards": config.overlapping,
+        "overlapping windows; start without them and call `grow`": config.overlapping,
     }
     for problem, found in problems.items():
         if found:

@@ -66,7 +66,8 @@ def frequency_loss(prediction: Tensor, target: Tensor) -> Tensor:
 def border_loss(prediction: Tensor, target: Tensor, patch: int) -> Tensor:
     """Compute the mean absolute error of the differences between neighbouring pixels across patch borders.
 
-    It makes the grid of patches invisible: L1 and L2 losses hardly count a step at a border, which people see at once.
+    It penalizes a visible grid of patches. Steps at patch borders are conspicuous but contribute little to L1 and L2
+    losses.
 
     Args:
         prediction, target: `[B, C, T, S, S]` in [0, 1].
@@ -89,7 +90,7 @@ class Adversary(nn.Module):
     averaged over all logits. LeCam regularisation (arXiv 2104.03310) is added to both.
 
     Attributes:
-        real_anchor, fake_anchor: moving averages of its logits for real and made clips.
+        real_anchor, fake_anchor: moving averages of its logits for real and reconstructed clips.
     """
 
     real_anchor: Tensor
@@ -130,8 +131,8 @@ class Adversary(nn.Module):
         return loss + F.binary_cross_entropy_with_logits(made, fake_labels)
 
     def of_maker(self, fake: Tensor) -> Tensor:
-        """What the maker of the clips wants small: the cross-entropy of taking them for real or, with the hinge loss,
-        the negative mean logit. The discriminator's own weights receive no gradient."""
+        """Compute the adversarial loss of reconstructed clips: the cross-entropy of classifying them as real or, with
+        the hinge loss, the negative mean logit. The discriminator's own weights receive no gradient."""
         self.discriminator.requires_grad_(False)
         logits = self.discriminator(fake)
         self.discriminator.requires_grad_(True)
@@ -191,7 +192,7 @@ class _WithGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * grad.to(gradient.dtype), None, None
+        return gradient * grad, None, None
 
 
 def _mean_over_processes(values: Tensor) -> Tensor:

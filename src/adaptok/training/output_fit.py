@@ -2,9 +2,9 @@
 
 With overlapping windows, a pixel is a sum of what several patches write. The weights that minimize the squared error
 over some clips are therefore the solution of a linear regression of each pixel on the features of all patches whose
-windows cover it.
+windows cover it; a small ridge penalty keeps them from overfitting.
 
-Legend: `B` clips, `g` blocks of a clip, `n` patches along a side, `D` width, `pt` frames of a block, `p` pixels of a
+Legend: `B` clips, `g` blocks of a clip, `P` patches of a block, `D` width, `pt` frames of a block, `p` pixels of a
 patch's side, `w` pixels of a window's side, `C` colours, `N` patches of all clips.
 """
 
@@ -28,7 +28,7 @@ _SIDE = 3
 def fit_output_layer(
     tokenizer: Tokenizer, batches: Iterable[tuple[Tensor, Sequence[Sequence[int]]]], ridge: float = RIDGE
 ) -> None:
-    """Change the output layer in place so that the mean squared error of reconstructions becomes minimal.
+    """Fit the output layer in place by ridge regression, so that the mean squared error becomes nearly minimal.
 
     Args:
         tokenizer: with windows of any size; a convolutional head stays as it is.

@@ -238,8 +238,8 @@ class GeneratorStage(Stage[GeneratorModel]):
 
     @staticmethod
     def _settings(config: GeneratorConfig) -> dict[str, Any]:
-        """What must be the same for weights to be taken over. Ids may be those of another tokenizer, such as a newer
-        version of the same."""
+        """Settings that must agree for the weights to be reused. The tokenizer may differ, for example a newer version
+        of the same one."""
         return config.model_dump(exclude={"name", "model", "model_hash", "dropout", "token_dropout", "class_dropout"})
 
     def again(self, values: Mapping[str, Any]) -> GeneratorModel:
