@@ -7,8 +7,8 @@ SAMPLE = src/adaptok/assets/walk.mp4
 .PHONY: demo test clean
 demo: $(VENV)/installed
 	mkdir -p out
-	$(BIN)/adaptok reconstruct $(SAMPLE) out/demo.mp4 --budget 192 --budget 384 --side-by-side --plot out/demo.png --force
-	@echo "Look at out/demo-384.mp4 and out/demo.png"
+	$(BIN)/adaptok reconstruct $(SAMPLE) out/demo.mp4 --budget 192 --compare-uniform --side-by-side --plot out/demo.png --force
+	@echo "Look at out/demo.mp4 and out/demo.png"
 
 test: $(VENV)/installed-dev
 	$(BIN)/ruff check .
