@@ -78,7 +78,9 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--clips", type=float, default=300_000)
     options = parser.parse_args()
-    runs = {str(path): read(path) for path in options.runs}
+    if len({path.stem for path in options.runs}) < len(options.runs):
+        sys.exit("two runs have the same name; copy their metrics to files of different names")
+    runs = {path.stem if path.is_file() else path.name: read(path) for path in options.runs}
     for label, (clips, figures) in runs.items():
         for name, values in figures.items():
             value, power = extrapolate(clips, values, options.clips)
