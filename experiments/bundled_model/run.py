@@ -40,8 +40,6 @@ WORKERS = 14
 """Processes that read clips on a machine with a GPU."""
 CALIBRATION_STEPS = 20
 """Steps that the speed of a stage with a time budget is measured on."""
-SHAPES = 14_000
-"""Drawn clips that the generator is trained on."""
 GENERATOR_BUDGET = 256
 """Tokens per clip of the generator's training data, on average."""
 
@@ -67,6 +65,8 @@ class Recipe:
     minutes: Annotated[dict[str, float], tyro.conf.arg(metavar="STAGE MINUTES ...")] = field(default_factory=dict)
     """Time budget of a stage in minutes, instead of --clips. The speed is measured once, and the number of steps
     follows from it."""
+    shapes: int = 14_000
+    """Number of drawn clips that the generator is trained on."""
     device: Literal["cpu", "cuda"] = "cpu"
     """cuda: large batches, bfloat16, compiled layers, clips read by 14 processes."""
     processes: int = 1
@@ -160,12 +160,10 @@ class Recipe:
         return plan[stage]
 
     def _clips_per_second(self, stage: str, arguments: Sequence[str]) -> float:
-        """Measured on the last half of a short run, when the first frames are decoded and layers compiled."""
+        """Measure the speed on the last half of a short run, when the first frames are decoded and layers compiled."""
         folder = self.out / f"{stage}-speed"
         half = CALIBRATION_STEPS // 2
         options = ["--steps", str(CALIBRATION_STEPS), "--log-every", str(half), "--validate-every", "1000000"]
-        if stage in ("reconstruction", "perceptual"):
-            options += ["--fit-output-clips", "0"]
         self._execute([*arguments, *options, "--out", str(folder), "--ema-decay", "0"], True)
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         speed = [line["clips_per_second"] for line in lines if "clips_per_second" in line][-1]
@@ -175,14 +173,15 @@ class Recipe:
     def _draw_tokens(self) -> None:
         """Draw the shapes that the generator is trained on, and tokenize them. Both commands continue by themselves."""
         shapes = self.out / "shapes"
-        self._execute(["data", "shapes", str(shapes), "--clips", str(SHAPES)])
+        self._execute(["data", "shapes", str(shapes), "--clips", str(self.shapes)])
         options = ["--budget", str(GENERATOR_BUDGET), "--scope", "clip", "--device", self.device]
         tokens = str(self.out / "shapes-tokens")
         self._execute(["tokenize", str(shapes), "--out", tokens, "--model", str(self.model("scorer")), *options])
 
     def _report(self) -> None:
-        """Adaptive and uniform lengths at four budgets, on all clips of the validation videos."""
+        """Adaptive and uniform lengths at three budgets, on the first clip of each validation video."""
         arguments = ["evaluate", str(self.data / "videos" / "val"), "--model", str(self.model("scorer"))]
+        arguments += ["--protocol", "official", "--budgets", "96", "384", "768"]
         arguments += ["--lpips-vgg", str(self.lpips / "lpips_vgg.safetensors")]
         arguments += ["--lpips-alex", str(self.lpips / "lpips_alex.safetensors")]
         metrics = ["psnr", "ssim", "lpips_vgg", "lpips_alex", "edge_ratio", "sharpness"]

@@ -10,7 +10,7 @@ from adaptok.evaluation.lpips import Lpips, clip_lpips
 from adaptok.training.configuration import LpipsLossConfig, TokenizerLossConfig
 from adaptok.training.losses import border_loss
 from adaptok.training.objectives import ENCODER_PARTS, perceptual_loss
-from tests.training.test_loop import config, everything, train
+from tests.training.test_loop import assert_resumes, config, train
 
 
 def network() -> Lpips:
@@ -81,13 +81,7 @@ def test_a_stopped_run_with_crops_is_the_run_that_was_not(tmp_path):
         tmp_path, "tokenizer", losses=losses, steps=4, lpips_alex_weights=str(tmp_path / "alex.safetensors")
     )
     options = options.model_copy(update={"checkpoint_every": 2, "validate_every": 4})
-    train(options, tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        train(options, tmp_path / "parts", stop_at=3)
-    train(options, tmp_path / "parts")
-    (tensors, metrics), (again, metrics_again) = everything(tmp_path / "whole"), everything(tmp_path / "parts")
-    assert all(torch.equal(tensor, again[name]) for name, tensor in tensors.items())
-    assert metrics == metrics_again
+    metrics = assert_resumes(options, tmp_path, (3,))
     assert "lpips_alex" in metrics[0]
     assert {"validation_lpips_alex_8", "validation_edge_ratio_8", "validation_sharpness_8"} <= metrics[-1].keys()
 
