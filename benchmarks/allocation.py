@@ -11,8 +11,8 @@ import sys
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from adaptok.allocation import allocate
-from adaptok.benchmarking.allocation import Scores, random_scores
+from adaptok.allocation.knapsack import allocate
+from adaptok.benchmark.allocation import Scores, random_scores
 
 
 def optimum(scores: Scores, capacity: int) -> float:

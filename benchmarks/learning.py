@@ -19,14 +19,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from adaptok import AdapTok
-from adaptok.commands.train import report
+from adaptok.cli.train import report
+from adaptok.config.training import TrainingConfig, load_config
 from adaptok.data import fixed_clips
-from adaptok.evaluation.distortion import psnr
+from adaptok.metrics.distortion import psnr
 from adaptok.models.model import Model
 from adaptok.models.tokenizer import Tokenizer
-from adaptok.training.configuration import TrainingConfig, load_config
 from adaptok.training.data import Data, open_data
-from adaptok.training.loop import Run
+from adaptok.training.trainer import Run
 
 STEP = 8
 

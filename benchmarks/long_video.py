@@ -39,7 +39,7 @@ def make_video(path: Path, seconds: float, width: int, height: int) -> None:
 
 MEASURED = """
 import sys
-from adaptok.commands.main import main
+from adaptok.cli.main import main
 main(sys.argv[1:])
 with open("/proc/self/status") as status:
     print(next(line.split()[1] for line in status if line.startswith("VmHWM")))

@@ -27,13 +27,13 @@ import torch
 from numpy.typing import NDArray
 
 from adaptok import AdapTok, Spending, VideoTokens
-from adaptok.codec import to_bytes
+from adaptok.codec.codec import to_bytes
+from adaptok.codec.length_selection import measure_block
 from adaptok.data import VIDEO_SUFFIXES, find_entries
-from adaptok.evaluation.distortion import frame_ssim, psnr
 from adaptok.evaluation.reconstruction import rank_correlation
-from adaptok.scoring import measure_block
-from adaptok.sources import open_source
+from adaptok.metrics.distortion import frame_ssim, psnr
 from adaptok.video.geometry import Geometry
+from adaptok.video.sources import open_source
 
 RATE = 30
 SHARES = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)

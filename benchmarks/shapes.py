@@ -24,9 +24,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from adaptok.codec import to_bytes
-from adaptok.data.shapes import CLASSES, shape_clip
-from adaptok.evaluation.sheets import save_sheet
+from adaptok.codec.codec import to_bytes
+from adaptok.data.synthetic.shapes import CLASSES, shape_clip
+from adaptok.evaluation.report.contact_sheet import save_sheet
 from adaptok.generation import Generator, Sampling
 
 TRAINING, UNSEEN = 1000, 2000

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from adaptok import AdapTok
 from adaptok.evaluation.reconstruction import Report, compare
-from adaptok.files import replacing
-from adaptok.sources import open_source
+from adaptok.utils.files import replacing
+from adaptok.video.sources import open_source
 
 FRAMES = 16
 

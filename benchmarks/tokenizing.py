@@ -23,9 +23,9 @@ import numpy as np
 import torch
 
 from adaptok import AdapTok
-from adaptok.configuration import ModelConfig, ScalarQuantizerConfig, StackConfig, TokenizerConfig
+from adaptok.config.model import ModelConfig, ScalarQuantizerConfig, StackConfig, TokenizerConfig
 from adaptok.models.model import Model, weights_hash
-from adaptok.tokenizing import TokenOptions, TokenPlan, tokenize
+from adaptok.tokenization import TokenOptions, TokenPlan, tokenize
 from adaptok.video.reading import VideoReader
 from adaptok.video.writing import VideoWriter
 

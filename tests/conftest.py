@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from adaptok.codec import AdapTok
-from adaptok.configuration import (
+from adaptok.codec.codec import AdapTok
+from adaptok.config.model import (
     ModelConfig,
     ScalarQuantizerConfig,
     ScorerConfig,

@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from adaptok import AdapTok
-from adaptok.codec import to_bytes
+from adaptok.codec.codec import to_bytes
 from adaptok.data import fixed_clips
-from adaptok.files import replacing
+from adaptok.utils.files import replacing
 
 SCALE = 2
 """Enlargement of the picture, without smoothing, so that pixels stay visible."""

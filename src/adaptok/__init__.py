@@ -1,12 +1,12 @@
 """Video in, short adaptive sequences of discrete tokens out, and back."""
 
-from adaptok.allocation import Allocation, allocate
-from adaptok.checkpoints import CheckpointError
-from adaptok.codec import AdapTok, Latents
+from adaptok.allocation.knapsack import Allocation, allocate
+from adaptok.allocation.policy import Spending
+from adaptok.checkpoints.model_folder import CheckpointError
+from adaptok.codec.codec import AdapTok, Latents
+from adaptok.codec.streaming import BlockTokens, Streaming
+from adaptok.codec.token_file import TokenFileError, TokenInfo, TokenMismatchError, VideoTokens
 from adaptok.generation import Generator, Samples, Sampling
-from adaptok.spending import Spending
-from adaptok.streaming import BlockTokens, Streaming
-from adaptok.tokens import TokenFileError, TokenInfo, TokenMismatchError, VideoTokens
 from adaptok.video.reading import VideoError
 
 __version__ = "0.1.0"

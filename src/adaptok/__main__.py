@@ -1,6 +1,6 @@
 """`python -m adaptok`."""
 
-from adaptok.commands.main import run
+from adaptok.cli.main import run
 
 if __name__ == "__main__":
     run()

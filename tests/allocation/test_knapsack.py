@@ -13,9 +13,9 @@ from hypothesis.extra import numpy as hnp
 from safetensors.numpy import load_file
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from adaptok.allocation import StreamAllocator, allocate, allocate_exact, allocate_to_target, uniform_lengths
+from adaptok.allocation.knapsack import StreamAllocator, allocate, allocate_exact, allocate_to_target, uniform_lengths
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "fixtures"
 
 
 def scores_strategy(blocks: int = 5, levels: int = 4):

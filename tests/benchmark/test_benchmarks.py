@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from adaptok.benchmarking.page import HEAD
-from adaptok.models.work import anchor_work, decoder_work
+from adaptok.benchmark.page import HEAD
+from adaptok.models.flops import anchor_work, decoder_work
 from tests.conftest import small_config
 from tests.evaluation.test_commands import fails, run
 
 
 def test_benchmarks(codec, tmp_path, capsys, monkeypatch):
     """Figures fit each other; a page keeps the sections of other kinds."""
-    monkeypatch.setattr("adaptok.benchmarking.timing._SHAPES", ((64, 64, 64),))
+    monkeypatch.setattr("adaptok.benchmark.timing._SHAPES", ((64, 64, 64),))
     page, model = tmp_path / "performance.md", tmp_path / "model"
     codec.save_pretrained(model)
     for kind, cases in (("encode", 3), ("decode", 2)):
@@ -44,8 +44,8 @@ def test_work_of_anchors():
 
 def test_generation(capsys, monkeypatch):
     """Tokens and time fit each other; places of uneven clips are in use."""
-    monkeypatch.setattr("adaptok.benchmarking.generation.UNEVEN_CLIPS", 12)
-    monkeypatch.setattr("adaptok.benchmarking.generation.UNEVEN_BATCH", 2)
+    monkeypatch.setattr("adaptok.benchmark.generation.UNEVEN_CLIPS", 12)
+    monkeypatch.setattr("adaptok.benchmark.generation.UNEVEN_BATCH", 2)
     flags = ["--size", "S", "--clips", 2, "--tokens", 8, "--dtype", "float32", "--repeats", 1, "--device", "cpu"]
     sampled, places = run(capsys, "benchmark", "generate", *flags)["results"]
     assert sampled["more"]["tokens_per_second"] == pytest.approx(2 * (8 + 4) / sampled["median_s"])

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from adaptok import AdapTok, CheckpointError, Spending
-from adaptok.checkpoints import read_folder
+from adaptok.checkpoints.model_folder import read_folder
 from adaptok.models.tokenizer import kept_mask
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "fixtures"
 
 
 @pytest.fixture(scope="module")

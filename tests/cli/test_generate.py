@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from adaptok.commands.main import main
+from adaptok.cli.main import main
 from adaptok.video.reading import read_video
 from adaptok.video.writing import VideoWriter
 
-DATA = Path(__file__).parent.parent / "data"
+DATA = Path(__file__).parents[1] / "fixtures"
 GENERATE = ["generate", "--generator", str(DATA / "generator"), "--model", str(DATA / "official"), "--device", "cpu"]
 PREDICT = ["--generator", str(DATA / "predictor"), "--model", str(DATA / "official"), "--device", "cpu"]
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from adaptok.checkpoints import write_folder
-from adaptok.commands.main import main
+from adaptok.checkpoints.model_folder import write_folder
+from adaptok.cli.main import main
 from adaptok.models.model import Model
 from adaptok.video.reading import probe, read_video
 from adaptok.video.writing import VideoWriter

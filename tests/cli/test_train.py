@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from adaptok import AdapTok
-from adaptok.commands.main import main
+from adaptok.cli.main import main
 from adaptok.data import read_manifest
-from tests.clips.test_collections import write_video
+from tests.data.test_collections import write_video
 from tests.training.test_loop import config
 
 

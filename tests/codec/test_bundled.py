@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from adaptok import AdapTok, Generator
-from adaptok.data.shapes import CLASSES, shape_clip
+from adaptok.data.synthetic.shapes import CLASSES, shape_clip
 from adaptok.evaluation.reconstruction import compare
 from adaptok.generation.rows import write_row
 

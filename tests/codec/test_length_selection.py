@@ -10,12 +10,12 @@ import torch
 from conftest import small_config
 
 from adaptok import AdapTok
-from adaptok.configuration import ModelConfig, ScorerConfig
-from adaptok.evaluation.distortion import block_distortion, multiscale_error
+from adaptok.allocation.policy import Shape, Spending
+from adaptok.codec.length_selection import through_anchors
+from adaptok.config.model import ModelConfig, ScorerConfig
+from adaptok.metrics.distortion import block_distortion, multiscale_error
 from adaptok.models.model import Model
-from adaptok.scoring import through_anchors
-from adaptok.spending import Shape, Spending
-from adaptok.training.prices import measure_prices
+from adaptok.training.stream_lambdas import measure_prices
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from adaptok.commands.train import parse
-from adaptok.training.configuration import load_config
+from adaptok.cli.train import parse
+from adaptok.config.training import load_config
 from adaptok.training.estimate import parameter_counts, step_work
 
 RECIPE = {

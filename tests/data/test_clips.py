@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from adaptok.config.training import load_config
 from adaptok.data import ClipMixture, ImageFolder, VideoFolder, fixed_clips, read_manifest
-from adaptok.training.configuration import load_config
 from adaptok.training.data import open_data
 from adaptok.video.writing import VideoWriter
 

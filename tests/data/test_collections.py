@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from adaptok.commands.main import main
+from adaptok.cli.main import main
 from adaptok.data import ClipMixture, Entry, FrameCache, VideoFolder, read_manifest, resize_collection, write_index
 from adaptok.data.videos import ClipShape
 from adaptok.video.reading import probe, read_video

@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from adaptok.commands.main import main
-from adaptok.evaluation.clips import Cut
+from adaptok.cli.main import main
 from adaptok.evaluation.comparison import compare_reports
-from adaptok.evaluation.frechet import FeatureStatistics, frechet_distance
-from adaptok.evaluation.measuring import Measures
-from adaptok.files import sha256_of
-from tests.clips.test_collections import write_video
+from adaptok.evaluation.measures import Measures
+from adaptok.evaluation.protocols import Cut
+from adaptok.metrics.frechet import FeatureStatistics, frechet_distance
+from adaptok.utils.files import sha256_of
+from tests.data.test_collections import write_video
 from tests.evaluation.test_measuring import Detector
 
 

@@ -9,19 +9,19 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from adaptok.codec import AdapTok
-from adaptok.commands.main import main
-from adaptok.evaluation.clips import Cut, resize_then_crop
+from adaptok.allocation.policy import Spending
+from adaptok.cli.main import main
+from adaptok.codec.codec import AdapTok
 from adaptok.evaluation.comparison import compare_reports
-from adaptok.evaluation.distortion import block_distortion, edge_ratio, frame_ssim, sharpness
-from adaptok.evaluation.measuring import Measures
-from adaptok.evaluation.parts import Part, Parts
-from adaptok.evaluation.report import build, collect, write
-from adaptok.evaluation.running import PairsEvaluation, TokenizerEvaluation, show_clips
-from adaptok.evaluation.tables import part_rows
-from adaptok.spending import Spending
+from adaptok.evaluation.evaluators import PairsEvaluation, TokenizerEvaluation, show_clips
+from adaptok.evaluation.measures import Measures
+from adaptok.evaluation.partial_results import Part, Parts
+from adaptok.evaluation.protocols import Cut, resize_then_crop
+from adaptok.evaluation.report.build import build, collect, write
+from adaptok.evaluation.report.tables import part_rows
+from adaptok.metrics.distortion import block_distortion, edge_ratio, frame_ssim, sharpness
 from adaptok.video.reading import read_video
-from tests.clips.test_collections import write_video
+from tests.data.test_collections import write_video
 from tests.evaluation.test_measuring import Detector
 
 BUDGETS = (12.0, 20.0, 32.0)

@@ -14,11 +14,11 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
-from adaptok.evaluation.distortion import _SCALE_WEIGHTS, frame_similarity, ssim_scales
-from adaptok.evaluation.lpips import Lpips
-from adaptok.evaluation.measuring import DETECTOR, Measures, Weights, load_detector, open_measures
-from adaptok.evaluation.weights import Published, WeightsError
-from adaptok.files import sha256_of
+from adaptok.evaluation.measures import DETECTOR, Measures, Weights, load_detector, open_measures
+from adaptok.metrics.distortion import _SCALE_WEIGHTS, frame_similarity, ssim_scales
+from adaptok.metrics.lpips import Lpips
+from adaptok.metrics.pretrained import Published, WeightsError
+from adaptok.utils.files import sha256_of
 
 CPU = torch.device("cpu")
 SIMILARITIES = ("psnr", "psnr_frame", "ssim", "ms_ssim")

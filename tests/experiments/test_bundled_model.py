@@ -10,8 +10,8 @@ from types import ModuleType
 
 import pytest
 
-from adaptok.commands.train import parse
-from adaptok.training.configuration import load_config
+from adaptok.cli.train import parse
+from adaptok.config.training import load_config
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "bundled_model"
 

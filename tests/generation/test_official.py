@@ -13,7 +13,7 @@ from adaptok import AdapTok
 from adaptok.generation import Generator
 from adaptok.generation.rows import write_row
 
-DATA = Path(__file__).parent.parent / "data"
+DATA = Path(__file__).parents[1] / "fixtures"
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch._dynamo.testing import CompileCounter
 
-from adaptok.configuration import GeneratorConfig
+from adaptok.config.model import GeneratorConfig
 from adaptok.generation.rows import read_row, write_row
 from adaptok.generation.sampling import Sampler, Sampling, draw
-from adaptok.models import memory
+from adaptok.models import kv_cache as memory
 from adaptok.models.generator import GeneratorModel
-from adaptok.models.reordered import reorder_linears
+from adaptok.ops.prepacked_linear import reorder_linears
 
 SHARED = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

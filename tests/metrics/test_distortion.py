@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from adaptok.evaluation.distortion import edge_ratio, sharpness
-from adaptok.evaluation.measuring import Measures
+from adaptok.evaluation.measures import Measures
+from adaptok.metrics.distortion import edge_ratio, sharpness
 
 
 def noise(*shape, seed=0):

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from adaptok.evaluation.frechet import FeatureStatistics, frechet_distance, merge
+from adaptok.metrics.frechet import FeatureStatistics, frechet_distance, merge
 
-GOLDEN = Path(__file__).parent.parent / "data" / "frechet_golden.safetensors"
+GOLDEN = Path(__file__).parents[1] / "fixtures" / "frechet_golden.safetensors"
 
 
 def statistics(seed, count=40, features=6, scale=1.0):

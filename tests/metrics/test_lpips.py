@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from adaptok.commands.main import main
-from adaptok.evaluation.lpips import Lpips, clip_lpips
+from adaptok.cli.main import main
+from adaptok.metrics.lpips import Lpips, clip_lpips
 from adaptok.video.reading import read_video
-from tests.clips.test_collections import write_video
+from tests.data.test_collections import write_video
 
 CONVOLUTIONS = {
     "vgg": [(0,), (2,), (5,), (7,), (10,), (12,), (14,), (17,), (19,), (21,), (24,), (26,), (28,)],
@@ -111,7 +111,7 @@ def without_package(monkeypatch):
     def missing(name):
         raise FileNotFoundError(name)
 
-    monkeypatch.setattr("adaptok.evaluation.lpips.files", missing)
+    monkeypatch.setattr("adaptok.metrics.lpips.files", missing)
 
 
 @pytest.mark.usefixtures("without_package")

@@ -9,15 +9,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from adaptok import AdapTok
-from adaptok.checkpoints import read_folder, write_folder
-from adaptok.configuration import ModelConfig, StackConfig, TokenizerConfig, TransformerConfig
+from adaptok.checkpoints.model_folder import read_folder, write_folder
+from adaptok.config.model import ModelConfig, StackConfig, TokenizerConfig, TransformerConfig
+from adaptok.config.training import OptimizerConfig
+from adaptok.models.flops import decoder_work, encoder_work
 from adaptok.models.model import Model, weights_hash
 from adaptok.models.rotary import QueryTransform, Rotate, latent_positions, patch_positions, rotations
 from adaptok.models.tokenizer import Tokenizer
-from adaptok.models.work import decoder_work, encoder_work
-from adaptok.training.configuration import OptimizerConfig
-from adaptok.training.growing import grow
-from adaptok.training.linear_start import linear_start
+from adaptok.training.initialization.growing import grow
+from adaptok.training.initialization.linear_start import linear_start
 from adaptok.training.optimizers import build_optimizers
 from tests.conftest import small_config
 

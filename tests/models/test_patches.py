@@ -7,13 +7,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from adaptok import AdapTok
-from adaptok.checkpoints import read_folder, write_folder
-from adaptok.configuration import ConvolutionConfig, ModelConfig, TokenizerConfig
+from adaptok.checkpoints.model_folder import read_folder, write_folder
+from adaptok.config.model import ConvolutionConfig, ModelConfig, TokenizerConfig
+from adaptok.models.flops import decoder_work, encoder_work
 from adaptok.models.model import Model, weights_hash
 from adaptok.models.patches import patchify, taper, unpatchify
 from adaptok.models.tokenizer import Tokenizer
-from adaptok.models.work import decoder_work, encoder_work
-from adaptok.training.growing import grow
+from adaptok.training.initialization.growing import grow
 from tests.conftest import small_config
 
 CONVOLUTIONS = ConvolutionConfig(channels=(8, 16), depth=1)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from adaptok import AdapTok
-from adaptok.configuration import PriorConfig
+from adaptok.config.model import PriorConfig
 from adaptok.models.prior import Prior, squeeze
 from adaptok.models.tokenizer import kept_mask
 

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from adaptok.configuration import GeneratorConfig
+from adaptok.config.model import GeneratorConfig
+from adaptok.models.flops import generator_work
 from adaptok.models.generator import GeneratorModel, packed_causal_attention
-from adaptok.models.packed import PackedCausalAttention, SwiGlu
-from adaptok.models.work import generator_work
+from adaptok.ops.packed_attention import PackedCausalAttention, SwiGlu
 
 
 def both(one, other, x, tolerance):

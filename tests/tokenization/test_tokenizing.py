@@ -21,15 +21,15 @@ import pytest
 import torch
 from conftest import small_config
 
-from adaptok.allocation import allocate
-from adaptok.codec import AdapTok
-from adaptok.commands.main import main
+from adaptok.allocation.knapsack import allocate
+from adaptok.cli.main import main
+from adaptok.codec.codec import AdapTok
 from adaptok.data.manifests import find_entries, write_index
-from adaptok.data.survey import survey
+from adaptok.data.statistics import survey
 from adaptok.data.token_datasets import TokenClip, TokenDataset
 from adaptok.models.model import Model, weights_hash
-from adaptok.tokenizing import TokenOptions, TokenPlan, tokenize
-from adaptok.tokenizing.shards import ShardWriter
+from adaptok.tokenization import TokenOptions, TokenPlan, tokenize
+from adaptok.tokenization.shard_writer import ShardWriter
 from adaptok.video.geometry import Geometry
 from adaptok.video.reading import read_video
 from adaptok.video.writing import VideoWriter

@@ -8,17 +8,17 @@ import pytest
 import torch
 import yaml
 
-from adaptok.commands.train import parse
-from adaptok.configuration import PatchDiscriminatorConfig, TransformerDiscriminatorConfig
+from adaptok.cli.train import parse
+from adaptok.config.model import PatchDiscriminatorConfig, TransformerDiscriminatorConfig
+from adaptok.config.training import TrainingConfig
 from adaptok.models.discriminator import PatchDiscriminator, build_discriminator
+from adaptok.models.flops import discriminator_work
 from adaptok.models.model import Model
-from adaptok.models.work import discriminator_work
-from adaptok.training.configuration import TrainingConfig
 from adaptok.training.data import Data
 from adaptok.training.estimate import parameter_counts, step_memory, step_work
-from adaptok.training.loop import Run
 from adaptok.training.losses import MAX_ADVERSARIAL_WEIGHT, Adversary, adaptive_loss, frequency_loss
 from adaptok.training.objectives import Draw, Measures, TokenizerObjective
+from adaptok.training.trainer import Run
 from tests.conftest import small_config
 from tests.training.test_loop import Clips, assert_resumes, config, everything, train
 

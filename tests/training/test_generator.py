@@ -12,18 +12,18 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from adaptok.checkpoints import read_generator, write_folder
-from adaptok.commands.main import main
-from adaptok.configuration import GeneratorConfig, TransformerConfig, generator_size
+from adaptok.checkpoints.model_folder import read_generator, write_folder
+from adaptok.cli.main import main
+from adaptok.config.model import GeneratorConfig, TransformerConfig, generator_size
+from adaptok.config.training import GeneratorPlan, GeneratorTrainingConfig, load_config
 from adaptok.data.token_datasets import TokenClip, TokenDataset, TokenDatasetInfo, write_shard
 from adaptok.models.generator import GeneratorModel
 from adaptok.models.model import Model, weights_hash
-from adaptok.training.configuration import GeneratorPlan, GeneratorTrainingConfig, load_config
-from adaptok.training.generating import GeneratorObjective, likeliest
-from adaptok.training.loop import Run
+from adaptok.training.generator_objective import GeneratorObjective, likeliest
 from adaptok.training.objectives import Draw
 from adaptok.training.samples import load_decoder, padded, sample_ids
 from adaptok.training.token_data import PackRows, Row, condition_of, open_token_data, pack, resolve, row_entries
+from adaptok.training.trainer import Run
 from tests.conftest import small_config
 
 CLASSES = ("bounce", "orbit", "slide")

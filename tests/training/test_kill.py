@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from adaptok.evaluation.lpips import Lpips
+from adaptok.metrics.lpips import Lpips
 from adaptok.training import checkpoint
 from tests.training import test_loop
 

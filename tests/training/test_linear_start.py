@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from adaptok.configuration import ScalarQuantizerConfig, StackConfig, TokenizerConfig, VectorQuantizerConfig
+from adaptok.config.model import ScalarQuantizerConfig, StackConfig, TokenizerConfig, VectorQuantizerConfig
 from adaptok.models.tokenizer import Tokenizer
-from adaptok.training.linear_start import linear_start
+from adaptok.training.initialization.linear_start import linear_start
 
 
 def tokenizer(**changes) -> Tokenizer:

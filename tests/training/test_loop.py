@@ -9,22 +9,22 @@ import torch
 from safetensors.torch import load_file
 
 from adaptok import AdapTok
-from adaptok.checkpoints import write_folder
-from adaptok.commands.main import main
-from adaptok.configuration import PriorConfig
-from adaptok.evaluation.distortion import multiscale_error
-from adaptok.models.model import Model
-from adaptok.training import checkpoint
-from adaptok.training.configuration import (
+from adaptok.checkpoints.model_folder import write_folder
+from adaptok.cli.main import main
+from adaptok.config.model import PriorConfig
+from adaptok.config.training import (
     FixedLengths,
     MixtureLengths,
     NormalLengths,
     TrainingConfig,
     UniformLengths,
 )
+from adaptok.metrics.distortion import multiscale_error
+from adaptok.models.model import Model
+from adaptok.training import checkpoint
 from adaptok.training.data import Data
-from adaptok.training.loop import Run
 from adaptok.training.objectives import Measures, ScorerObjective, draw_lengths
+from adaptok.training.trainer import Run
 from tests.conftest import small_config
 
 

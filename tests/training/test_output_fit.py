@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaptok.evaluation.distortion import edge_ratio
+from adaptok.config.training import TrainingConfig
+from adaptok.metrics.distortion import edge_ratio
 from adaptok.models.tokenizer import Tokenizer
-from adaptok.training import starting
-from adaptok.training.configuration import TrainingConfig
 from adaptok.training.data import Data
-from adaptok.training.output_fit import fit_output_layer
+from adaptok.training.initialization import initial_model as starting
+from adaptok.training.initialization.output_fit import fit_output_layer
 from tests.conftest import small_config
 from tests.models.test_patches import random_model
 from tests.training.test_linear_start import smooth_clips

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from adaptok.evaluation.lpips import Lpips, clip_lpips
-from adaptok.training.configuration import LpipsLossConfig, TokenizerLossConfig
+from adaptok.config.training import LpipsLossConfig, TokenizerLossConfig
+from adaptok.metrics.lpips import Lpips, clip_lpips
 from adaptok.training.losses import border_loss
 from adaptok.training.objectives import ENCODER_PARTS, perceptual_loss
 from tests.training.test_loop import assert_resumes, config, train

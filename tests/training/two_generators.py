@@ -11,8 +11,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from adaptok.training.loop import Run
 from adaptok.training.token_data import open_token_data
+from adaptok.training.trainer import Run
 from tests.training.test_generator import config
 
 

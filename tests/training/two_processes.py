@@ -12,7 +12,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from adaptok.training.data import Data
-from adaptok.training.loop import Run
+from adaptok.training.trainer import Run
 from tests.training.test_loop import Clips, config
 
 

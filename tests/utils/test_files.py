@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adaptok.files import PARTIAL, claiming, sweep
+from adaptok.utils.files import PARTIAL, claiming, sweep
 
 
 def test_a_file_is_claimed_once(tmp_path):

@@ -13,8 +13,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptok.allocation import StreamAllocator, allocate, allocate_exact, allocate_to_target, uniform_lengths
-from adaptok.configuration import ModelConfig
+from adaptok.allocation.knapsack import StreamAllocator, allocate, allocate_exact, allocate_to_target, uniform_lengths
+from adaptok.config.model import ModelConfig
 
 Scope = Literal["video", "clip", "batch", "stream"]
 Lengths = NDArray[np.int64]

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adaptok.allocation import StreamAllocator, allocate
-from adaptok.benchmarking.timing import Measurement, Spent, memory, summary, timed
+from adaptok.allocation.knapsack import StreamAllocator, allocate
+from adaptok.benchmark.timing import Measurement, Spent, memory, summary, timed
 
 LEVELS, STEP = 8, 64
 STREAM_BLOCKS = 10_000

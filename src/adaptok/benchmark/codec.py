@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adaptok.benchmarking.timing import Measurement, measure
-from adaptok.codec import AdapTok
-from adaptok.models.work import anchor_work, decoder_work, encoder_work, scorer_work
-from adaptok.spending import Spending
+from adaptok.allocation.policy import Spending
+from adaptok.benchmark.timing import Measurement, measure
+from adaptok.codec.codec import AdapTok
+from adaptok.models.flops import anchor_work, decoder_work, encoder_work, scorer_work
 
 _SPREADS = ((0.875, 0.5, 0.375, 0.25), (0.25, 0.5, 0.5, 0.75), (1.0, 0.375, 0.375, 0.25), (0.5, 0.5, 0.5, 0.5))
 """Of the latents of the blocks of a clip: half of the tokens, as an allocation may spread them."""

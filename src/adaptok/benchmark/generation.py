@@ -10,11 +10,11 @@ import time
 
 import torch
 
-from adaptok.benchmarking.timing import Measurement, memory, summary, timed
-from adaptok.configuration import GeneratorConfig, generator_size
+from adaptok.benchmark.timing import Measurement, memory, summary, timed
+from adaptok.config.model import GeneratorConfig, generator_size
 from adaptok.generation.sampling import Sampler, Sampling
 from adaptok.models.generator import GeneratorModel
-from adaptok.models.reordered import reorder_linears
+from adaptok.ops.prepacked_linear import reorder_linears
 
 CLASSES = 101
 UNEVEN_CLIPS, UNEVEN_BATCH = 64, 8

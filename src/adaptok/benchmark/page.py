@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from adaptok.benchmarking.timing import Measurement
-from adaptok.files import replacing
+from adaptok.benchmark.timing import Measurement
+from adaptok.utils.files import replacing
 
 HEAD = """# Performance
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from adaptok.machine import peak_memory
+from adaptok.utils.system import peak_memory
 
 _SHAPES = ((3072, 3072, 3072), (4096, 768, 3072), (8192, 768, 2304), (2048, 3072, 768))
 _TRIES = 4

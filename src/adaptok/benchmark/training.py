@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from adaptok.benchmarking.timing import Measurement, memory, once, peak, summary
-from adaptok.training.configuration import TrainingConfig, load_config
+from adaptok.benchmark.timing import Measurement, memory, once, peak, summary
+from adaptok.config.training import TrainingConfig, load_config
 from adaptok.training.data import open_data
 from adaptok.training.estimate import step_work
-from adaptok.training.loop import Run
+from adaptok.training.trainer import Run
 from adaptok.video.writing import VideoWriter
 
 WARM = 3

@@ -19,8 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from adaptok import official_generator
-from adaptok.configuration import (
+from adaptok.checkpoints import official_generator
+from adaptok.config.model import (
     ConfigT,
     GeneratorConfig,
     ModelConfig,
@@ -30,9 +30,9 @@ from adaptok.configuration import (
     TokenizerConfig,
     VectorQuantizerConfig,
 )
-from adaptok.files import replacing
 from adaptok.models.generator import GeneratorModel
 from adaptok.models.model import Model, weights_hash
+from adaptok.utils.files import replacing
 
 FORMAT, GENERATOR_FORMAT, VERSION = "adaptok", "adaptok-generator", 1
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adaptok.configuration import GeneratorConfig
+from adaptok.config.model import GeneratorConfig
 
 _NAMES = {  # ours -> official, of the whole model and of a layer
     "tokens.weight": "tok_embeddings.weight",

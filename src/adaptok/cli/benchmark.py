@@ -13,17 +13,17 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 import tyro
 
-from adaptok.benchmarking.allocation import measure_allocation
-from adaptok.benchmarking.codec import measure_decode, measure_encode
-from adaptok.benchmarking.generation import measure_generation
-from adaptok.benchmarking.page import table, update_page
-from adaptok.benchmarking.timing import Measurement
-from adaptok.codec import AdapTok, pick_device, pick_dtype
-from adaptok.configuration import base
-from adaptok.evaluation.page import columns
-from adaptok.evaluation.report import command_line
-from adaptok.machine import describe_machine, versions
+from adaptok.benchmark.allocation import measure_allocation
+from adaptok.benchmark.codec import measure_decode, measure_encode
+from adaptok.benchmark.generation import measure_generation
+from adaptok.benchmark.page import table, update_page
+from adaptok.benchmark.timing import Measurement
+from adaptok.codec.codec import AdapTok, pick_device, pick_dtype
+from adaptok.config.model import base
+from adaptok.evaluation.report.build import command_line
+from adaptok.evaluation.report.page import columns
 from adaptok.models.model import Model, weights_hash
+from adaptok.utils.system import describe_machine, versions
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -224,7 +224,7 @@ class Train(Kind):
             import accelerate  # noqa: F401
         except ModuleNotFoundError:
             raise ImportError("training needs accelerate; install it with: pip install 'adaptok[train]'") from None
-        from adaptok.benchmarking.training import largest_batch, measure_training, some_videos
+        from adaptok.benchmark.training import largest_batch, measure_training, some_videos
 
         with some_videos(self.data) as data:
             if len(self.preset) == 1 and self.batch is not None:

@@ -26,9 +26,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from adaptok.checkpoints import CONFIG_FILE
-from adaptok.codec import AdapTok
-from adaptok.spending import Scope
+from adaptok.allocation.policy import Scope
+from adaptok.checkpoints.model_folder import CONFIG_FILE
+from adaptok.codec.codec import AdapTok
 from adaptok.video.geometry import Fit
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from adaptok.commands.common import output_path, warn
+from adaptok.cli.common import output_path, warn
 from adaptok.evaluation.comparison import LEVEL, RESAMPLES, compare_reports, describe
-from adaptok.evaluation.page import columns, comparison_html, comparison_markdown
-from adaptok.files import replacing
+from adaptok.evaluation.report.page import columns, comparison_html, comparison_markdown
+from adaptok.utils.files import replacing
 
 _SUFFIXES = (".html", ".md", ".json")
 

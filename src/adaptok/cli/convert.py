@@ -9,7 +9,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from adaptok.checkpoints import (
+from adaptok.checkpoints.model_folder import (
     DTYPES,
     holds_generator,
     read_folder,
@@ -18,7 +18,7 @@ from adaptok.checkpoints import (
     write_folder,
     write_official_generator,
 )
-from adaptok.commands.common import ModelOutput
+from adaptok.cli.common import ModelOutput
 
 
 @dataclass(kw_only=True)

@@ -10,9 +10,9 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from adaptok.commands.common import output_path, progress
+from adaptok.cli.common import output_path, progress
 from adaptok.data import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_entries, resize_collection, survey, write_index
-from adaptok.data.shapes import write_shapes
+from adaptok.data.synthetic.shapes import write_shapes
 
 
 @dataclass(kw_only=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from adaptok.commands.common import Common, output_path
-from adaptok.commands.encode import parse_one
-from adaptok.tokens import VideoTokens
+from adaptok.cli.common import Common, output_path
+from adaptok.cli.encode import parse_one
+from adaptok.codec.token_file import VideoTokens
 from adaptok.video.writing import VideoWriter
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from adaptok.commands.common import Encoding, output_path, parse_budgets, warn
-from adaptok.commands.info import describe_tokens, tokens_document
-from adaptok.tokens import SUFFIX
+from adaptok.cli.common import Encoding, output_path, parse_budgets, warn
+from adaptok.cli.info import describe_tokens, tokens_document
+from adaptok.codec.token_file import SUFFIX
 from adaptok.video.reading import probe
 
 

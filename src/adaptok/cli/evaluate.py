@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from tyro.conf import Positional
 
-from adaptok.codec import pick_device
-from adaptok.commands.common import Common, progress
-from adaptok.evaluation.clips import ProtocolName
-from adaptok.evaluation.frechet import FeatureStatistics, merge
+from adaptok.allocation.policy import Scope
+from adaptok.cli.common import Common, progress
+from adaptok.codec.codec import pick_device
+from adaptok.evaluation.evaluators import Evaluation, PairsEvaluation, TokenizerEvaluation, show_clips
 from adaptok.evaluation.generation import (
     GENERATION,
     FeaturesEvaluation,
@@ -27,14 +27,14 @@ from adaptok.evaluation.generation import (
     build_generation,
     write_generation,
 )
-from adaptok.evaluation.measuring import METRICS, Measures, Metric, Weights, open_measures
-from adaptok.evaluation.page import columns, facts, tables
-from adaptok.evaluation.parts import Parts, Plan, Task
-from adaptok.evaluation.report import HTML_FILE, build, collect, write
-from adaptok.evaluation.running import Evaluation, PairsEvaluation, TokenizerEvaluation, show_clips
-from adaptok.evaluation.tables import check_pyarrow
-from adaptok.machine import describe_machine
-from adaptok.spending import Scope
+from adaptok.evaluation.measures import METRICS, Measures, Metric, Weights, open_measures
+from adaptok.evaluation.partial_results import Parts, Plan, Task
+from adaptok.evaluation.protocols import ProtocolName
+from adaptok.evaluation.report.build import HTML_FILE, build, collect, write
+from adaptok.evaluation.report.page import columns, facts, tables
+from adaptok.evaluation.report.tables import check_pyarrow
+from adaptok.metrics.frechet import FeatureStatistics, merge
+from adaptok.utils.system import describe_machine
 
 OFFICIAL_METRICS: tuple[Metric, ...] = ("psnr", "lpips_vgg", "fvd")
 OFFICIAL_SIZE = 128

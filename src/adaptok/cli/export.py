@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from adaptok.checkpoints import DTYPES, write_folder
-from adaptok.commands.common import ModelOutput
+from adaptok.checkpoints.model_folder import DTYPES, write_folder
+from adaptok.cli.common import ModelOutput
 from adaptok.training.checkpoint import averaged, folders
 
 

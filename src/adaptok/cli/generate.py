@@ -11,11 +11,11 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from adaptok.codec import to_bytes
-from adaptok.commands.common import Common, progress
-from adaptok.evaluation.sheets import save_sheet
-from adaptok.files import replacing
+from adaptok.cli.common import Common, progress
+from adaptok.codec.codec import to_bytes
+from adaptok.evaluation.report.contact_sheet import save_sheet
 from adaptok.generation import Generator, Sampling
+from adaptok.utils.files import replacing
 from adaptok.video.reading import read_video
 from adaptok.video.writing import VideoWriter
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from adaptok.checkpoints import holds_generator, read_folder, read_generator, resolve
-from adaptok.codec import AdapTok
-from adaptok.tokens import TokenFileError, VideoTokens
+from adaptok.checkpoints.model_folder import holds_generator, read_folder, read_generator, resolve
+from adaptok.codec.codec import AdapTok
+from adaptok.codec.token_file import TokenFileError, VideoTokens
 from adaptok.video.reading import VideoError, probe
 
 

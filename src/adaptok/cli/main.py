@@ -13,7 +13,7 @@ from typing import Any
 
 import tyro
 
-from adaptok.commands import (
+from adaptok.cli import (
     benchmark,
     compare,
     convert,

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tyro.conf import Positional
 
-from adaptok.codec import to_bytes
-from adaptok.commands.common import output_path, progress
-from adaptok.commands.generate import SamplingFlags
-from adaptok.evaluation.sheets import save_sheet
+from adaptok.cli.common import output_path, progress
+from adaptok.cli.generate import SamplingFlags
+from adaptok.codec.codec import to_bytes
+from adaptok.evaluation.report.contact_sheet import save_sheet
 from adaptok.generation import Generator
-from adaptok.sources import open_source
 from adaptok.video.geometry import Fit, Geometry
+from adaptok.video.sources import open_source
 from adaptok.video.writing import VideoWriter
 
 Frames = NDArray[np.uint8]

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tyro.conf import Positional
 
-from adaptok.codec import AdapTok, info_geometry
-from adaptok.commands.common import Encoding, output_path, parse_budgets, warn
-from adaptok.commands.info import tokens_document
-from adaptok.evaluation.pictures import SideBySide, save_figure
+from adaptok.allocation.policy import Spending
+from adaptok.cli.common import Encoding, output_path, parse_budgets, warn
+from adaptok.cli.info import tokens_document
+from adaptok.codec.codec import AdapTok, info_geometry
+from adaptok.codec.token_file import VideoTokens
 from adaptok.evaluation.reconstruction import Report, compare, frames_of
-from adaptok.spending import Spending
-from adaptok.tokens import VideoTokens
+from adaptok.evaluation.report.figures import SideBySide, save_figure
 from adaptok.video.reading import probe
 from adaptok.video.writing import VideoWriter
 

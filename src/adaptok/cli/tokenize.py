@@ -9,10 +9,10 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from adaptok.codec import AdapTok
-from adaptok.commands.common import Choosing, Computing, progress, warn
-from adaptok.commands.encode import parse_one
-from adaptok.tokenizing import Engine, Tokenized, TokenOptions, TokenPlan, tokenize
+from adaptok.cli.common import Choosing, Computing, progress, warn
+from adaptok.cli.encode import parse_one
+from adaptok.codec.codec import AdapTok
+from adaptok.tokenization import Engine, Tokenized, TokenOptions, TokenPlan, tokenize
 
 
 @dataclass(kw_only=True)

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal, get_args
 import tyro
 from pydantic import ValidationError
 
-from adaptok.commands.common import progress
-from adaptok.configuration import explain
-from adaptok.training.configuration import (
+from adaptok.cli.common import progress
+from adaptok.config.model import explain
+from adaptok.config.training import (
     AnyConfig,
     GeneratorTrainingConfig,
     TrainingConfig,
@@ -62,8 +62,8 @@ class Train:
             import accelerate  # noqa: F401
         except ModuleNotFoundError:
             raise ImportError("training needs accelerate; install it with: pip install 'adaptok[train]'") from None
-        from adaptok.training.loop import Run
         from adaptok.training.stages import open_stage_data
+        from adaptok.training.trainer import Run
 
         if self.resume == "never" and (self.folder / "checkpoints").exists():
             raise ValueError(f"{self.folder} holds a run; choose another --out, or go on with --resume auto")

@@ -19,17 +19,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptok.checkpoints import DTYPES, read_folder, resolve, write_folder
-from adaptok.configuration import ModelConfig
+from adaptok.allocation.policy import Scope, Scores, Shape, Spending
+from adaptok.checkpoints.model_folder import DTYPES, read_folder, resolve, write_folder
+from adaptok.codec.length_selection import anchored
+from adaptok.codec.streaming import BlockTokens, Streaming
+from adaptok.codec.token_file import TokenInfo, TokenMismatchError, VideoTokens
+from adaptok.config.model import ModelConfig
 from adaptok.models.layers import KeyValueCache
 from adaptok.models.model import Model
 from adaptok.models.scorer import Scorer
-from adaptok.scoring import anchored
-from adaptok.sources import Source, Video, check_range, open_source
-from adaptok.spending import Scope, Scores, Shape, Spending
-from adaptok.streaming import BlockTokens, Streaming
-from adaptok.tokens import TokenInfo, TokenMismatchError, VideoTokens
 from adaptok.video.geometry import Fit, Geometry
+from adaptok.video.sources import Source, Video, check_range, open_source
 
 BUNDLED = "adaptok-tiny"
 """The model in the box, under `assets/`."""

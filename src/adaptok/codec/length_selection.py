@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from adaptok.configuration import Distortion
-from adaptok.evaluation.distortion import block_distortion
-from adaptok.evaluation.lpips import Lpips
+from adaptok.config.model import Distortion
+from adaptok.metrics.distortion import block_distortion
+from adaptok.metrics.lpips import Lpips
 from adaptok.models.layers import KeyValueCache
 from adaptok.models.model import Model
 from adaptok.models.tokenizer import Tokenizer

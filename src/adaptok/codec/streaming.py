@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from adaptok.allocation.policy import Scores, Shape, Spending
+from adaptok.codec.length_selection import anchored
 from adaptok.models.model import Model
-from adaptok.scoring import anchored
-from adaptok.sources import check_range
-from adaptok.spending import Scores, Shape, Spending
 from adaptok.video.geometry import Fit, Geometry
+from adaptok.video.sources import check_range
 
 
 class BlockTokens(NamedTuple):

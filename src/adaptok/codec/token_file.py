@@ -24,10 +24,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from adaptok.allocation import allocate
-from adaptok.configuration import Config
-from adaptok.files import replacing
-from adaptok.spending import Lengths, Shape, check_budget
+from adaptok.allocation.knapsack import allocate
+from adaptok.allocation.policy import Lengths, Shape, check_budget
+from adaptok.config.model import Config
+from adaptok.utils.files import replacing
 
 VERSION = 1
 SUFFIX = ".adaptok"

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, overload
 
 from pydantic import Field, model_validator
 
-from adaptok.configuration import (
+from adaptok.config.model import (
     Config,
     DiscriminatorConfig,
     DiscriminatorTrainingConfig,
@@ -446,7 +446,7 @@ def load_config(name: str, stage: str) -> AnyConfig:
     if Path(name).suffix in (".yaml", ".yml", ".json"):
         return _load(Path(name), stage)
     for file in (f"{name}-{stage}.yaml", f"{name}.yaml"):
-        with as_file(files("adaptok") / "configs" / file) as path:
+        with as_file(files("adaptok") / "config" / "presets" / file) as path:
             if path.is_file():
                 return _load(path, stage)
     raise FileNotFoundError(f"{name}: neither a YAML file nor a preset, expected tiny, small or base")

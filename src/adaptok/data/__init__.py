@@ -2,11 +2,11 @@
 
 from adaptok.data.clips import ClipMixture, ClipSource, fixed_clips
 from adaptok.data.decoding import FrameCache
-from adaptok.data.drawings import Drawings
 from adaptok.data.images import ImageFolder
 from adaptok.data.manifests import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Entry, find_entries, read_manifest, write_index
 from adaptok.data.resizing import resize_collection
-from adaptok.data.survey import survey
+from adaptok.data.statistics import survey
+from adaptok.data.synthetic.drawings import Drawings
 from adaptok.data.videos import ClipShape, VideoFolder
 
 __all__ = [

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from adaptok.data.decoding import FrameCache, Frames, decode
-from adaptok.data.drawings import write_over
 from adaptok.data.images import share
 from adaptok.data.manifests import VIDEO_SUFFIXES, Folders, find_entries
-from adaptok.data.survey import UNREADABLE, reason
+from adaptok.data.statistics import UNREADABLE, reason
+from adaptok.data.synthetic.drawings import write_over
 from adaptok.data.videos import ClipShape, nothing, resize
 
 logger = logging.getLogger(__name__)

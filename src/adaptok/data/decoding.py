@@ -17,7 +17,7 @@ import numpy as np
 from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 
-from adaptok.data.survey import UNREADABLE, reason
+from adaptok.data.statistics import UNREADABLE, reason
 from adaptok.video.reading import decoded_frames, scaled
 
 logger = logging.getLogger(__name__)

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from adaptok.data.camera import photograph_clip
 from adaptok.data.decoding import FileSet, FrameCache, Frames, decode
 from adaptok.data.manifests import IMAGE_SUFFIXES, Folders, find_entries
+from adaptok.data.synthetic.camera import photograph_clip
 from adaptok.data.videos import ClipShape, nothing
 
 _ATTEMPTS = 100

@@ -117,7 +117,7 @@ def write_index(path: Path, entries: Sequence[Entry]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from adaptok.files import replacing
+    from adaptok.utils.files import replacing
 
     folder = path.parent.resolve()
     rows = [

@@ -14,8 +14,8 @@ from PIL import Image
 
 from adaptok.data.decoding import picture
 from adaptok.data.manifests import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_entries
-from adaptok.data.survey import UNREADABLE, reason
-from adaptok.files import replacing
+from adaptok.data.statistics import UNREADABLE, reason
+from adaptok.utils.files import replacing
 from adaptok.video.reading import VideoReader, decoded_frames
 from adaptok.video.writing import VideoWriter
 

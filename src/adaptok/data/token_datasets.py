@@ -32,8 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from adaptok.configuration import Config
-from adaptok.files import replacing
+from adaptok.config.model import Config
+from adaptok.utils.files import replacing
 
 if TYPE_CHECKING:
     import pyarrow as pa

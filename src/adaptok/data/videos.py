@@ -20,7 +20,7 @@ from torch import Tensor
 
 from adaptok.data.decoding import Decoded, FileSet, FrameCache, Frames, decode
 from adaptok.data.manifests import VIDEO_SUFFIXES, Folders, find_entries
-from adaptok.data.survey import UNREADABLE, survey
+from adaptok.data.statistics import UNREADABLE, survey
 from adaptok.video.reading import scaled
 
 _SEGMENT_FRAMES = 512  # a longer video is decoded and cached in pieces, so that memory does not grow with its length

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptok.evaluation.measuring import CLIP_METRICS, DIRECTIONS, NAMES
-from adaptok.evaluation.page import with_unit
-from adaptok.evaluation.report import read_report
-from adaptok.evaluation.tables import TABLE_FILE, check_pyarrow
+from adaptok.evaluation.measures import CLIP_METRICS, DIRECTIONS, NAMES
+from adaptok.evaluation.report.build import read_report
+from adaptok.evaluation.report.page import with_unit
+from adaptok.evaluation.report.tables import TABLE_FILE, check_pyarrow
 
 Floats = NDArray[np.float64]
 Key = tuple[str, int]

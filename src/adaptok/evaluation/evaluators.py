@@ -15,17 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adaptok.codec import AdapTok, to_bytes
+from adaptok.allocation.policy import Scope, Spending
+from adaptok.codec.codec import AdapTok, to_bytes
 from adaptok.data import VIDEO_SUFFIXES, find_entries
-from adaptok.evaluation.clips import Cut, ProtocolName
-from adaptok.evaluation.measuring import Measures
+from adaptok.evaluation.measures import Measures
 from adaptok.evaluation.pairs import PairsTask, pair_videos
-from adaptok.evaluation.parts import Part, Parts, Plan, PlannedVideo, Task, planned
-from adaptok.evaluation.report import Shown
+from adaptok.evaluation.partial_results import Part, Parts, Plan, PlannedVideo, Task, planned
+from adaptok.evaluation.protocols import Cut, ProtocolName
+from adaptok.evaluation.report.build import Shown
 from adaptok.evaluation.summary import Clip, Summary, Tokens, Way
-from adaptok.evaluation.tokenizing import TokenizerTask
+from adaptok.evaluation.tokenizer import TokenizerTask
 from adaptok.models.model import weights_hash
-from adaptok.spending import Scope, Spending
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
 """Of the most tokens: the budgets where none are given."""

@@ -8,14 +8,14 @@ from typing import Any, Literal
 
 import torch
 
-from adaptok.evaluation.frechet import FeatureStatistics, frechet_distance
-from adaptok.evaluation.measuring import Measures
+from adaptok.evaluation.evaluators import UNIT, collection_root, plan_videos
+from adaptok.evaluation.measures import Measures
 from adaptok.evaluation.pairs import FeaturesTask
-from adaptok.evaluation.parts import Parts, Plan
-from adaptok.evaluation.report import FORMAT, STATISTICS, VERSION, collect, command_line, write_pages
-from adaptok.evaluation.running import UNIT, collection_root, plan_videos
+from adaptok.evaluation.partial_results import Parts, Plan
+from adaptok.evaluation.report.build import FORMAT, STATISTICS, VERSION, collect, command_line, write_pages
 from adaptok.evaluation.summary import Summary
-from adaptok.machine import versions
+from adaptok.metrics.frechet import FeatureStatistics, frechet_distance
+from adaptok.utils.system import versions
 
 GenerationKind = Literal["class", "frame"]
 

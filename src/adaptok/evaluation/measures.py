@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from adaptok.evaluation.distortion import edge_ratio, frame_similarity, psnr, sharpness
-from adaptok.evaluation.lpips import WEIGHTS, Lpips, Network
-from adaptok.evaluation.weights import Published, WeightsError
-from adaptok.files import sha256_of
+from adaptok.metrics.distortion import edge_ratio, frame_similarity, psnr, sharpness
+from adaptok.metrics.lpips import WEIGHTS, Lpips, Network
+from adaptok.metrics.pretrained import Published, WeightsError
+from adaptok.utils.files import sha256_of
 
 Metric = Literal["psnr", "psnr_frame", "ssim", "ms_ssim", "lpips_vgg", "lpips_alex", "edge_ratio", "sharpness", "fvd"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -97,7 +97,7 @@ class Measures:
     def clip(self, prediction: Tensor, target: Tensor) -> Floats:
         """Metrics `[len(metrics)]` of a clip `[C, T, H, W]`, on whatever device the clips are.
 
-        "edge_ratio" and "sharpness" may be infinite or NaN, see `adaptok.evaluation.distortion`.
+        "edge_ratio" and "sharpness" may be infinite or NaN, see `adaptok.metrics.distortion`.
         """
         made, true = (x.transpose(0, 1).float() for x in (prediction, target))
         values: dict[str, float] = {}

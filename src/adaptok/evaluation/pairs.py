@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptok.data import VIDEO_SUFFIXES, find_entries
-from adaptok.data.survey import UNREADABLE, reason
-from adaptok.evaluation.clips import Cut
-from adaptok.evaluation.measuring import Measures
-from adaptok.evaluation.parts import Part, Plan, PlannedVideo, VideoRecord, note_source, planned
-from adaptok.files import sha256_of
+from adaptok.data.statistics import UNREADABLE, reason
+from adaptok.evaluation.measures import Measures
+from adaptok.evaluation.partial_results import Part, Plan, PlannedVideo, VideoRecord, note_source, planned
+from adaptok.evaluation.protocols import Cut
+from adaptok.utils.files import sha256_of
 
 
 def pair_videos(reference: Path, prediction: Path) -> list[PlannedVideo]:

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from adaptok.configuration import Config
-from adaptok.evaluation.clips import ProtocolName
-from adaptok.files import replacing
-from adaptok.machine import peak_memory
-from adaptok.sources import Source
-from adaptok.spending import Scope
+from adaptok.allocation.policy import Scope
+from adaptok.config.model import Config
+from adaptok.evaluation.protocols import ProtocolName
+from adaptok.utils.files import replacing
+from adaptok.utils.system import peak_memory
+from adaptok.video.sources import Source
 
 KEY = "adaptok-part"
 PLAN_FILE, PARTS_FOLDER = "plan.json", "parts"

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptok.sources import Source, open_source
 from adaptok.video.geometry import Geometry
+from adaptok.video.sources import Source, open_source
 
 ProtocolName = Literal["all", "official"]
 

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptok.codec import AdapTok, Progress, info_geometry
-from adaptok.configuration import Distortion
-from adaptok.evaluation.distortion import block_distortion, frame_ssim, psnr
-from adaptok.sources import Video, open_source
-from adaptok.tokens import VideoTokens
+from adaptok.codec.codec import AdapTok, Progress, info_geometry
+from adaptok.codec.token_file import VideoTokens
+from adaptok.config.model import Distortion
+from adaptok.metrics.distortion import block_distortion, frame_ssim, psnr
+from adaptok.video.sources import Video, open_source
 
 Values = NDArray[np.float64]
 

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptok.evaluation.frechet import FeatureStatistics, frechet_distance
-from adaptok.evaluation.measuring import DIRECTIONS
-from adaptok.evaluation.parts import Part, VideoRecord
+from adaptok.evaluation.measures import DIRECTIONS
+from adaptok.evaluation.partial_results import Part, VideoRecord
+from adaptok.metrics.frechet import FeatureStatistics, frechet_distance
 
 Floats = NDArray[np.float64]
 

@@ -18,15 +18,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptok.codec import AdapTok, Latents
-from adaptok.configuration import Distortion
-from adaptok.data.survey import UNREADABLE, reason
-from adaptok.evaluation.clips import Cut
-from adaptok.evaluation.distortion import block_distortion
-from adaptok.evaluation.measuring import Measures
-from adaptok.evaluation.parts import Part, Plan, PlannedVideo, VideoRecord, note_source
-from adaptok.files import sha256_of
-from adaptok.spending import Spending, StreamChooser
+from adaptok.allocation.policy import Spending, StreamChooser
+from adaptok.codec.codec import AdapTok, Latents
+from adaptok.config.model import Distortion
+from adaptok.data.statistics import UNREADABLE, reason
+from adaptok.evaluation.measures import Measures
+from adaptok.evaluation.partial_results import Part, Plan, PlannedVideo, VideoRecord, note_source
+from adaptok.evaluation.protocols import Cut
+from adaptok.metrics.distortion import block_distortion
+from adaptok.utils.files import sha256_of
 
 KEPT_CLIPS = 32
 """Clips of a unit that are kept in memory between encoding and measuring; of more, the videos are read again."""

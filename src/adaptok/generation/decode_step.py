@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from adaptok.models.generator import GeneratorModel
-from adaptok.models.memory import DenseMemory, Memory, build_memory
+from adaptok.models.kv_cache import DenseMemory, Memory, build_memory
 
 Backend = str | Callable[..., Any]
 """Of `torch.compile`."""

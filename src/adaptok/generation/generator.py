@@ -18,15 +18,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptok.checkpoints import read_generator, resolve, write_folder, write_official_generator
-from adaptok.codec import AdapTok, pick_device, pick_dtype, to_bytes
-from adaptok.configuration import GeneratorConfig
+from adaptok.checkpoints.model_folder import read_generator, resolve, write_folder, write_official_generator
+from adaptok.codec.codec import AdapTok, pick_device, pick_dtype, to_bytes
+from adaptok.config.model import GeneratorConfig
 from adaptok.generation.rows import read_row
 from adaptok.generation.sampling import Sampler, Samples, Sampling, Work
 from adaptok.models.generator import GeneratorModel
-from adaptok.models.reordered import reorder_linears
-from adaptok.sources import Video, open_source
+from adaptok.ops.prepacked_linear import reorder_linears
 from adaptok.video.geometry import Fit, Geometry
+from adaptok.video.sources import Video, open_source
 
 BUNDLED = "adaptok-tiny-generator"
 """The generator in the box, under `assets/`."""

@@ -22,10 +22,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptok.configuration import GeneratorConfig
+from adaptok.config.model import GeneratorConfig
+from adaptok.generation.decode_step import Backend, Step, open_step
 from adaptok.models.generator import GeneratorModel
-from adaptok.models.memory import Memory
-from adaptok.models.stepping import Backend, Step, open_step
+from adaptok.models.kv_cache import Memory
 
 
 class Samples(NamedTuple):

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from adaptok.configuration import Distortion
-from adaptok.evaluation.lpips import Lpips, clip_lpips
+from adaptok.config.model import Distortion
+from adaptok.metrics.lpips import Lpips, clip_lpips
 
 _HALVINGS = 3
 _WINDOW = 11

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from adaptok.files import replacing
+from adaptok.utils.files import replacing
 
 Floats = NDArray[np.float64]
 

@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from adaptok.evaluation.weights import Published
-from adaptok.files import sha256_of
+from adaptok.metrics.pretrained import Published
+from adaptok.utils.files import sha256_of
 
 Network = Literal["vgg", "alex"]
 

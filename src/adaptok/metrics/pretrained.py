@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
-from adaptok.files import replacing, sha256_of
+from adaptok.utils.files import replacing, sha256_of
 
 TIMEOUT = 20.0
 """Seconds that a server may be silent."""

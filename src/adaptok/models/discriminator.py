@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adaptok.configuration import (
+from adaptok.config.model import (
     DiscriminatorConfig,
     PatchDiscriminatorConfig,
     StackConfig,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adaptok.configuration import StackConfig
-from adaptok.models.packed import SwiGlu
+from adaptok.config.model import StackConfig
+from adaptok.ops.packed_attention import SwiGlu
 
 
 class Mlp(nn.Module):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from adaptok.configuration import (
+from adaptok.config.model import (
     ConvolutionConfig,
     DiscriminatorConfig,
     GeneratorConfig,

@@ -19,10 +19,10 @@ import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
-from adaptok.configuration import GeneratorConfig
+from adaptok.config.model import GeneratorConfig
 from adaptok.models.feed_forward import FeedForward
-from adaptok.models.memory import Memory
-from adaptok.models.packed import PackedCausalAttention
+from adaptok.models.kv_cache import Memory
+from adaptok.ops.packed_attention import PackedCausalAttention
 
 NORM_EPS = 1e-5
 INIT_STD = 0.02

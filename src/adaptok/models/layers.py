@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from adaptok.configuration import StackConfig
+from adaptok.config.model import StackConfig
 from adaptok.models.feed_forward import build_mlp
 from adaptok.models.rotary import KeyTransform, QueryTransform, rotations
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from adaptok.configuration import ModelConfig
+from adaptok.config.model import ModelConfig
 from adaptok.models.prior import Prior
 from adaptok.models.scorer import Scorer
 from adaptok.models.tokenizer import Tokenizer

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adaptok.configuration import MLP_RATIO, PriorConfig
+from adaptok.config.model import MLP_RATIO, PriorConfig
 from adaptok.models.layers import causal_attention
 from adaptok.models.quantizer import draw
 

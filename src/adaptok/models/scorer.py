@@ -15,7 +15,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
-from adaptok.configuration import ScorerConfig, StackConfig, TokenizerConfig
+from adaptok.config.model import ScorerConfig, StackConfig, TokenizerConfig
 from adaptok.models.layers import NORM_EPS, KeyValueCache, Plan, Segment, TransformerStack, initialize_linears
 
 

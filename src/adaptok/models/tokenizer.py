@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from adaptok.configuration import TokenizerConfig
+from adaptok.config.model import TokenizerConfig
 from adaptok.models.layers import (
     KeyValueCache,
     Plan,

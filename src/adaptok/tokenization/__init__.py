@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from adaptok.codec import AdapTok
+from adaptok.codec.codec import AdapTok
 from adaptok.data.token_datasets import read_notes
-from adaptok.files import claiming, sweep
-from adaptok.tokenizing.planning import TokenOptions, TokenPlan, make_plan, shard_path, unplanned
-from adaptok.tokenizing.shards import ModelSource, ShardWriter
+from adaptok.tokenization.plan import TokenOptions, TokenPlan, make_plan, shard_path, unplanned
+from adaptok.tokenization.shard_writer import ModelSource, ShardWriter
+from adaptok.utils.files import claiming, sweep
 
 __all__ = ["Engine", "TokenOptions", "TokenPlan", "Tokenized", "tokenize"]
 
@@ -114,7 +114,7 @@ def _check_running(model: AdapTok | str | Path | None, workers: int, engine: Eng
     if isinstance(model, AdapTok) and (workers > 1 or engine != "local"):
         raise ValueError("several processes cannot share a codec; save it, and give its folder")
     if engine == "ray":
-        from adaptok.tokenizing.cluster import import_ray
+        from adaptok.tokenization.ray_cluster import import_ray
 
         import_ray()  # before any work is done
 
@@ -133,10 +133,10 @@ def _write(
     if writer is not None:
         return sum(writer.write(number, advance) for number in numbers)
     if engine == "ray":
-        from adaptok.tokenizing.cluster import run_cluster
+        from adaptok.tokenization.ray_cluster import run_cluster
 
         return run_cluster(plan, out, numbers, origin, workers, advance)
-    from adaptok.tokenizing.workers import run_workers
+    from adaptok.tokenization.process_pool import run_workers
 
     return run_workers(out, numbers, origin, workers, advance)
 

@@ -15,14 +15,14 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from adaptok.codec import AdapTok
-from adaptok.configuration import Config, ModelConfig, Positive
+from adaptok.allocation.policy import Scope, Shape, Spending
+from adaptok.codec.codec import AdapTok
+from adaptok.config.model import Config, ModelConfig, Positive
 from adaptok.data.manifests import VIDEO_SUFFIXES, Entry, find_entries
-from adaptok.data.survey import survey
+from adaptok.data.statistics import survey
 from adaptok.data.token_datasets import TokenDatasetInfo, schema
 from adaptok.data.videos import nothing
-from adaptok.files import claiming
-from adaptok.spending import Scope, Shape, Spending
+from adaptok.utils.files import claiming
 from adaptok.video.geometry import FITS, Fit
 from adaptok.video.reading import HIGHEST_RATE
 

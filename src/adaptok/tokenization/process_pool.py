@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from adaptok.tokenizing.shards import ModelSource, ShardWriter
+from adaptok.tokenization.shard_writer import ModelSource, ShardWriter
 
 _Message = int | bool | None | Exception
 """Of a worker: clips just done; None, ready for the first shard; whether it wrote the last one; or what went wrong."""

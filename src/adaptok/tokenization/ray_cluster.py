@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from adaptok.tokenizing.planning import TokenPlan
-from adaptok.tokenizing.shards import ModelSource, ShardWriter
+from adaptok.tokenization.plan import TokenPlan
+from adaptok.tokenization.shard_writer import ModelSource, ShardWriter
 
 _MOST_BLOCKS = 1000
 """Pieces that the work is dealt in: one shard each, or more where there are more."""

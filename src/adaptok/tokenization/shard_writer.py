@@ -18,12 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptok.codec import AdapTok, Latents
-from adaptok.data.survey import UNREADABLE, reason
+from adaptok.allocation.policy import Scores, Spending, StreamChooser
+from adaptok.codec.codec import AdapTok, Latents
+from adaptok.data.statistics import UNREADABLE, reason
 from adaptok.data.token_datasets import TokenClip, write_rows
-from adaptok.files import claiming
-from adaptok.spending import Scores, Spending, StreamChooser
-from adaptok.tokenizing.planning import Choice, PlannedVideo, TokenPlan, shard_path
+from adaptok.tokenization.plan import Choice, PlannedVideo, TokenPlan, shard_path
+from adaptok.utils.files import claiming
 from adaptok.video.geometry import Geometry
 from adaptok.video.reading import VideoReader
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
+from adaptok.config.training import TrainingConfig
 from adaptok.data import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -21,7 +22,6 @@ from adaptok.data import (
     find_entries,
     fixed_clips,
 )
-from adaptok.training.configuration import TrainingConfig
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,10 @@ from typing import Any
 
 import torch
 
-from adaptok.configuration import PatchDiscriminatorConfig, StackConfig, TransformerConfig
+from adaptok.config.model import PatchDiscriminatorConfig, StackConfig, TransformerConfig
+from adaptok.config.training import AnyConfig, GeneratorTrainingConfig, TrainingConfig
 from adaptok.models.discriminator import build_discriminator
-from adaptok.models.generator import GeneratorModel
-from adaptok.models.model import Model
-from adaptok.models.work import (
+from adaptok.models.flops import (
     decoder_work,
     discriminator_work,
     encoder_work,
@@ -20,7 +19,8 @@ from adaptok.models.work import (
     scorer_work,
     transformer_rows,
 )
-from adaptok.training.configuration import AnyConfig, GeneratorTrainingConfig, TrainingConfig
+from adaptok.models.generator import GeneratorModel
+from adaptok.models.model import Model
 from adaptok.training.data import open_data
 from adaptok.training.objectives import draw_lengths, missing_weights
 from adaptok.training.schedule import run_length

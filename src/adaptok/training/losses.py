@@ -12,7 +12,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adaptok.configuration import DiscriminatorConfig, TokenizerConfig
+from adaptok.config.model import DiscriminatorConfig, TokenizerConfig
 from adaptok.models.discriminator import build_discriminator
 
 

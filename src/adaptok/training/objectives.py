@@ -11,14 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from adaptok.evaluation.distortion import frame_ssim, psnr
-from adaptok.evaluation.lpips import DOWNLOAD, PUBLISHED, Lpips, Network, clip_lpips
-from adaptok.models.model import Model
-from adaptok.models.prior import squeeze
-from adaptok.models.quantizer import VectorQuantizer
-from adaptok.models.tokenizer import kept_mask
-from adaptok.scoring import measure_block
-from adaptok.training.configuration import (
+from adaptok.codec.length_selection import measure_block
+from adaptok.config.training import (
     RECONSTRUCTION_TERMS,
     FixedLengths,
     LengthLaw,
@@ -28,6 +22,12 @@ from adaptok.training.configuration import (
     TrainingConfig,
     UniformLengths,
 )
+from adaptok.metrics.distortion import frame_ssim, psnr
+from adaptok.metrics.lpips import DOWNLOAD, PUBLISHED, Lpips, Network, clip_lpips
+from adaptok.models.model import Model
+from adaptok.models.prior import squeeze
+from adaptok.models.quantizer import VectorQuantizer
+from adaptok.models.tokenizer import kept_mask
 from adaptok.training.losses import PixelErrors, adaptive_loss, border_loss, frequency_loss
 
 ENCODER_PARTS = tuple(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from adaptok.training.configuration import OptimizerConfig
+from adaptok.config.training import OptimizerConfig
 from adaptok.training.muon import Muon
 
 _LAYER_MATRICES = (

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptok.files import replacing
+from adaptok.config.training import AnyConfig
 from adaptok.models.model import Model
-from adaptok.training.configuration import AnyConfig
+from adaptok.utils.files import replacing
 from adaptok.video.writing import VideoWriter
 
 SHARES = (8, 4, 2, 1)

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adaptok.codec import AdapTok
-from adaptok.configuration import GeneratorConfig
+from adaptok.codec.codec import AdapTok
+from adaptok.config.model import GeneratorConfig
 from adaptok.data.token_datasets import TokenClip
 from adaptok.generation import Generator, Samples
 from adaptok.models.generator import GeneratorModel
-from adaptok.training.journal import save_sheets, strips
+from adaptok.training.reporting import save_sheets, strips
 from adaptok.training.token_data import condition_of
 
 FRAMES = 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from adaptok.training.configuration import OptimizerConfig, RunConfig
+from adaptok.config.training import OptimizerConfig, RunConfig
 
 
 def run_length(config: RunConfig, files: int | None, processes: int = 1) -> tuple[int, int]:

@@ -13,25 +13,25 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import torch
 from torch import nn
 
-from adaptok.checkpoints import read_generator
-from adaptok.configuration import GeneratorConfig
+from adaptok.checkpoints.model_folder import read_generator
+from adaptok.config.model import GeneratorConfig
+from adaptok.config.training import AnyConfig, GeneratorTrainingConfig, RunConfig, TrainingConfig
 from adaptok.models.feed_forward import FeedForward, Mlp
 from adaptok.models.generator import GeneratorModel
 from adaptok.models.layers import TransformerStack
 from adaptok.models.model import Model
 from adaptok.models.rotary import QueryTransform
 from adaptok.training import checkpoint
-from adaptok.training.configuration import AnyConfig, GeneratorTrainingConfig, RunConfig, TrainingConfig
 from adaptok.training.data import Collate, Data, check_broken, open_data
-from adaptok.training.generating import GeneratorObjective, validate_generator
-from adaptok.training.journal import About, save_samples, write_card
-from adaptok.training.linear_start import WRITTEN
+from adaptok.training.generator_objective import GeneratorObjective, validate_generator
+from adaptok.training.initialization.initial_model import measure_targets, new_model
+from adaptok.training.initialization.linear_start import WRITTEN
 from adaptok.training.losses import Adversary
 from adaptok.training.objectives import Measures, ScorerObjective, TokenizerObjective
 from adaptok.training.optimizers import build_optimizers
-from adaptok.training.prices import measure_prices
+from adaptok.training.reporting import About, save_samples, write_card
 from adaptok.training.samples import load_decoder, save_generated
-from adaptok.training.starting import measure_targets, new_model
+from adaptok.training.stream_lambdas import measure_prices
 from adaptok.training.token_data import PackRows, TokenData, open_token_data
 from adaptok.training.validation import validate_scorer, validate_tokenizer
 

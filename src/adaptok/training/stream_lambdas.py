@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptok.codec import AdapTok
+from adaptok.allocation.policy import Scores
+from adaptok.codec.codec import AdapTok
 from adaptok.models.model import Model
-from adaptok.spending import Scores
 
 _PRICES = 12
 

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from adaptok.configuration import GeneratorConfig
+from adaptok.config.model import GeneratorConfig
+from adaptok.config.training import GeneratorPlan, GeneratorTrainingConfig
 from adaptok.data.token_datasets import TokenClip, TokenDataset, TokenDatasetInfo
-from adaptok.training.configuration import GeneratorPlan, GeneratorTrainingConfig
 
 _NOT_GIVEN = "nothing to train on; name token datasets, which 'adaptok tokenize' writes, with --data.train"
 

@@ -22,18 +22,18 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from adaptok.checkpoints import write_folder
-from adaptok.files import replacing
+from adaptok.checkpoints.model_folder import write_folder
+from adaptok.config.training import AnyConfig, RunConfig
 from adaptok.training import checkpoint, sharding
 from adaptok.training.checkpoint import AnyModel
-from adaptok.training.configuration import AnyConfig, RunConfig
 from adaptok.training.data import Batch
-from adaptok.training.journal import plot_metrics
 from adaptok.training.losses import Adversary
 from adaptok.training.objectives import Draw
+from adaptok.training.reporting import plot_metrics
 from adaptok.training.schedule import learning_rate_factor, run_length
 from adaptok.training.stages import AnyData, build_stage
 from adaptok.training.token_data import TokenBatch
+from adaptok.utils.files import replacing
 
 
 class Run:

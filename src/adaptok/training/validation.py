@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from adaptok.evaluation.distortion import edge_ratio, psnr, sharpness
-from adaptok.evaluation.lpips import clip_lpips
+from adaptok.metrics.distortion import edge_ratio, psnr, sharpness
+from adaptok.metrics.lpips import clip_lpips
 from adaptok.models.model import Model
 from adaptok.training.objectives import Draw, Measures, ScorerObjective
 

@@ -7,9 +7,9 @@ from importlib.resources import as_file, files
 import numpy as np
 import torch
 
+from adaptok.config.training import load_config
 from adaptok.data import ClipMixture, Drawings
-from adaptok.data.drawings import drawn_clip, write_over
-from adaptok.training.configuration import load_config
+from adaptok.data.synthetic.drawings import drawn_clip, write_over
 from adaptok.training.data import open_data
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from adaptok.commands.main import main
-from adaptok.data.shapes import CLASSES, shape_clip
+from adaptok.cli.main import main
+from adaptok.data.synthetic.shapes import CLASSES, shape_clip
 from adaptok.video.reading import VideoReader
 
 

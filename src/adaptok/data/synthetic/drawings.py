@@ -19,8 +19,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from adaptok.data.decoding import FrameCache
-from adaptok.data.painting import Array, box, colour, disc, gradient, paint, raster, triangle
-from adaptok.data.shapes import CLASSES, shape_clip
+from adaptok.data.synthetic.painting import Array, box, colour, disc, gradient, paint, raster, triangle
+from adaptok.data.synthetic.shapes import CLASSES, shape_clip
 from adaptok.data.videos import ClipShape
 
 _FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSerif", "DejaVuSerif-Bold")

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adaptok.data.painting import Distance, box, colour, disc, gradient, paint, raster, triangle
-from adaptok.files import replacing
+from adaptok.data.synthetic.painting import Distance, box, colour, disc, gradient, paint, raster, triangle
+from adaptok.utils.files import replacing
 from adaptok.video.writing import VideoWriter
 
 RATE = 16

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptok.evaluation.clips import PROTOCOLS
-from adaptok.evaluation.distortion import ssim_scales
-from adaptok.evaluation.page import html_page, markdown_page
-from adaptok.evaluation.parts import Parts, Plan
+from adaptok.evaluation.partial_results import Parts, Plan
+from adaptok.evaluation.protocols import PROTOCOLS
+from adaptok.evaluation.report.page import html_page, markdown_page
+from adaptok.evaluation.report.tables import TABLE_FILE, write_table
 from adaptok.evaluation.summary import Clip, Summary, Tokens, Way
-from adaptok.evaluation.tables import TABLE_FILE, write_table
-from adaptok.files import replacing
-from adaptok.machine import versions
+from adaptok.metrics.distortion import ssim_scales
+from adaptok.utils.files import replacing
+from adaptok.utils.system import versions
 
 FORMAT, VERSION = "adaptok-report", 1
 REPORT_FILE, MARKDOWN_FILE, HTML_FILE = "report.json", "report.md", "report.html"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from adaptok.files import replacing
+from adaptok.utils.files import replacing
 
 COLUMNS = 8
 _GAP, _CAPTION, _SIDE = 4, 18, 96

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from adaptok.codec.token_file import VideoTokens
 from adaptok.evaluation.reconstruction import Report
-from adaptok.files import replacing
-from adaptok.tokens import VideoTokens
+from adaptok.utils.files import replacing
 
 Frame = NDArray[np.uint8]
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from adaptok.evaluation.charts import Line, bar_chart, line_chart
-from adaptok.evaluation.measuring import NAMES, UNITS
+from adaptok.evaluation.measures import NAMES, UNITS
+from adaptok.evaluation.report.charts import Line, bar_chart, line_chart
 
 Frame = NDArray[np.uint8]
 Picture = tuple[str, list[tuple[str, list[Frame]]]]

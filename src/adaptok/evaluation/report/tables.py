@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from adaptok.evaluation.parts import Part
+from adaptok.evaluation.partial_results import Part
 from adaptok.evaluation.summary import Tokens, Way, clip_names
-from adaptok.files import replacing
+from adaptok.utils.files import replacing
 
 TABLE_FILE = "metrics.parquet"
 NEEDS = "a report needs pyarrow; install it with: pip install 'adaptok[eval]'"

@@ -9,15 +9,15 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from adaptok.checkpoints import read_folder
+from adaptok.checkpoints.model_folder import read_folder
+from adaptok.config.training import TrainingConfig
 from adaptok.models.model import Model
 from adaptok.models.tokenizer import Tokenizer
-from adaptok.training.configuration import TrainingConfig
 from adaptok.training.data import Data
-from adaptok.training.growing import GROWING, grow
-from adaptok.training.linear_start import linear_start
+from adaptok.training.initialization.growing import GROWING, grow
+from adaptok.training.initialization.linear_start import linear_start
+from adaptok.training.initialization.output_fit import fit_output_layer
 from adaptok.training.objectives import Measures, ScorerObjective, draw_lengths
-from adaptok.training.output_fit import fit_output_layer
 
 START_CLIPS = 256
 """Clips whose principal components make a linear start."""

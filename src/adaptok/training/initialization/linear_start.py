@@ -27,7 +27,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from adaptok.configuration import ScalarQuantizerConfig, TokenizerConfig
+from adaptok.config.model import ScalarQuantizerConfig, TokenizerConfig
 from adaptok.models.feed_forward import Mlp
 from adaptok.models.layers import TransformerBlock
 from adaptok.models.patches import patchify
