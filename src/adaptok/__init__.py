@@ -1,13 +1,19 @@
 """Video in, short adaptive sequences of discrete tokens out, and back."""
 
-from adaptok.allocation.knapsack import Allocation, allocate
-from adaptok.allocation.policy import Spending
-from adaptok.checkpoints.model_folder import CheckpointError
-from adaptok.codec.codec import AdapTok, Latents
-from adaptok.codec.streaming import BlockTokens, Streaming
-from adaptok.codec.token_file import TokenFileError, TokenInfo, TokenMismatchError, VideoTokens
-from adaptok.generation import Generator, Samples, Sampling
-from adaptok.video.reading import VideoError
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from adaptok.allocation.knapsack import Allocation, allocate
+    from adaptok.allocation.policy import Spending
+    from adaptok.checkpoints.model_folder import CheckpointError
+    from adaptok.codec.codec import AdapTok, Latents
+    from adaptok.codec.streaming import BlockTokens, Streaming
+    from adaptok.codec.token_file import TokenFileError, TokenInfo, TokenMismatchError, VideoTokens
+    from adaptok.generation import Generator, Samples, Sampling
+    from adaptok.video.reading import VideoError
 
 __version__ = "0.1.0"
 
@@ -29,3 +35,35 @@ __all__ = [
     "VideoTokens",
     "allocate",
 ]
+
+_MODULES = {
+    "AdapTok": "codec.codec",
+    "Allocation": "allocation.knapsack",
+    "BlockTokens": "codec.streaming",
+    "CheckpointError": "checkpoints.model_folder",
+    "Generator": "generation",
+    "Latents": "codec.codec",
+    "Samples": "generation",
+    "Sampling": "generation",
+    "Spending": "allocation.policy",
+    "Streaming": "codec.streaming",
+    "TokenFileError": "codec.token_file",
+    "TokenInfo": "codec.token_file",
+    "TokenMismatchError": "codec.token_file",
+    "VideoError": "video.reading",
+    "VideoTokens": "codec.token_file",
+    "allocate": "allocation.knapsack",
+}
+"""Module that defines each public name. It is imported on first use, so that `adaptok --help` need not import torch."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -8,15 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adaptok.allocation.knapsack import StreamAllocator, allocate, allocate_exact, allocate_to_target, uniform_lengths
+from adaptok.config.choices import Scope
 from adaptok.config.model import ModelConfig
 
-Scope = Literal["video", "clip", "batch", "stream"]
 Lengths = NDArray[np.int64]
 Scores = NDArray[np.float32]
 

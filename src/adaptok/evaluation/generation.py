@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
+from adaptok.config.choices import GenerationKind
 from adaptok.evaluation.evaluators import UNIT, collection_root, plan_videos
 from adaptok.evaluation.measures import Measures
 from adaptok.evaluation.pairs import FeaturesTask
@@ -16,8 +17,6 @@ from adaptok.evaluation.report.build import FORMAT, STATISTICS, VERSION, collect
 from adaptok.evaluation.summary import Summary
 from adaptok.metrics.frechet import FeatureStatistics, frechet_distance
 from adaptok.utils.system import versions
-
-GenerationKind = Literal["class", "frame"]
 
 
 @dataclass(frozen=True)

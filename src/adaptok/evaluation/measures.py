@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from adaptok.config.choices import Metric
 from adaptok.metrics.distortion import edge_ratio, frame_similarity, psnr, sharpness
 from adaptok.metrics.lpips import WEIGHTS, Lpips, Network
 from adaptok.metrics.pretrained import Published, WeightsError
 from adaptok.utils.files import sha256_of
 
-Metric = Literal["psnr", "psnr_frame", "ssim", "ms_ssim", "lpips_vgg", "lpips_alex", "edge_ratio", "sharpness", "fvd"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 """All metrics, in the order of the report."""
 CLIP_METRICS = tuple(metric for metric in METRICS if metric != "fvd")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +17,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from adaptok.config.choices import ProtocolName
 from adaptok.video.geometry import Geometry
 from adaptok.video.sources import Source, open_source
-
-ProtocolName = Literal["all", "official"]
 
 PROTOCOLS: dict[ProtocolName, str] = {
     "all": "all whole clips of every video; the largest square in the middle, resized (antialiased bilinear)",

@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from adaptok.codec.codec import AdapTok
+from adaptok.config.choices import Engine
 from adaptok.data.token_datasets import read_notes
 from adaptok.tokenization.plan import TokenOptions, TokenPlan, make_plan, shard_path, unplanned
 from adaptok.tokenization.shard_writer import ModelSource, ShardWriter
@@ -23,7 +24,6 @@ from adaptok.utils.files import claiming, sweep
 __all__ = ["Engine", "TokenOptions", "TokenPlan", "Tokenized", "tokenize"]
 
 BROKEN_FILE = "broken.json"
-Engine = Literal["local", "ray"]
 Advance = Callable[[int], None]
 _PATIENCE = 0.5  # seconds between looks at shards that another process is writing
 

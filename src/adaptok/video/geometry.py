@@ -6,7 +6,7 @@ Legend: `T` frames, `H` and `W` of the video, `S` pixels of the model's square.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-Fit = Literal["crop", "pad", "stretch"]
+from adaptok.config.choices import Fit
+
 FITS = get_args(Fit)
 
 

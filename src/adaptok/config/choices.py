@@ -1,0 +1,28 @@
+"""Names that users choose from, on the command line and in Python.
+
+They are kept apart from the code that implements them, so that the command line can show its help without importing
+torch.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+DType = Literal["float32", "bfloat16", "float16"]
+"""Floating-point formats of weights and computation."""
+Scope = Literal["video", "clip", "batch", "stream"]
+"""Which blocks share a budget of tokens."""
+Fit = Literal["crop", "pad", "stretch"]
+"""How frames of any size are fitted to the square of the model."""
+Engine = Literal["local", "ray"]
+"""Where a collection is tokenized: in processes of this machine, or on a Ray cluster."""
+Stage = Literal["tokenizer", "scorer", "generator"]
+"""Models that can be trained."""
+ModelLayout = Literal["adaptok", "official"]
+"""Layouts of a model folder."""
+ProtocolName = Literal["all", "official"]
+"""Protocols of an evaluation."""
+GenerationKind = Literal["class", "frame"]
+"""Kinds of generated videos: class-conditional generation, or frame prediction."""
+Metric = Literal["psnr", "psnr_frame", "ssim", "ms_ssim", "lpips_vgg", "lpips_alex", "edge_ratio", "sharpness", "fvd"]
+"""Metrics of an evaluation."""
