@@ -33,7 +33,7 @@ def check(instances: int) -> None:
         scores = random_scores(rng, int(rng.integers(1, 13)), int(rng.integers(1, 9)), index % 5)
         blocks, levels = scores.shape
         capacity = int(rng.integers(0, blocks * (levels - 1) + 1))
-        result, best = allocate(scores, capacity + blocks, step=1), optimum(scores, capacity)
+        result, best = allocate(scores, capacity + blocks, length_step=1), optimum(scores, capacity)
         if abs(result.distortion - best) > 1e-9 * max(1, abs(best)) or result.gap or result.tokens > capacity + blocks:
             print(f"instance {index}: {result} but the optimum is {best}\n{scores.tolist()}")
             sys.exit(1)

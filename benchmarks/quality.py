@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adaptok import AdapTok, Spending, VideoTokens
+from adaptok import AdapTok, LengthPolicy, VideoTokens
 from adaptok.codec.codec import to_bytes
 from adaptok.codec.length_selection import measure_block
 from adaptok.data import VIDEO_SUFFIXES, find_entries
@@ -116,7 +116,7 @@ def measure(codec: AdapTok, videos: list[Frames]) -> dict[str, Any]:
 
 
 def shortened(codec: AdapTok, full: VideoTokens, budget: float, *, uniform: bool) -> VideoTokens:
-    return full.shorten(Spending(budget, uniform=uniform).lengths(full.scores, len(full.lengths), codec.shape))
+    return full.shorten(LengthPolicy(budget, uniform=uniform).lengths(full.scores, len(full.lengths), codec.layout))
 
 
 def quality(codec: AdapTok, tokens: VideoTokens, video: Frames) -> Point:
@@ -162,7 +162,7 @@ def scores(codec: AdapTok, videos: list[Frames]) -> dict[str, float]:
     """Predicted against true distortion of every block at every candidate length, earlier blocks whole."""
     c, scorer = codec.config.tokenizer, codec.config.scorer
     assert scorer is not None
-    lengths = range(scorer.step, c.latents + 1, scorer.step)
+    lengths = range(scorer.length_step, c.latents + 1, scorer.length_step)
     predicted, true = [], []
     for video in videos:
         clips = torch.from_numpy(video).float().div(255).unflatten(0, (-1, c.frames)).permute(0, 4, 1, 2, 3)

@@ -18,7 +18,7 @@ from adaptok.models.model import Model, weights_hash
 
 
 def small_config(vector: bool = False) -> ModelConfig:
-    """4 blocks of 2 frames, 16 patches and 8 latents; the scorer has anchors where the quantizer is scalar."""
+    """4 blocks of 2 frames, 16 patches and 8 latents; the scorer has probe lengths where the quantizer is scalar."""
     stack = StackConfig(width=32, depth=2, heads=2)
     quantizer = VectorQuantizerConfig(size=64, dim=8) if vector else ScalarQuantizerConfig(levels=(5, 4, 4))
     return ModelConfig(
@@ -37,12 +37,12 @@ def small_config(vector: bool = False) -> ModelConfig:
             width=32,
             depth=2,
             heads=2,
-            step=2,
+            length_step=2,
             distortion="mse" if vector else "multiscale",
             scale="log",
             mean=-3.0,
             std=1.0,
-            anchors=() if vector else (2, 6),
+            probe_lengths=() if vector else (2, 6),
         ),
     )
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from adaptok.allocation.knapsack import Allocation, allocate
-    from adaptok.allocation.policy import Spending
+    from adaptok.allocation.policy import LengthPolicy
     from adaptok.checkpoints.model_folder import CheckpointError
-    from adaptok.codec.codec import AdapTok, Latents
+    from adaptok.codec.codec import AdapTok, EncodedClips
     from adaptok.codec.streaming import BlockTokens, Streaming
     from adaptok.codec.token_file import TokenFileError, TokenInfo, TokenMismatchError, VideoTokens
     from adaptok.generation import Generator, Samples, Sampling
@@ -22,11 +22,11 @@ __all__ = [
     "Allocation",
     "BlockTokens",
     "CheckpointError",
+    "EncodedClips",
     "Generator",
-    "Latents",
+    "LengthPolicy",
     "Samples",
     "Sampling",
-    "Spending",
     "Streaming",
     "TokenFileError",
     "TokenInfo",
@@ -42,10 +42,10 @@ _MODULES = {
     "BlockTokens": "codec.streaming",
     "CheckpointError": "checkpoints.model_folder",
     "Generator": "generation",
-    "Latents": "codec.codec",
+    "EncodedClips": "codec.codec",
     "Samples": "generation",
     "Sampling": "generation",
-    "Spending": "allocation.policy",
+    "LengthPolicy": "allocation.policy",
     "Streaming": "codec.streaming",
     "TokenFileError": "codec.token_file",
     "TokenInfo": "codec.token_file",

@@ -36,21 +36,21 @@ def brute_force(scores: np.ndarray, allowed) -> tuple[float, list[tuple[float, i
 
 @given(scores_strategy(), st.integers(0, 20))
 def test_is_optimal_and_within_budget(scores, extra):
-    step, blocks = 3, len(scores)
-    budget = step * blocks + extra
-    result = allocate(scores, budget, step=step)
-    best, _ = brute_force(scores, lambda levels: (levels + blocks) * step <= budget)
+    length_step, blocks = 3, len(scores)
+    budget = length_step * blocks + extra
+    result = allocate(scores, budget, length_step=length_step)
+    best, _ = brute_force(scores, lambda levels: (levels + blocks) * length_step <= budget)
     assert result.gap == 0
     assert result.distortion == pytest.approx(best, abs=1e-9)
     assert result.tokens == result.lengths.sum() <= budget
-    assert set(result.lengths.tolist()) <= {step * (j + 1) for j in range(scores.shape[1])}
+    assert set(result.lengths.tolist()) <= {length_step * (j + 1) for j in range(scores.shape[1])}
 
 
 @given(scores_strategy(), st.integers(0, 20))
 def test_exact_sum_is_optimal(scores, level_sum):
     blocks, most = len(scores), len(scores) * (scores.shape[1] - 1)
     total = min(level_sum, most)
-    result = allocate_exact(scores, (total + blocks) * 2 / blocks + 1e-9, step=2)
+    result = allocate_exact(scores, (total + blocks) * 2 / blocks + 1e-9, length_step=2)
     best, _ = brute_force(scores, lambda levels: levels == total)
     assert result.tokens == (total + blocks) * 2
     assert result.distortion == pytest.approx(best, abs=1e-9)
@@ -63,9 +63,9 @@ def test_target_takes_the_fewest_tokens(scores, target):
     reaching = [(levels, cost) for cost, levels in found if cost / blocks <= target + 1e-12]
     if not reaching:
         with pytest.raises(ValueError, match="best that these blocks can reach"):
-            allocate_to_target(scores, target, step=5)
+            allocate_to_target(scores, target, length_step=5)
         return
-    result = allocate_to_target(scores, target, step=5)
+    result = allocate_to_target(scores, target, length_step=5)
     assert result.tokens == (min(reaching)[0] + blocks) * 5
     assert result.distortion / blocks <= target + 1e-9
 
@@ -93,7 +93,7 @@ def test_larger_instances_against_milp():
         if index % 3:
             scores = np.sort(scores, axis=1)[:, ::-1] * rng.exponential(1, (blocks, 1))
         capacity = int(rng.integers(0, 7 * blocks + 1))
-        result = allocate(scores, (capacity + blocks) * 4, step=4)
+        result = allocate(scores, (capacity + blocks) * 4, length_step=4)
         assert result.gap == 0
         assert result.distortion == pytest.approx(solve_with_milp(scores, capacity), abs=1e-7)
 
@@ -105,28 +105,28 @@ def test_official_objectives():
     for case in cases:
         scores = golden[f"{case}.scores"]
         level = float(golden[f"{case}.average_level"].reshape(-1)[0])
-        result = allocate_exact(scores, level, step=1)
+        result = allocate_exact(scores, level, length_step=1)
         assert result.distortion == pytest.approx(float(golden[f"{case}.objective"].reshape(-1)[0]), abs=1e-6)
 
 
 def test_price_is_what_a_token_is_worth():
     scores = np.array([[8.0, 4.0, 2.0, 1.0]] * 10)
-    result = allocate(scores, 10 * 20, step=10)
+    result = allocate(scores, 10 * 20, length_step=10)
     assert result.tokens == 200
-    assert 0.2 <= result.price <= 0.4  # the next level saves 2 for 10 tokens, the last one saved 4
-    assert allocate(scores, 10_000, step=10).price == 0
+    assert 0.2 <= result.lmbda <= 0.4  # the next level saves 2 for 10 tokens, the last one saved 4
+    assert allocate(scores, 10_000, length_step=10).lmbda == 0
 
 
 def test_keeps_the_shape_and_spends_nothing_in_vain():
     scores = np.zeros((2, 3, 4))
-    result = allocate(scores, 1000, step=16)
+    result = allocate(scores, 1000, length_step=16)
     assert result.lengths.shape == (2, 3)
     assert (result.lengths == 16).all()
 
 
 def test_large_instance_is_within_its_certified_gap():
     scores = np.sort(np.random.default_rng(1).random((20_000, 8)), axis=1)[:, ::-1]
-    result = allocate(scores, 20_000 * 4 * 16, step=16)
+    result = allocate(scores, 20_000 * 4 * 16, length_step=16)
     assert result.tokens <= 20_000 * 4 * 16
     assert 0 <= result.gap <= 1e-6 * result.distortion
 
@@ -143,7 +143,7 @@ def test_large_instance_is_within_its_certified_gap():
 )
 def test_bad_input(scores, tokens, message):
     with pytest.raises(ValueError, match=message):
-        allocate(scores, tokens, step=4)
+        allocate(scores, tokens, length_step=4)
 
 
 @given(st.integers(1, 50), st.integers(0, 4000))
@@ -162,7 +162,7 @@ def content(rng: np.random.Generator, blocks: int, scale: float) -> np.ndarray:
 @pytest.mark.parametrize("budget", [40.0, 96.0, 150.0])
 def test_stream_follows_the_budget_and_recovers_after_a_change(budget):
     rng = np.random.default_rng(2)
-    allocator = StreamAllocator(budget, step=16)
+    allocator = StreamAllocator(budget, length_step=16)
     calm = [allocator.choose(row) for row in content(rng, 400, 1.0)]
     busy = [allocator.choose(row) for row in content(rng, 600, 30.0)]
     assert np.mean(calm) == pytest.approx(budget, rel=0.05)
@@ -174,9 +174,9 @@ def test_stream_follows_the_budget_and_recovers_after_a_change(budget):
 
 def test_stream_does_not_depend_on_the_scale_and_can_be_saved():
     rows = content(np.random.default_rng(3), 80, 1.0)
-    plain, scaled = StreamAllocator(64, step=16), StreamAllocator(64, step=16)
+    plain, scaled = StreamAllocator(64, length_step=16), StreamAllocator(64, length_step=16)
     assert [plain.choose(row) for row in rows] == [scaled.choose(row * 1024) for row in rows]
-    again = StreamAllocator(64, step=16)
+    again = StreamAllocator(64, length_step=16)
     again.restore(plain.state())
     assert [plain.choose(row) for row in rows] == [again.choose(row) for row in rows]
 
@@ -184,7 +184,7 @@ def test_stream_does_not_depend_on_the_scale_and_can_be_saved():
 @settings(max_examples=30)
 @given(hnp.arrays(np.float64, (30, 4), elements=st.floats(-1e6, 1e6)))
 def test_stream_takes_any_scores(rows):
-    allocator = StreamAllocator(24, step=16)
+    allocator = StreamAllocator(24, length_step=16)
     lengths = [allocator.choose(row) for row in rows]
     assert set(lengths) <= {16, 32, 48, 64}
     assert sum(lengths) <= 24 * (len(rows) + allocator.burst) + 16

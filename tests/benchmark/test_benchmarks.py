@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from adaptok.benchmark.page import HEAD
-from adaptok.models.flops import anchor_work, decoder_work
+from adaptok.models.flops import decoder_work, probe_work
 from tests.conftest import small_config
 from tests.evaluation.test_commands import fails, run
 
@@ -34,12 +34,12 @@ def test_benchmarks(codec, tmp_path, capsys, monkeypatch):
 
 
 def test_work_of_anchors():
-    """Decoding one block at one anchor, with nothing before it, is decoding a clip of one block."""
+    """Decoding one block at one probe length, with nothing before it, is decoding a clip of one block."""
     config = small_config()
     one = config.tokenizer.model_copy(update={"frames": config.tokenizer.temporal_patch_size})
-    scorer = config.scorer.model_copy(update={"anchors": (4,)})
+    scorer = config.scorer.model_copy(update={"probe_lengths": (4,)})
     config = config.model_copy(update={"tokenizer": one, "scorer": scorer})
-    assert anchor_work(config) == pytest.approx(decoder_work(config, [4]))
+    assert probe_work(config) == pytest.approx(decoder_work(config, [4]))
 
 
 def test_generation(capsys, monkeypatch):

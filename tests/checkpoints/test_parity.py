@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from adaptok import AdapTok, CheckpointError, Spending
+from adaptok import AdapTok, CheckpointError, LengthPolicy
 from adaptok.checkpoints.model_folder import read_folder
 from adaptok.models.tokenizer import kept_mask
 
@@ -55,11 +55,11 @@ def test_causal_allocation(official, golden):
     latents = official.encode_clips(golden["video"])
     budgets = [float(value) for value in golden["causal_budget_per_block"]]
     lengths, found = official.choose_lengths(
-        latents, partial(Spending(budgets, "batch").batch_lengths, shape=official.shape)
+        latents, partial(LengthPolicy(budgets, "batch").batch_lengths, layout=official.layout)
     )
     scores = official.model.scorer.normalize(torch.from_numpy(found))
     close(scores, golden["causal_scores"])
-    step, expected = official.step, golden["causal_counts"].long().view(lengths.shape)
+    step, expected = official.length_step, golden["causal_counts"].long().view(lengths.shape)
 
     def objective(chosen):
         return scores.gather(2, (chosen // step - 1)[..., None]).sum((0, 1, 2)).item()

@@ -64,7 +64,7 @@ def test_base_is_the_official_recipe():
             value = getattr(value, part)
         assert value == expected, name
     scorer = load_config("base", "scorer")
-    assert (scorer.epochs, scorer.model.scorer.step) == (150, 64)
+    assert (scorer.epochs, scorer.model.scorer.length_step) == (150, 64)
 
 
 def test_parameters_of_base():

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from adaptok.allocation.policy import Spending
+from adaptok.allocation.policy import LengthPolicy
 from adaptok.cli.main import main
 from adaptok.codec.codec import AdapTok
 from adaptok.evaluation.comparison import compare_reports
@@ -139,8 +139,8 @@ def test_figures_against_a_few_lines(codec, data, tmp_path):
         full = codec.encode(clips)
         for budget, each in found.items():
             for way in ("adaptive", "uniform"):
-                spending = Spending(budget, uniform=way == "uniform")
-                tokens = full.shorten(spending.lengths(full.scores, len(full.lengths), codec.shape))
+                policy = LengthPolicy(budget, uniform=way == "uniform")
+                tokens = full.shorten(policy.lengths(full.scores, len(full.lengths), codec.layout))
                 made = torch.stack(list(codec.iter_decode_clips(tokens)))
                 mse = (made.double() - clips.double()).square().mean((1, 2, 3, 4))
                 each[way] += (-10 * mse.log10()).tolist()
@@ -149,7 +149,7 @@ def test_figures_against_a_few_lines(codec, data, tmp_path):
                     each["edge_ratio"] += edge_ratio(made, codec.config.tokenizer.patch_size).tolist()
                     each["sharpness"] += sharpness(made, clips).tolist()
                     actual = block_distortion(made, clips, codec.config.scorer.distortion, pt).flatten()
-                    column = tokens.lengths // codec.step - 1
+                    column = tokens.lengths // codec.length_step - 1
                     predicted = tokens.scores[np.arange(len(column)), column]
                     each["pairs"] += zip(predicted.tolist(), actual.tolist(), strict=True)
     for result in document["results"]:

@@ -127,7 +127,7 @@ def test_every_start_frame_is_there_with_the_ids_of_the_codec(codec, videos, tmp
         assert {clip.label for clip in clips} == {source.split("/")[0]}
         latents = codec.encode_clips(expected)
         predicted = codec.score_clips(latents, normalized=False).flatten(0, 1).numpy()
-        lengths = allocate(predicted, 12 * len(clips), step=STEP).lengths.reshape(-1, G)
+        lengths = allocate(predicted, 12 * len(clips), length_step=STEP).lengths.reshape(-1, G)
         stored = np.array([row["scores"] for row in scores[place : place + len(clips)]], np.float32)
         np.testing.assert_allclose(stored.reshape(-1, L), predicted, rtol=1e-4)
         place += len(clips)

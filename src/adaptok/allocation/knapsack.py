@@ -1,12 +1,12 @@
 """Lengths for a budget: a multiple-choice knapsack, one choice per block, solved exactly.
 
-Legend: `N` blocks, `L` candidate lengths: `step, 2 step, … L step` tokens. `scores[n, j]` is the predicted
-distortion of block n at `(j + 1) step` tokens; it may be any finite number, convex or not, falling or not. Inside,
+Legend: `N` blocks, `L` candidate lengths: the multiples of `length_step` up to `L length_step`. `scores[n, j]` is the
+predicted distortion of block n at `(j + 1) length_step` tokens: any finite number. Inside,
 lengths are levels `0 … L - 1`, and the budget is a capacity in levels above the least.
 
 How: the lower convex hulls of all blocks, their edges sorted by slope, give the solution of the linear relaxation. It
-is a price and a lower bound (Sinha and Zoltners 1979, doi:10.1287/opre.27.3.503), and a solution that is nearly always
-within a hair of it. Options whose reduced cost at that price exceeds what is left of the gap cannot be in a better
+gives λ, a lower bound (Sinha and Zoltners 1979, doi:10.1287/opre.27.3.503), and a solution that is nearly always
+within a hair of it. Options whose reduced cost at that λ exceeds what is left of the gap cannot be in a better
 solution; over the few blocks that still have a choice, dynamic programming finishes. Where even those are too many,
 the gap is returned as it is.
 """
@@ -37,7 +37,7 @@ class Allocation:
         lengths: int64, in tokens, of the shape of the scores without their last dimension.
         distortion: sum of the scores at these lengths.
         tokens: sum of the lengths.
-        price: distortion that one more token must save to be worth it; 0 where the budget does not bind. Where all of
+        lmbda: distortion that one more token must save to be worth it; 0 where the budget does not bind. Where all of
             it must be spent it may be negative.
         gap: the optimum is at most this much lower; 0 where the lengths are proved to be optimal.
     """
@@ -45,29 +45,29 @@ class Allocation:
     lengths: Ints
     distortion: float
     tokens: int
-    price: float
+    lmbda: float
     gap: float
 
 
-def allocate(scores: ArrayLike, tokens: float, *, step: int) -> Allocation:
+def allocate(scores: ArrayLike, tokens: float, *, length_step: int) -> Allocation:
     """The least distortion for at most `tokens` tokens in all.
 
     Args:
         scores: `[..., L]`; every leading index is a block.
-        step: tokens between candidate lengths, at least 1.
+        length_step: tokens between candidate lengths, at least 1.
 
     Raises:
         ValueError: a score is not finite, there are none, or the budget does not reach the least length of every block.
     """
-    problem = _Problem(scores, step)
+    problem = _Problem(scores, length_step)
     capacity = problem.capacity(tokens)
     return problem.allocation(*problem.at_most(capacity))
 
 
-def allocate_exact(scores: ArrayLike, budget: float, *, step: int) -> Allocation:
+def allocate_exact(scores: ArrayLike, budget: float, *, length_step: int) -> Allocation:
     """The official procedure: all of the budget is spent, whether it helps or not.
 
-    The levels of the N blocks sum to exactly `(N budget) // step - N`, or to the nearest sum that there is.
+    The levels of the N blocks sum to exactly `(N budget) // length_step - N`, or to the nearest sum that there is.
 
     Args:
         scores: `[..., L]`.
@@ -76,12 +76,12 @@ def allocate_exact(scores: ArrayLike, budget: float, *, step: int) -> Allocation
     Raises:
         ValueError: as for `allocate`.
     """
-    problem = _Problem(scores, step)
+    problem = _Problem(scores, length_step)
     levels = problem.capacity(problem.blocks * budget)
     return problem.allocation(*problem.exactly(min(levels, problem.blocks * (problem.levels - 1))))
 
 
-def allocate_to_target(scores: ArrayLike, target: float, *, step: int) -> Allocation:
+def allocate_to_target(scores: ArrayLike, target: float, *, length_step: int) -> Allocation:
     """The fewest tokens whose mean score over the blocks is at most `target`, and of those the least distortion.
 
     Where `gap` is above 0, `tokens` may be more than the fewest by less than one candidate length.
@@ -89,7 +89,7 @@ def allocate_to_target(scores: ArrayLike, target: float, *, step: int) -> Alloca
     Raises:
         ValueError: no lengths reach the target, or as for `allocate`.
     """
-    problem = _Problem(scores, step)
+    problem = _Problem(scores, length_step)
     best = float(problem.scores.min(1).mean())
     if not target >= best:
         raise ValueError(
@@ -116,13 +116,13 @@ def uniform_lengths(blocks: int, tokens: int, latents: int) -> Ints:
 class _Problem:
     """Scores with what every budget needs of them: the hulls' edges in the order of their slopes."""
 
-    def __init__(self, scores: ArrayLike, step: int) -> None:
+    def __init__(self, scores: ArrayLike, length_step: int) -> None:
         given = np.asarray(scores, dtype=np.float64)
         if given.ndim < 1 or given.size == 0:
             raise ValueError(f"scores of shape {given.shape}, expected [..., L] with one block and one length or more")
-        if step < 1:
-            raise ValueError(f"step {step}, expected 1 token or more")
-        self.shape, self.step = given.shape[:-1], step
+        if length_step < 1:
+            raise ValueError(f"length_step {length_step}, expected 1 token or more")
+        self.shape, self.length_step = given.shape[:-1], length_step
         self.scores = given.reshape(-1, given.shape[-1])
         if not np.isfinite(self.scores.sum()) and not np.isfinite(self.scores).all():
             raise ValueError("scores that are NaN or infinite, expected finite numbers")
@@ -138,26 +138,28 @@ class _Problem:
 
     def capacity(self, tokens: float) -> int:
         """Levels above the least that `tokens` tokens allow."""
-        least = self.blocks * self.step
+        least = self.blocks * self.length_step
         if not tokens >= least:
             raise ValueError(
-                f"{tokens!r} tokens for {self.blocks} blocks, expected {least} or more: {self.step} for each"
+                f"{tokens!r} tokens for {self.blocks} blocks, expected {least} or more: {self.length_step} for each"
             )
-        return int(min(tokens, least * self.levels) // self.step) - self.blocks
+        return int(min(tokens, least * self.levels) // self.length_step) - self.blocks
 
     def cost(self, choice: Ints) -> float:
         return float(self.scores[np.arange(self.blocks), choice].sum())
 
-    def allocation(self, choice: Ints, price: float, gap: float) -> Allocation:
-        lengths = (choice + 1) * self.step
-        return Allocation(lengths.reshape(self.shape), self.cost(choice), int(lengths.sum()), price / self.step, gap)
+    def allocation(self, choice: Ints, lmbda: float, gap: float) -> Allocation:
+        lengths = (choice + 1) * self.length_step
+        return Allocation(
+            lengths.reshape(self.shape), self.cost(choice), int(lengths.sum()), lmbda / self.length_step, gap
+        )
 
     def at_most(self, capacity: int) -> tuple[Ints, float, float]:
-        """Levels `[N]` with a sum up to `capacity`, the price of a level, and the gap."""
+        """Levels `[N]` with a sum up to `capacity`, the λ of a level, and the gap."""
         return self._solve(self.falling, capacity, exact=False)
 
     def exactly(self, capacity: int) -> tuple[Ints, float, float]:
-        """Levels `[N]` with the sum `capacity`, the price of a level, and the gap."""
+        """Levels `[N]` with the sum `capacity`, the λ of a level, and the gap."""
         return self._solve(_Edges.of(self.scores, falling=False), capacity, exact=True)
 
     def capacities_for(self, total: float) -> tuple[int, int]:
@@ -183,21 +185,21 @@ class _Problem:
         left = capacity - int(used[taken - 1]) if taken else capacity
         if taken == len(edges.slopes) or left == 0:  # everything that helps fits, or it comes out even
             at_end = taken == len(edges.slopes) and not exact
-            price = 0.0 if at_end or taken == 0 else -float(edges.slopes[taken - 1])
+            lmbda = 0.0 if at_end or taken == 0 else -float(edges.slopes[taken - 1])
             if taken == 0 and len(edges.slopes):
-                price = -float(edges.slopes[0])
-            return choice, price, 0.0
-        price = -float(edges.slopes[taken])
-        reduced = self.scores + price * np.arange(self.levels)
+                lmbda = -float(edges.slopes[0])
+            return choice, lmbda, 0.0
+        lmbda = -float(edges.slopes[taken])
+        reduced = self.scores + lmbda * np.arange(self.levels)
         reduced -= reduced.min(1, keepdims=True)
-        choice, gap = _fill(reduced, choice, left, price, exact)
+        choice, gap = _fill(reduced, choice, left, lmbda, exact)
         slack = 1e-13 * (1 + float(np.abs(self.scores).max()))
         if gap <= slack:
-            return choice, price, 0.0
-        better = _finish(reduced, capacity, price, gap, exact)
+            return choice, lmbda, 0.0
+        better = _finish(reduced, capacity, lmbda, gap, exact)
         if better is None:
-            return choice, price, gap
-        return (choice if len(better) == 0 else better), price, 0.0
+            return choice, lmbda, gap
+        return (choice if len(better) == 0 else better), lmbda, 0.0
 
 
 @dataclass(frozen=True)
@@ -250,10 +252,10 @@ class _Edges:
         return cls(np.concatenate(blocks)[order], np.concatenate(widths)[order], joined[order])
 
 
-def _fill(reduced: Floats, choice: Ints, left: int, price: float, exact: bool) -> tuple[Ints, float]:
+def _fill(reduced: Floats, choice: Ints, left: int, lmbda: float, exact: bool) -> tuple[Ints, float]:
     """Change one or two blocks so that the `left` levels are used best.
 
-    Distortion above the bound is the sum of reduced costs plus `price` for each level that stays unused.
+    Distortion above the bound is the sum of reduced costs plus `lmbda` for each level that stays unused.
 
     Returns:
         The new choice, and that distortion: the gap.
@@ -273,7 +275,7 @@ def _fill(reduced: Floats, choice: Ints, left: int, price: float, exact: bool) -
             continue
         own = np.flatnonzero(move == delta)[:2]
         options[delta] = [int(i) for i in own if np.isfinite(flat[picked[i]])]
-    best = math.inf if exact else price * left
+    best = math.inf if exact else lmbda * left
     change: tuple[int, ...] = ()
     trials: list[tuple[int, ...]] = [(index,) for found in options.values() for index in found]
     trials += [
@@ -289,7 +291,7 @@ def _fill(reduced: Floats, choice: Ints, left: int, price: float, exact: bool) -
         unused = left - sum(int(move[i]) for i in trial)
         if unused < 0 or (exact and unused):
             continue
-        value = sum(float(flat[picked[i]]) for i in trial) + price * unused
+        value = sum(float(flat[picked[i]]) for i in trial) + lmbda * unused
         if value < best:
             best, change = value, trial
     changed = choice.copy()
@@ -308,7 +310,7 @@ def _spend(choice: Ints, left: int, levels: int, reduced: Floats) -> tuple[Ints,
     return choice, float(reduced[np.arange(len(choice)), choice].sum())
 
 
-def _finish(reduced: Floats, capacity: int, price: float, gap: float, exact: bool) -> Ints | None:
+def _finish(reduced: Floats, capacity: int, lmbda: float, gap: float, exact: bool) -> Ints | None:
     """Dynamic programming over the options that can be part of something better than `gap` above the bound.
 
     Returns:
@@ -345,7 +347,7 @@ def _finish(reduced: Floats, capacity: int, price: float, gap: float, exact: boo
             np.copyto(chosen[shift : reach + 1], level, where=closer)
         after[after >= gap] = np.inf
         value = after
-    totals = value + price * (room - np.arange(most + 1))
+    totals = value + lmbda * (room - np.arange(most + 1))
     if exact:
         totals[:room] = np.inf
     spent = int(np.argmin(totals))
@@ -362,15 +364,15 @@ def _finish(reduced: Floats, capacity: int, price: float, gap: float, exact: boo
 class StreamAllocator:
     """Price-controlled lengths, one block at a time, knowing nothing of later blocks.
 
-    A block is extended while that saves at least the price per token. The price starts where the first block would
+    A block is extended while that saves at least λ per token. λ starts where the first block would
     spend the budget, and then follows the running average: a controller of its logarithm on the last block's error and
     on the surplus so far, so the scale of the scores does not matter. The tokens so far never exceed the budget of the
     blocks so far by more than `burst` blocks' worth, and one step per block.
 
     Args:
         budget: tokens per block, on average.
-        step: tokens between candidate lengths.
-        price: to start with, in distortion per token; found from the first block if None.
+        length_step: tokens between candidate lengths.
+        lmbda: to start with, in distortion per token; found from the first block if None.
         burst: blocks' worth of tokens that may be spent ahead.
     """
 
@@ -378,12 +380,12 @@ class StreamAllocator:
     SURPLUS_GAIN = 0.002
     LARGEST_MOVE = 0.5
 
-    def __init__(self, budget: float, *, step: int, price: float | None = None, burst: float = 12.0) -> None:
-        if not budget >= step:
-            raise ValueError(f"budget {budget!r} tokens a block, expected {step} or more")
-        if price is not None and not price > 0:
-            raise ValueError(f"price {price!r}, expected a number above 0")
-        self.budget, self.step, self.price, self.burst = float(budget), step, price, burst
+    def __init__(self, budget: float, *, length_step: int, lmbda: float | None = None, burst: float = 12.0) -> None:
+        if not budget >= length_step:
+            raise ValueError(f"budget {budget!r} tokens a block, expected {length_step} or more")
+        if lmbda is not None and not lmbda > 0:
+            raise ValueError(f"lmbda {lmbda!r}, expected a number above 0")
+        self.budget, self.length_step, self.lmbda, self.burst = float(budget), length_step, lmbda, burst
         self.spent = 0
         self.blocks = 0
 
@@ -396,41 +398,41 @@ class StreamAllocator:
         values = np.asarray(scores, dtype=np.float64)
         if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
             raise ValueError(f"scores of shape {values.shape}, expected finite numbers [L]")
-        lengths = np.arange(1, len(values) + 1) * self.step
-        if self.price is None:
-            self.price = self._first_price(values)
+        lengths = np.arange(1, len(values) + 1) * self.length_step
+        if self.lmbda is None:
+            self.lmbda = self._first_lambda(values)
         allowed = self.budget * (self.blocks + 1 + self.burst) - self.spent
-        fitting = max(1, min(len(values), int(allowed // self.step)))
-        cost = values + (self.price or 0.0) * lengths
+        fitting = max(1, min(len(values), int(allowed // self.length_step)))
+        cost = values + (self.lmbda or 0.0) * lengths
         length = int(lengths[int(np.argmin(cost[:fitting]))])
         self.blocks += 1
         self.spent += length
         self._follow(length, int(lengths[-1]))
         return length
 
-    def _first_price(self, values: Floats) -> float | None:
+    def _first_lambda(self, values: Floats) -> float | None:
         """Where the hull of these scores spends the budget; None where no length helps."""
         edges = _Edges.of(values[None], falling=True)
         if len(edges.slopes) == 0:
             return None
-        reached = np.cumsum(edges.widths) * self.step + self.step
+        reached = np.cumsum(edges.widths) * self.length_step + self.length_step
         index = min(int(np.searchsorted(reached, self.budget)), len(edges.slopes) - 1)
-        return float(-edges.slopes[index]) / self.step
+        return float(-edges.slopes[index]) / self.length_step
 
     def _follow(self, length: int, longest: int) -> None:
-        if self.price is None:
+        if self.lmbda is None:
             return
         error = (length - self.budget) / self.budget
         surplus = (self.spent - self.budget * self.blocks) / self.budget
         move = self.ERROR_GAIN * error + self.SURPLUS_GAIN * surplus
-        useless = (move > 0 and length == self.step) or (move < 0 and length == longest)
-        if not useless:  # a price that is already without effect must not run away
-            self.price *= math.exp(max(-self.LARGEST_MOVE, min(self.LARGEST_MOVE, move)))
+        useless = (move > 0 and length == self.length_step) or (move < 0 and length == longest)
+        if not useless:  # λ that already has no effect must not run away
+            self.lmbda *= math.exp(max(-self.LARGEST_MOVE, min(self.LARGEST_MOVE, move)))
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs to go on from here."""
-        return {"price": self.price, "spent": self.spent, "blocks": self.blocks}
+        return {"lmbda": self.lmbda, "spent": self.spent, "blocks": self.blocks}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken."""
-        self.price, self.spent, self.blocks = state["price"], int(state["spent"]), int(state["blocks"])
+        self.lmbda, self.spent, self.blocks = state["lmbda"], int(state["spent"]), int(state["blocks"])

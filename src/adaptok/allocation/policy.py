@@ -1,6 +1,6 @@
 """How a budget is shared: the scopes of allocation.
 
-Legend: `N` blocks, `G` blocks of a clip, `K` latents of a block, `L` = K / step candidate lengths.
+Legend: `N` blocks, `G` blocks of a clip, `K` latents of a block, `L` = K / length_step candidate lengths.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ Scores = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Shape:
+class ClipLayout:
     """Of a clip's tokens: G blocks of up to K latents, the step between candidate lengths, and what a token of a block
-    costs where blocks take so many tokens on average: (tokens, price), fewest tokens first; empty where not known."""
+    costs where blocks take so many tokens on average: (tokens, λ), fewest tokens first; empty where not known."""
 
     blocks: int
     latents: int
-    step: int
-    prices: tuple[tuple[float, float], ...] = ()
+    length_step: int
+    lambdas: tuple[tuple[float, float], ...] = ()
 
     @classmethod
-    def of(cls, config: ModelConfig) -> Shape:
+    def of(cls, config: ModelConfig) -> ClipLayout:
         """That of a model; lengths of one without a scorer may be any."""
-        step = 1 if config.scorer is None else config.scorer.step
-        prices = () if config.scorer is None else config.scorer.prices
-        return cls(config.tokenizer.blocks, config.tokenizer.latents, step, prices)
+        length_step = 1 if config.scorer is None else config.scorer.length_step
+        lambdas = () if config.scorer is None else config.scorer.lambdas
+        return cls(config.tokenizer.blocks, config.tokenizer.latents, length_step, lambdas)
 
-    def price(self, tokens: float) -> float | None:
-        """The usual price at an average number of tokens of a block, geometric between the known ones."""
-        if not self.prices:
+    def lmbda(self, tokens: float) -> float | None:
+        """The usual λ at an average number of tokens of a block, geometric between the known ones."""
+        if not self.lambdas:
             return None
-        known, prices = np.array(self.prices).T
-        return float(np.exp(np.interp(tokens, known, np.log(prices))))
+        known, lambdas = np.array(self.lambdas).T
+        return float(np.exp(np.interp(tokens, known, np.log(lambdas))))
 
 
 @dataclass(frozen=True)
-class Spending:
+class LengthPolicy:
     """What may be spent, and who shares it.
 
     Args:
@@ -55,7 +55,7 @@ class Spending:
             target. For the scope "batch" it may be a sequence: tokens per block, for each of the G block indices.
         scope: "video": all blocks of a video share; "clip": the blocks of one clip; "batch": the same block of all
             clips of a batch, block index after block index (the official procedure); "stream": each block by itself, at
-            a price that follows the running average.
+            a λ that follows the running average.
         target: predicted distortion that those who share may have on average; takes the fewest tokens.
         uniform: spend evenly, whatever the scores say.
     """
@@ -79,7 +79,7 @@ class Spending:
     def needs_scores(self) -> bool:
         return not self.uniform and not self.everything
 
-    def check(self, shape: Shape) -> None:
+    def check(self, layout: ClipLayout) -> None:
         """Raise ValueError that names a value that is out of its range."""
         if self.scope not in get_args(Scope):
             raise ValueError(f"scope {self.scope!r}, expected one of {', '.join(get_args(Scope))}")
@@ -90,67 +90,67 @@ class Spending:
         if self.target is not None and not (math.isfinite(self.target) and self.target > 0):
             raise ValueError(f"target {self.target!r}, expected a distortion above 0")
         if isinstance(self.budget, Sequence) and not isinstance(self.budget, str):
-            if self.scope != "batch" or self.uniform or len(self.budget) != shape.blocks:
+            if self.scope != "batch" or self.uniform or len(self.budget) != layout.blocks:
                 raise ValueError(
-                    f"budget {list(self.budget)}: a list of {shape.blocks} (tokens for each block index) is for"
+                    f"budget {list(self.budget)}: a list of {layout.blocks} (tokens for each block index) is for"
                     " the scope 'batch'; expected one number"
                 )
             for part in self.budget:
-                check_budget(part, 1, Shape(1, shape.latents, shape.step))
+                check_budget(part, 1, ClipLayout(1, layout.latents, layout.length_step))
         elif self.budget is not None:
-            check_budget(self.budget, shape.blocks, shape, uniform=self.uniform)
+            check_budget(self.budget, layout.blocks, layout, uniform=self.uniform)
 
-    def lengths(self, scores: Scores | None, blocks: int, shape: Shape) -> Lengths:
+    def lengths(self, scores: Scores | None, blocks: int, layout: ClipLayout) -> Lengths:
         """Lengths `[N]` of the blocks of one video, for the scopes "video" and "clip".
 
         Args:
             scores: `[N, L]` predicted distortions; None where they are not needed.
         """
         if self.everything:
-            return np.full(blocks, shape.latents)
-        group = shape.blocks if self.scope == "clip" else blocks
+            return np.full(blocks, layout.latents)
+        group = layout.blocks if self.scope == "clip" else blocks
         parts = []
         for first in range(0, blocks, group):
             part = slice(first, min(first + group, blocks))
-            parts.append(self._share(None if scores is None else scores[part], part.stop - part.start, shape))
+            parts.append(self._share(None if scores is None else scores[part], part.stop - part.start, layout))
         return np.concatenate(parts)
 
-    def _share(self, scores: Scores | None, blocks: int, shape: Shape) -> Lengths:
+    def _share(self, scores: Scores | None, blocks: int, layout: ClipLayout) -> Lengths:
         if self.target is not None:
             assert scores is not None
-            return allocate_to_target(scores, self.target, step=shape.step).lengths
+            return allocate_to_target(scores, self.target, length_step=layout.length_step).lengths
         assert self.budget is not None
         assert not isinstance(self.budget, Sequence)
-        total = check_budget(self.budget, blocks, shape, uniform=self.uniform)
+        total = check_budget(self.budget, blocks, layout, uniform=self.uniform)
         if self.uniform:
-            return uniform_lengths(blocks, total, shape.latents)
+            return uniform_lengths(blocks, total, layout.latents)
         assert scores is not None
-        return allocate(scores, total, step=shape.step).lengths
+        return allocate(scores, total, length_step=layout.length_step).lengths
 
-    def batch_lengths(self, scores: Scores, block: int, shape: Shape) -> Lengths:
+    def batch_lengths(self, scores: Scores, block: int, layout: ClipLayout) -> Lengths:
         """Lengths `[B]` of the same block of all clips of a batch from its scores `[B, L]`; `block` is its index."""
         if self.target is not None:
-            return allocate_to_target(scores, self.target, step=shape.step).lengths
+            return allocate_to_target(scores, self.target, length_step=layout.length_step).lengths
         assert self.budget is not None
-        budget = self.budget[block] if isinstance(self.budget, Sequence) else self.budget / shape.blocks
-        return allocate_exact(scores, budget, step=shape.step).lengths
+        budget = self.budget[block] if isinstance(self.budget, Sequence) else self.budget / layout.blocks
+        return allocate_exact(scores, budget, length_step=layout.length_step).lengths
 
-    def stream(self, shape: Shape) -> StreamChooser:
+    def stream(self, layout: ClipLayout) -> StreamChooser:
         """For choosing lengths one block after the other."""
-        return StreamChooser(self, shape)
+        return StreamChooser(self, layout)
 
 
 class StreamChooser:
     """Chooses the length of one block after the other, for the scope "stream"."""
 
-    def __init__(self, spending: Spending, shape: Shape) -> None:
-        self.spending, self.shape, self.blocks, self.spent = spending, shape, 0, 0
+    def __init__(self, policy: LengthPolicy, layout: ClipLayout) -> None:
+        self.policy, self.layout, self.blocks, self.spent = policy, layout, 0, 0
         self.allocator = None
-        if spending.needs_scores and spending.target is None:
-            assert spending.budget is not None
-            assert not isinstance(spending.budget, Sequence)
-            budget = spending.budget / shape.blocks
-            self.allocator = StreamAllocator(budget, step=shape.step, price=shape.price(budget))
+        if policy.needs_scores and policy.target is None:
+            assert policy.budget is not None
+            assert not isinstance(policy.budget, Sequence)
+            budget = policy.budget / layout.blocks
+            self.allocator = StreamAllocator(budget, length_step=layout.length_step, lmbda=layout.lmbda(budget))
 
     def choose(self, scores: Scores | None) -> int:
         """Length of the next block from its predicted distortions `[L]`."""
@@ -159,24 +159,24 @@ class StreamChooser:
         return length
 
     def _choose(self, scores: Scores | None) -> int:
-        spending = self.spending
-        if spending.everything:
-            return self.shape.latents
-        if spending.uniform:
-            assert spending.budget is not None
-            assert not isinstance(spending.budget, Sequence)
-            allowed = math.floor(spending.budget * (self.blocks + 1) / self.shape.blocks + 1e-9)
-            return min(self.shape.latents, allowed - self.spent)
+        policy = self.policy
+        if policy.everything:
+            return self.layout.latents
+        if policy.uniform:
+            assert policy.budget is not None
+            assert not isinstance(policy.budget, Sequence)
+            allowed = math.floor(policy.budget * (self.blocks + 1) / self.layout.blocks + 1e-9)
+            return min(self.layout.latents, allowed - self.spent)
         assert scores is not None
         if self.allocator is not None:
             return self.allocator.choose(scores)
-        assert spending.target is not None
-        good = np.flatnonzero(scores <= spending.target)
+        assert policy.target is not None
+        good = np.flatnonzero(scores <= policy.target)
         level = int(good[0]) if len(good) else int(np.argmin(scores))
-        return (level + 1) * self.shape.step
+        return (level + 1) * self.layout.length_step
 
 
-def check_budget(budget: float, blocks: int, shape: Shape, *, uniform: bool = False) -> int:
+def check_budget(budget: float, blocks: int, layout: ClipLayout, *, uniform: bool = False) -> int:
     """Tokens that `blocks` blocks may use in all, at `budget` tokens per clip.
 
     Args:
@@ -185,15 +185,15 @@ def check_budget(budget: float, blocks: int, shape: Shape, *, uniform: bool = Fa
     Raises:
         ValueError: the budget is no number, below what a clip needs at least or above what it can use.
     """
-    least = 0 if uniform else shape.step
-    low, high = max(1, least * shape.blocks), shape.latents * shape.blocks
+    least = 0 if uniform else layout.length_step
+    low, high = max(1, least * layout.blocks), layout.latents * layout.blocks
     try:
         value = float(budget)
     except (TypeError, ValueError):
         value = math.nan
     if not low <= value <= high:
         raise ValueError(
-            f"budget {budget!r}, expected {low} to {high} tokens per clip ({shape.blocks} blocks of {least} to"
-            f" {shape.latents})"
+            f"budget {budget!r}, expected {low} to {high} tokens per clip ({layout.blocks} blocks of {least} to"
+            f" {layout.latents})"
         )
-    return math.floor(value * blocks / shape.blocks + 1e-9)
+    return math.floor(value * blocks / layout.blocks + 1e-9)

@@ -40,16 +40,16 @@ def measure_allocation(blocks: tuple[int, ...], repeats: int) -> list[Measuremen
         budget = count * LEVELS // 2 * STEP
 
         def run(scores: Scores = scores, budget: int = budget) -> object:
-            return allocate(scores, budget, step=STEP)
+            return allocate(scores, budget, length_step=STEP)
 
         times = timed(run, repeats * (_MORE_REPEATS if count <= _SHORT else 1), cpu)
-        result = allocate(scores, budget, step=STEP)
+        result = allocate(scores, budget, length_step=STEP)
         gap = result.gap / abs(result.distortion - result.gap)
         found.append(_measurement("allocate", count, times, {"relative_gap": gap}))
     scores = random_scores(np.random.default_rng(1), STREAM_BLOCKS, LEVELS, 1)
 
     def stream() -> None:
-        allocator = StreamAllocator(LEVELS // 2 * STEP, step=STEP)
+        allocator = StreamAllocator(LEVELS // 2 * STEP, length_step=STEP)
         for row in scores:
             allocator.choose(row)
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adaptok.allocation.policy import Spending
+from adaptok.allocation.policy import LengthPolicy
 from adaptok.benchmark.timing import Measurement, measure
 from adaptok.codec.codec import AdapTok
-from adaptok.models.flops import anchor_work, decoder_work, encoder_work, scorer_work
+from adaptok.models.flops import decoder_work, encoder_work, probe_work, scorer_work
 
 _SPREADS = ((0.875, 0.5, 0.375, 0.25), (0.25, 0.5, 0.5, 0.75), (1.0, 0.375, 0.375, 0.25), (0.5, 0.5, 0.5, 0.5))
 """Of the latents of the blocks of a clip: half of the tokens, as an allocation may spread them."""
@@ -30,21 +30,21 @@ def measure_encode(codec: AdapTok, clips: int, repeats: int) -> list[Measurement
     encode = clips * encoder_work(config)
     cases: list[Case] = [("encode", encode, lambda: codec.encode_clips(video))]
     if config.scorer is not None:
-        choose = partial(Spending(half, "batch").batch_lengths, shape=codec.shape)
+        choose = partial(LengthPolicy(half, "batch").batch_lengths, layout=codec.layout)
         lengths, _ = codec.choose_lengths(codec.encode_clips(video), choose)
         causal = sum(scorer_work(config, clip) for clip in lengths.tolist())
 
         def score_all() -> None:
             scores = codec.score_clips(codec.encode_clips(video), normalized=False).flatten(0, 1).cpu().numpy()
-            Spending(half).lengths(scores, len(scores), codec.shape)
+            LengthPolicy(half).lengths(scores, len(scores), codec.layout)
 
         def score_blocks() -> None:
             codec.choose_lengths(codec.encode_clips(video), choose)
 
-        anchors = clips * anchor_work(config)
-        whole = encode + clips * scorer_work(config, None) + anchors
+        probing = clips * probe_work(config)
+        whole = encode + clips * scorer_work(config, None) + probing
         cases += [("encode, score and allocate, scope video", whole, score_all)]
-        cases += [("encode, score and allocate, scope batch", encode + causal + anchors, score_blocks)]
+        cases += [("encode, score and allocate, scope batch", encode + causal + probing, score_blocks)]
     return _measured(codec, cases, clips, repeats)
 
 

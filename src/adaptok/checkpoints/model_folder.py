@@ -256,7 +256,7 @@ def _translate_config(c: Mapping[str, Any], has_scorer: bool) -> ModelConfig:
 
     scorer = None
     if has_scorer or "scorer" in str(c.get("mode", "")):
-        scorer = ScorerConfig.parse({**stack("scorer"), "step": c["scorer_step"]})
+        scorer = ScorerConfig.parse({**stack("scorer"), "length_step": c["scorer_step"]})
     return ModelConfig(
         name="adaptok-official",
         tokenizer=TokenizerConfig(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tyro.conf import Positional
 
-from adaptok.allocation.policy import Spending
+from adaptok.allocation.policy import LengthPolicy
 from adaptok.cli.common import Encoding, output_path, parse_budgets, warn
 from adaptok.cli.info import tokens_document
 from adaptok.codec.codec import AdapTok, info_geometry
@@ -111,15 +111,15 @@ class Reconstruct(Encoding):
         options = {"fit": self.fit, **self.part()}
         if self.compare_uniform or (self.scope in ("video", "clip") and len(budgets) > 1):
             for budget in budgets:
-                Spending(budget, self.scope, uniform=self.uniform).check(codec.shape)
+                LengthPolicy(budget, self.scope, uniform=self.uniform).check(codec.layout)
             if codec.config.scorer is None and not self.uniform:
                 raise ValueError(f"the model {codec.config.name!r} has no scorer; give --uniform, or use another model")
             with self.progress("encoding", frames) as progress:
                 full = codec.encode(self.video, progress=progress, **options)
 
             def shortened(budget: float | None, uniform: bool) -> VideoTokens:
-                spending = Spending(budget, self.scope, uniform=uniform)
-                return full.shorten(spending.lengths(full.scores, len(full.lengths), codec.shape))
+                policy = LengthPolicy(budget, self.scope, uniform=uniform)
+                return full.shorten(policy.lengths(full.scores, len(full.lengths), codec.layout))
 
             return [
                 (shortened(budget, True) if self.compare_uniform else None, shortened(budget, self.uniform))

@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptok.allocation.policy import Scope, Scores, Shape, Spending
+from adaptok.allocation.policy import ClipLayout, LengthPolicy, Scope, Scores
 from adaptok.checkpoints.model_folder import DTYPES, read_folder, resolve, write_folder
-from adaptok.codec.length_selection import anchored
+from adaptok.codec.length_selection import calibrate_scores
 from adaptok.codec.streaming import BlockTokens, Streaming
 from adaptok.codec.token_file import TokenInfo, TokenMismatchError, VideoTokens
 from adaptok.config.model import ModelConfig
@@ -40,13 +40,13 @@ Progress = Callable[[int], None]
 """Called with the number of frames that were just finished."""
 
 
-class Latents(NamedTuple):
+class EncodedClips(NamedTuple):
     """What the encoder makes of clips.
 
     ids: int64 `[B, g, K]` in [0, codebook size).
     encoded: `[B, g, K, D]`, out of the encoder: one half of what the scorer reads.
     inputs: `[B, g, K, D]`, quantized and projected: the other half, and what the decoder reads.
-    clips: `[B, C, T, S, S]` that they are of, where the scorer has anchors to measure.
+    clips: `[B, C, T, S, S]` that they are of, where the scorer has probe lengths to measure.
     """
 
     ids: Tensor
@@ -128,19 +128,19 @@ class AdapTok:
         return self.config.tokenizer.blocks * self.config.tokenizer.latents
 
     @property
-    def step(self) -> int:
+    def length_step(self) -> int:
         """Distance between candidate lengths; 1 for a model without a scorer."""
-        return self.shape.step
+        return self.layout.length_step
 
     @property
-    def shape(self) -> Shape:
+    def layout(self) -> ClipLayout:
         """Blocks of a clip, their latents and step."""
-        return Shape.of(self.config)
+        return ClipLayout.of(self.config)
 
     # Clips: for trainers and pipelines.
 
     @torch.no_grad()
-    def encode_clips(self, clips: Tensor) -> Latents:
+    def encode_clips(self, clips: Tensor) -> EncodedClips:
         """Clips `[B, C, T, S, S]` in [0, 1] to latents; T is a multiple of the block's frames, up to a clip's.
 
         Raises:
@@ -151,23 +151,23 @@ class AdapTok:
         encoded = tokenizer.encode(clips.to(self.device, torch.float32))
         quantized = tokenizer.quantize(encoded)
         scorer = self.config.scorer
-        measured = clips if scorer is not None and scorer.anchors else None
-        return Latents(quantized.ids, encoded, tokenizer.project_codes(quantized.codes), measured)
+        measured = clips if scorer is not None and scorer.probe_lengths else None
+        return EncodedClips(quantized.ids, encoded, tokenizer.project_codes(quantized.codes), measured)
 
     @torch.no_grad()
     def score_clips(
-        self, latents: Latents, lengths: Sequence[Sequence[int]] | Tensor | None = None, *, normalized: bool = True
+        self, latents: EncodedClips, lengths: Sequence[Sequence[int]] | Tensor | None = None, *, normalized: bool = True
     ) -> Tensor:
         """Scores float32 `[B, g, L]`: column j is for the length (j + 1) * step of a block.
 
         A block is scored given what earlier blocks keep. Columns past a block's own length say nothing about the clip;
-        corrected ones (see `normalized`) need whole blocks from the last anchor that a length reaches.
+        corrected ones (see `normalized`) need whole blocks from the last probe length that a length reaches.
 
         Args:
             lengths: `[B, g]` what each block keeps; None keeps everything.
             normalized: as the network gives them, zero mean and unit variance over its training data (what the
                 official program calls scores); False gives distortions, the mean over the block, corrected by what
-                is measured at the scorer's anchors, where it has any.
+                is measured at the scorer's probe lengths, where it has any.
 
         Raises:
             ValueError: the model has no scorer, or lengths do not fit.
@@ -180,7 +180,9 @@ class AdapTok:
             return scores
         scores = scorer.denormalize(scores)
         cache = None
-        if lengths is None and scorer.config.anchors[-1:] == (k,):  # each block is left behind as later ones see it
+        if lengths is None and scorer.config.probe_lengths[-1:] == (
+            k,
+        ):  # each block is left behind as later ones see it
             cache = self.model.tokenizer.decoder_cache()
         corrected = [self._anchored(latents, scores[:, i], [row[:i] for row in rows], cache) for i in range(g)]
         return torch.stack(corrected, 1)
@@ -248,19 +250,19 @@ class AdapTok:
             ValueError: an argument is out of its range, or the model lacks the scorer that the scope needs.
             VideoError: the file cannot be read.
         """
-        spending = Spending(budget, scope, target, uniform)
-        spending.check(self.shape)
+        policy = LengthPolicy(budget, scope, target, uniform)
+        policy.check(self.layout)
         if batch_size < 1:
             raise ValueError(f"batch size {batch_size}, expected 1 or more")
-        scored = spending.needs_scores or (keep_scores and self.config.scorer is not None)
+        scored = policy.needs_scores or (keep_scores and self.config.scorer is not None)
         if scored:
             self._scorer()
         with open_source(video, start=start, stop=stop, rate=rate) as source:
             geometry = Geometry(fit, source.width, source.height, self.config.tokenizer.size)
-            if spending.causal and scope == "stream":
-                pieces = self._encode_stream(source, geometry, spending)
+            if policy.causal and scope == "stream":
+                pieces = self._encode_stream(source, geometry, policy)
             else:
-                pieces = self._encode_batches(source, geometry, spending, batch_size, scored)
+                pieces = self._encode_batches(source, geometry, policy, batch_size, scored)
             done = []
             for piece in pieces:
                 done.append(piece)
@@ -271,10 +273,10 @@ class AdapTok:
             warning = source.warning
         ids = np.concatenate([piece.ids for piece in done])
         scores = np.concatenate([piece.scores for piece in done if piece.scores is not None]) if scored else None
-        if spending.causal:
+        if policy.causal:
             lengths = np.concatenate([piece.lengths for piece in done if piece.lengths is not None])
         else:
-            lengths = spending.lengths(scores, len(ids), self.shape)
+            lengths = policy.lengths(scores, len(ids), self.layout)
         kept = np.arange(ids.shape[1]) < lengths[:, None]
         return VideoTokens(ids[kept], lengths, info, scores if keep_scores else None, warning)
 
@@ -368,11 +370,11 @@ class AdapTok:
             uniform: spend the budget evenly.
             fit: how frames come to the model's square.
         """
-        spending = Spending(budget, "stream", target, uniform)
-        spending.check(self.shape)
-        if spending.needs_scores:
+        policy = LengthPolicy(budget, "stream", target, uniform)
+        policy.check(self.layout)
+        if policy.needs_scores:
             self._scorer()
-        return Streaming(self.model, spending, fit)
+        return Streaming(self.model, policy, fit)
 
     def check_tokens(self, tokens: VideoTokens, *, any_model: bool = False) -> None:
         """Raise TokenMismatchError if these tokens are not of this model."""
@@ -432,13 +434,13 @@ class AdapTok:
             yield torch.cat(clip + clip[-1:] * missing, 1)[None], len(clip)
 
     def _encode_batches(
-        self, source: Source, geometry: Geometry, spending: Spending, batch: int, scored: bool
+        self, source: Source, geometry: Geometry, policy: LengthPolicy, batch: int, scored: bool
     ) -> Iterator[_Piece]:
         for clips, frames in self.iter_clips(source, geometry, batch):
             latents = self.encode_clips(clips)
             scores = lengths = None
-            if spending.causal:
-                chosen, found = self.choose_lengths(latents, partial(spending.batch_lengths, shape=self.shape))
+            if policy.causal:
+                chosen, found = self.choose_lengths(latents, partial(policy.batch_lengths, layout=self.layout))
                 lengths, scores = chosen.reshape(-1), found.reshape(-1, found.shape[-1])
             elif scored:
                 scores = self.score_clips(latents, normalized=False).flatten(0, 1).cpu().numpy()
@@ -446,7 +448,7 @@ class AdapTok:
 
     @torch.no_grad()
     def choose_lengths(
-        self, latents: Latents, choose: Callable[[Scores, int], NDArray[np.int64]]
+        self, latents: EncodedClips, choose: Callable[[Scores, int], NDArray[np.int64]]
     ) -> tuple[NDArray[np.int64], Scores]:
         """Lengths `[B, g]`, block index after block index, each scored given those before.
 
@@ -476,7 +478,7 @@ class AdapTok:
 
     def _anchored(
         self,
-        latents: Latents,
+        latents: EncodedClips,
         scores: Tensor,
         earlier: Sequence[Sequence[int]],
         cache: KeyValueCache | None = None,
@@ -487,15 +489,15 @@ class AdapTok:
         i, pt = len(earlier[0]), self.config.tokenizer.temporal_patch_size
         blocks, inputs = latents.clips[:, :, i * pt : (i + 1) * pt], latents.inputs[:, : i + 1]
         if all(list(row) == list(earlier[0]) for row in earlier):
-            return anchored(self.model, scores, blocks, inputs, earlier[0], cache)
+            return calibrate_scores(self.model, scores, blocks, inputs, earlier[0], cache)
         rows = [
-            anchored(self.model, scores[n : n + 1], blocks[n : n + 1], inputs[n : n + 1], row)
+            calibrate_scores(self.model, scores[n : n + 1], blocks[n : n + 1], inputs[n : n + 1], row)
             for n, row in enumerate(earlier)
         ]
         return torch.cat(rows)
 
-    def _encode_stream(self, source: Source, geometry: Geometry, spending: Spending) -> Iterator[_Piece]:
-        stream = Streaming(self.model, spending, geometry.fit)
+    def _encode_stream(self, source: Source, geometry: Geometry, policy: LengthPolicy) -> Iterator[_Piece]:
+        stream = Streaming(self.model, policy, geometry.fit)
         pushed = 0
         for frame in source.frames:
             pushed += 1
@@ -518,7 +520,7 @@ class AdapTok:
             model_hash=self.weights_hash,
             codebook_size=c.quantizer.codebook_size,
             latents=c.latents,
-            step=self.step,
+            step=self.length_step,
             block_frames=c.temporal_patch_size,
             clip_blocks=c.blocks,
             frames=frames,

@@ -1,9 +1,10 @@
 """What each length of a block costs: measured by decoding, and predictions that go through what was measured.
 
 A scorer sees the latents alone, so it knows the shape of a block's curve better than its height. Decoding the block at
-a few lengths, the anchors, gives the height and costs little; between anchors the prediction decides.
+a few lengths, the probe lengths, gives the height and costs little; between probe lengths the prediction decides.
 
-Legend: `B` clips, `C` channels, `S` pixels, `K` latents of a block, `L` candidate lengths, `A` anchors, `D` width.
+Legend: `B` clips, `C` channels, `S` pixels, `K` latents of a block, `L` candidate lengths, `A` probe lengths, `D`
+width.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from adaptok.models.tokenizer import Tokenizer
 _LEAST = 1e-8
 """Distortions are compared as logarithms, and kept above this."""
 _LEAST_SHARE = 0.05
-"""Of the fall between two anchors, in logarithms: what the tokens up to the second are given at least."""
+"""Of the fall between two probe lengths, in logarithms: what the tokens up to the second are given at least."""
 
 
 def measure_block(
@@ -62,16 +63,16 @@ def measure_block(
     return torch.stack(columns, 1)
 
 
-def through_anchors(scores: Tensor, measured: Tensor, anchors: Sequence[int], step: int) -> Tensor:
-    """Predicted distortions `[..., L]` times what makes them `measured [..., A]` at the anchors.
+def calibrate_at_probes(scores: Tensor, measured: Tensor, probe_lengths: Sequence[int], length_step: int) -> Tensor:
+    """Predicted distortions `[..., L]` times what makes them `measured [..., A]` at the probe lengths.
 
-    The factor's logarithm is linear in the length between two anchors, and constant outside. Where more tokens were
-    found to help, from one anchor to the next, no length in between is as good as the longer one.
+    The factor's logarithm is linear in the length between two probe lengths, and constant outside. Where more
+    tokens help from one probe length to the next, no length in between is as good as the longer one.
     """
-    columns = torch.tensor(anchors, device=scores.device) // step - 1
+    columns = torch.tensor(probe_lengths, device=scores.device) // length_step - 1
     lengths = torch.arange(scores.shape[-1], device=scores.device)
     wanted = measured.clamp(min=_LEAST).log() - scores[..., columns].clamp(min=_LEAST).log()
-    right = torch.searchsorted(columns, lengths).clamp(max=len(anchors) - 1)
+    right = torch.searchsorted(columns, lengths).clamp(max=len(probe_lengths) - 1)
     left = (right - 1).clamp(min=0)
     span = (columns[right] - columns[left]).clamp(min=1)
     share = ((lengths - columns[left]) / span).clamp(0, 1)
@@ -83,7 +84,7 @@ def through_anchors(scores: Tensor, measured: Tensor, anchors: Sequence[int], st
     return torch.where(inside, logs.maximum(least), logs).exp()
 
 
-def anchored(
+def calibrate_scores(
     model: Model,
     scores: Tensor,
     block: Tensor,
@@ -91,18 +92,18 @@ def anchored(
     earlier: Sequence[int],
     cache: KeyValueCache | None = None,
 ) -> Tensor:
-    """Predicted distortions `[B, L]` of a block, corrected by what is measured at the scorer's anchors.
+    """Predicted distortions `[B, L]` of a block, corrected by what is measured at the scorer's probe lengths.
 
-    Without anchors they come back as they are.
+    Without probe lengths they come back as they are.
 
     Args:
         block, inputs, earlier, cache: as for `measure_block`.
     """
     assert model.scorer is not None
     config = model.scorer.config
-    if not config.anchors:
+    if not config.probe_lengths:
         return scores
     measured = measure_block(
-        model.tokenizer, block.to(scores.device), inputs, earlier, config.anchors, config.distortion, cache=cache
+        model.tokenizer, block.to(scores.device), inputs, earlier, config.probe_lengths, config.distortion, cache=cache
     )
-    return through_anchors(scores, measured, config.anchors, config.step)
+    return calibrate_at_probes(scores, measured, config.probe_lengths, config.length_step)

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptok.allocation.policy import Scores, Shape, Spending
-from adaptok.codec.length_selection import anchored
+from adaptok.allocation.policy import ClipLayout, LengthPolicy, Scores
+from adaptok.codec.length_selection import calibrate_scores
 from adaptok.models.model import Model
 from adaptok.video.geometry import Fit, Geometry
 from adaptok.video.sources import check_range
@@ -35,17 +35,17 @@ class Streaming:
     Attention reaches back to the beginning of the clip that a block lies in, so memory does not grow.
 
     Args:
-        model: in evaluation mode; with a scorer, where the spending needs scores.
-        spending: how lengths are chosen, one block at a time.
+        model: in evaluation mode; with a scorer, where the policy needs scores.
+        policy: how lengths are chosen, one block at a time.
         fit: how frames come to the model's square.
     """
 
-    def __init__(self, model: Model, spending: Spending, fit: Fit) -> None:
+    def __init__(self, model: Model, policy: LengthPolicy, fit: Fit) -> None:
         self.model, self.fit = model, fit
         self.geometry: Geometry | None = None
-        self._chooser = spending.stream(Shape.of(model.config))
+        self._chooser = policy.stream(ClipLayout.of(model.config))
         tokenizer = model.tokenizer
-        self._scorer = model.scorer if spending.needs_scores else None
+        self._scorer = model.scorer if policy.needs_scores else None
         self._encoder_cache, self._decoder_cache = tokenizer.encoder_cache(), tokenizer.decoder_cache()
         self._scorer_cache = None if self._scorer is None else self._scorer.cache(1)
         self._pending: list[Tensor] = []
@@ -108,7 +108,7 @@ class Streaming:
             self._inputs.append(inputs)
             known = torch.cat(self._inputs, 1)
             predicted = self._scorer.denormalize(raw)[:, 0]
-            scores = anchored(self.model, predicted, clip, known, self._lengths)[0].cpu().numpy()
+            scores = calibrate_scores(self.model, predicted, clip, known, self._lengths)[0].cpu().numpy()
         length = self._chooser.choose(scores)
         self._lengths.append(length)
         if self._scorer is not None and self._scorer_cache is not None and place < config.blocks - 1:

@@ -25,7 +25,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from adaptok.allocation.knapsack import allocate
-from adaptok.allocation.policy import Lengths, Shape, check_budget
+from adaptok.allocation.policy import ClipLayout, Lengths, check_budget
 from adaptok.config.model import Config
 from adaptok.utils.files import replacing
 
@@ -212,7 +212,7 @@ class VideoTokens:
         if self.scores is None:
             raise ValueError("these tokens were saved without scores, which truncation needs; encode again with scores")
         step, info = self.info.step, self.info
-        total = check_budget(budget, info.blocks, Shape(info.clip_blocks, info.latents, step))
+        total = check_budget(budget, info.blocks, ClipLayout(info.clip_blocks, info.latents, step))
         if self.tokens <= total:
             return self
         # a candidate above a block's present length is that length: it costs no more, and is worth no more
@@ -222,7 +222,7 @@ class VideoTokens:
         scores = np.take_along_axis(self.scores, column, axis=1)[~fixed]
         wanted = self.lengths.copy()
         if len(scores):
-            wanted[~fixed] = allocate(scores, total - int(self.lengths[fixed].sum()), step=step).lengths
+            wanted[~fixed] = allocate(scores, total - int(self.lengths[fixed].sum()), length_step=step).lengths
         return self.shorten(np.minimum(wanted, self.lengths))
 
     def to_bytes(self) -> bytes:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
+    AliasChoices,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -354,8 +355,8 @@ class ScorerConfig(TransformerConfig):
     width: Positive = 768
     depth: Positive = 12
     heads: Positive = 12
-    step: Positive = 64
-    """Candidate lengths are the multiples of `step`."""
+    length_step: Positive = Field(default=64, validation_alias=AliasChoices("length_step", "step"))
+    """Candidate lengths are the multiples of `length_step`."""
     distortion: Distortion = "lpips"
     """What is predicted, as the mean over a block."""
     scale: Literal["linear", "log"] = "linear"
@@ -364,22 +365,28 @@ class ScorerConfig(TransformerConfig):
     """Of the (log) distortion over the training data; the default is the official LPIPS statistic."""
     std: Annotated[float, Field(gt=0.0)] = 0.07615979
     """Its standard deviation."""
-    anchors: tuple[Positive, ...] = ()
+    probe_lengths: tuple[Positive, ...] = Field(default=(), validation_alias=AliasChoices("probe_lengths", "anchors"))
     """Candidate lengths at which an encoder measures the distortion, by decoding, and corrects the predictions to go
     through what it found."""
 
-    prices: tuple[tuple[float, float], ...] = ()
-    """(tokens, price): what a block takes on average at a price per token, measured on training clips, fewest first; a
+    lambdas: tuple[tuple[float, float], ...] = Field(default=(), validation_alias=AliasChoices("lambdas", "prices"))
+    """(tokens, λ): what a block takes on average at a λ, measured on training clips, fewest first; a
     stream with a budget starts from it."""
 
     @model_validator(mode="after")
-    def _check_anchors(self) -> ScorerConfig:
-        if list(self.anchors) != sorted(set(self.anchors)) or any(length % self.step for length in self.anchors):
-            raise ValueError(f"anchors {list(self.anchors)}, expected rising multiples of the step {self.step}")
-        if any(a[0] >= b[0] or a[1] <= b[1] for a, b in pairwise(self.prices)) or any(p <= 0 for _, p in self.prices):
-            raise ValueError("prices that do not fall as tokens rise, or are not above 0; measure them again")
-        if self.anchors and self.distortion == "lpips":
-            raise ValueError("anchors need a distortion that an encoder can measure, and lpips needs other weights")
+    def _check_probe_lengths(self) -> ScorerConfig:
+        if list(self.probe_lengths) != sorted(set(self.probe_lengths)) or any(
+            length % self.length_step for length in self.probe_lengths
+        ):
+            raise ValueError(
+                f"probe_lengths {list(self.probe_lengths)}, expected rising multiples of length_step {self.length_step}"
+            )
+        if any(a[0] >= b[0] or a[1] <= b[1] for a, b in pairwise(self.lambdas)) or any(p <= 0 for _, p in self.lambdas):
+            raise ValueError("lambdas that do not fall as tokens rise, or are not above 0; measure them again")
+        if self.probe_lengths and self.distortion == "lpips":
+            raise ValueError(
+                "probe_lengths need a distortion that an encoder can measure, and lpips needs other weights"
+            )
         return self
 
 
@@ -410,13 +417,18 @@ class ModelConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> ModelConfig:
-        if self.scorer is not None and self.tokenizer.latents % self.scorer.step:
+        if self.scorer is not None and self.tokenizer.latents % self.scorer.length_step:
             raise ValueError(
-                f"latents {self.tokenizer.latents} is not a multiple of the scorer's step {self.scorer.step}"
+                f"latents {self.tokenizer.latents} is not a multiple of the scorer's length_step"
+                f" {self.scorer.length_step}"
             )
-        if self.scorer is not None and self.scorer.anchors and self.scorer.anchors[-1] > self.tokenizer.latents:
+        if (
+            self.scorer is not None
+            and self.scorer.probe_lengths
+            and self.scorer.probe_lengths[-1] > self.tokenizer.latents
+        ):
             raise ValueError(
-                f"anchor {self.scorer.anchors[-1]} is above the {self.tokenizer.latents} latents of a block"
+                f"probe length {self.scorer.probe_lengths[-1]} is above the {self.tokenizer.latents} latents of a block"
             )
         if self.prior is not None and self.tokenizer.quantizer.kind != "vector":
             raise ValueError("a prior needs the vector quantizer: it predicts rows of a codebook")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adaptok.allocation.policy import Scope, Spending
+from adaptok.allocation.policy import LengthPolicy, Scope
 from adaptok.codec.codec import AdapTok, to_bytes
 from adaptok.data import VIDEO_SUFFIXES, find_entries
 from adaptok.evaluation.measures import Measures
@@ -97,11 +97,11 @@ class TokenizerEvaluation:
     ) -> None:
         config = codec.config
         measures = replace(measures, patch_size=config.tokenizer.patch_size)
-        least = float(codec.shape.step * codec.shape.blocks)
+        least = float(codec.layout.length_step * codec.layout.blocks)
         budgets = budgets or [max(least, share * codec.max_budget) for share in SHARES]
         scored = config.scorer is not None
         for budget in budgets:
-            Spending(budget, scope if scored else "video", uniform=not scored).check(codec.shape)
+            LengthPolicy(budget, scope if scored else "video", uniform=not scored).check(codec.layout)
         batch = scope == "batch" and scored
         self.plan = Plan(
             kind="tokenizer",

@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptok.allocation.policy import Spending, StreamChooser
-from adaptok.codec.codec import AdapTok, Latents
+from adaptok.allocation.policy import LengthPolicy, StreamChooser
+from adaptok.codec.codec import AdapTok, EncodedClips
 from adaptok.config.model import Distortion
 from adaptok.data.statistics import UNREADABLE, reason
 from adaptok.evaluation.measures import Measures
@@ -208,23 +208,23 @@ class _Encoding:
         self._lengths.append(np.stack([lengths for lengths, _ in chosen], 1))
         self._scores.append(np.stack([scores for _, scores in chosen], 1))
 
-    def _choose(self, latents: Latents, owners: list[int], variant: int) -> tuple[Lengths, NDArray[np.float32]]:
+    def _choose(self, latents: EncodedClips, owners: list[int], variant: int) -> tuple[Lengths, NDArray[np.float32]]:
         """Lengths `[b, G]` and scores `[b, G, L]`, each block scored given the lengths before it."""
-        shape = self.codec.shape
-        spending = Spending(self._budget(self.variants[variant].budget), self.scope)
+        layout = self.codec.layout
+        policy = LengthPolicy(self._budget(self.variants[variant].budget), self.scope)
         if self.scope == "batch":
-            return self.codec.choose_lengths(latents, partial(spending.batch_lengths, shape=shape))
+            return self.codec.choose_lengths(latents, partial(policy.batch_lengths, layout=layout))
         results = []
         for n, owner in enumerate(owners):
-            chooser = self._choosers.setdefault((variant, owner), spending.stream(shape))
-            one = Latents(*(None if part is None else part[n : n + 1] for part in latents))  # type: ignore[arg-type]
+            chooser = self._choosers.setdefault((variant, owner), policy.stream(layout))
+            one = EncodedClips(*(None if part is None else part[n : n + 1] for part in latents))  # type: ignore[arg-type]
             results.append(self.codec.choose_lengths(one, partial(_next_length, chooser)))
         return np.concatenate([r[0] for r in results]), np.concatenate([r[1] for r in results])
 
     def _budget(self, budget: float) -> float | tuple[int, ...]:
         """Of the official procedure, where it is the model's and one of the official ones: for each block index."""
-        shape = self.codec.shape
-        if self.scope == "batch" and self.plan.protocol == "official" and (shape.blocks, shape.latents) == (4, 512):
+        layout = self.codec.layout
+        if self.scope == "batch" and self.plan.protocol == "official" and (layout.blocks, layout.latents) == (4, 512):
             return OFFICIAL_BUDGETS.get(budget, budget)
         return budget
 
@@ -244,19 +244,19 @@ class _Encoding:
             assert scores is not None
             own = scores[:, place] if chosen is not None else scores
             lengths[:, i] = chosen[:, place] if chosen is not None else self._shared(variant, scores, n, g)
-            column = lengths[:, i] // self.codec.step - 1
+            column = lengths[:, i] // self.codec.length_step - 1
             predicted[:, i] = np.take_along_axis(own, column[..., None], 2)[..., 0]
             place += 1
         return {"ids": ids, "lengths": lengths, "predicted": predicted}
 
     def _shared(self, variant: Variant, scores: NDArray[np.float32] | None, n: int, g: int) -> Lengths:
         """Lengths `[n, G]`, of each video by itself."""
-        spending = Spending(variant.budget, "clip" if self.scope == "clip" else "video", uniform=not variant.adaptive)
+        policy = LengthPolicy(variant.budget, "clip" if self.scope == "clip" else "video", uniform=not variant.adaptive)
         owners, parts = np.array(self.owners), []
         for owner in dict.fromkeys(self.owners):
             own = None if scores is None else scores[owners == owner].reshape(-1, scores.shape[-1])
             count = int((owners == owner).sum())
-            parts.append(spending.lengths(own, count * g, self.codec.shape).reshape(count, g))
+            parts.append(policy.lengths(own, count * g, self.codec.layout).reshape(count, g))
         return np.concatenate(parts)
 
 

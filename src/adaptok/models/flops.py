@@ -71,7 +71,7 @@ def scorer_work(config: ModelConfig, lengths: Sequence[int] | None) -> float:
     """Operations to score one clip: with everything kept, or block by block given the lengths of earlier blocks."""
     c, s = config.tokenizer, config.scorer
     assert s is not None
-    g, k, levels = c.blocks, c.latents, c.latents // s.step
+    g, k, levels = c.blocks, c.latents, c.latents // s.length_step
     kept = [k] * g if lengths is None else list(lengths)
     before = [sum(kept[:i]) for i in range(g)]
     pairs = sum(k * (before[i] + k) for i in range(g))
@@ -102,19 +102,19 @@ def output_work(c: TokenizerConfig) -> float:
     return 2 * c.patches * width * c.output_dim + convolution_work(c.head, c, width, 9)
 
 
-def anchor_work(config: ModelConfig) -> float:
-    """Operations to decode every block of one clip at the scorer's anchors, the latents before it kept whole."""
+def probe_work(config: ModelConfig) -> float:
+    """Operations to decode every block of one clip at the scorer's probe lengths, the latents before it kept whole."""
     c, s = config.tokenizer, config.scorer
     assert s is not None
-    if not s.anchors:
+    if not s.probe_lengths:
         return 0.0
     k, p, code, work = c.latents, c.patches, c.quantizer.code_dim, 0.0
     for i in range(c.blocks):
-        for n in s.anchors:
+        for n in s.probe_lengths:
             of_patches = p * (i * k + n + p)
             work += stack_work(c.decoder, n + p, n * (i * k + n) + of_patches, p, of_patches)
             work += 2 * n * code * c.decoder.width + output_work(c)
-        if i < c.blocks - 1 and s.anchors[-1] < k:  # its latents, that later blocks see
+        if i < c.blocks - 1 and s.probe_lengths[-1] < k:  # its latents, that later blocks see
             work += stack_work(c.decoder, k, k * (i + 1) * k, 0, 0) + 2 * k * code * c.decoder.width
     return work
 

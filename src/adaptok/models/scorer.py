@@ -1,6 +1,6 @@
 """The scorer: how badly would a block look at each candidate length?
 
-Legend: `B` clips, `g` blocks of a call, `K` latents of a block, `L` = K / step candidates, `D` width.
+Legend: `B` clips, `g` blocks of a call, `K` latents of a block, `L` = K / length_step candidates, `D` width.
 
 Who sees whom: latents_i see the kept latents of blocks up to i. A block is scored with all K of its latents kept, given
 the lengths of earlier blocks. Scores at candidates past a block's own length are those of a dropped latent, which sees
@@ -19,7 +19,7 @@ from adaptok.config.model import ScorerConfig, StackConfig, TokenizerConfig
 from adaptok.models.layers import NORM_EPS, KeyValueCache, Plan, Segment, TransformerStack, initialize_linears
 
 
-def scorer_plan(lengths: Sequence[Sequence[int]], first_block: int, step: int, read: bool = True) -> Plan:
+def scorer_plan(lengths: Sequence[Sequence[int]], first_block: int, length_step: int, read: bool = True) -> Plan:
     """Rows of the blocks from `first_block` on, block after block and within a block clip after clip, kept latents
     only; rows of earlier blocks lie in a cache in the same order.
 
@@ -44,7 +44,7 @@ def scorer_plan(lengths: Sequence[Sequence[int]], first_block: int, step: int, r
             keys = merge_runs(runs[n][: i + 1])
             rows = slice(own.start - past, own.stop - past)
             segments.append(Segment(rows, keys))
-            reads = range(rows.start + step - 1, rows.stop, step)
+            reads = range(rows.start + length_step - 1, rows.stop, length_step)
             if read and reads:
                 final.append(Segment(slice(len(outputs), len(outputs) + len(reads)), keys))
                 outputs.extend(slice(row, row + 1) for row in reads)
@@ -65,7 +65,7 @@ def merge_runs(runs: Sequence[slice]) -> tuple[slice, ...]:
 
 
 class Scorer(nn.Module):
-    """Block-causal transformer over latents with a scalar head at every `step`-th of them."""
+    """Block-causal transformer over latents with a scalar head at every `length_step`-th of them."""
 
     def __init__(self, config: ScorerConfig, tokenizer: TokenizerConfig) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class Scorer(nn.Module):
         b, g = encoded.shape[:2]
         x = self._embed(encoded, decoder_inputs, first_block)
         x = torch.cat([x[n, i, : lengths[n][first_block + i]] for i in range(g) for n in range(b)])[None]
-        self.stack(x, scorer_plan(lengths, first_block, self.config.step, read=False), cache)
+        self.stack(x, scorer_plan(lengths, first_block, self.config.length_step, read=False), cache)
         cache.keep(cache.rows + x.shape[1])
 
     def _embed(self, encoded: Tensor, decoder_inputs: Tensor, first_block: int) -> Tensor:
@@ -140,33 +140,33 @@ class Scorer(nn.Module):
     def _score_rows(
         self, x: Tensor, lengths: Sequence[Sequence[int]], first_block: int, cache: KeyValueCache | None
     ) -> Tensor:
-        x = self.stack(x, scorer_plan(lengths, first_block, self.config.step), cache)
+        x = self.stack(x, scorer_plan(lengths, first_block, self.config.length_step), cache)
         return self.head(self.final_norm(x))[..., 0].float()
 
     def _scatter(self, rows: Tensor, lengths: Sequence[Sequence[int]], first_block: int) -> Tensor:
         """Rows in the plan's order to `[B, g, L]`, with the scores of dropped latents in the gaps."""
-        b, g, step = len(lengths), len(lengths[0]), self.config.step
-        levels = self.latents // step
+        b, g, length_step = len(lengths), len(lengths[0]), self.config.length_step
+        levels = self.latents // length_step
         if all(length == self.latents for clip in lengths for length in clip):
             return rows.view(b, g, levels) if rows.ndim == 2 else rows.view(g, b, levels).transpose(0, 1)
         dropped = self._dropped_scores()[first_block : first_block + g]
         scores = dropped.expand(b, -1, -1).clone()
         if rows.ndim == 2:
-            kept = torch.tensor([[j < length // step for j in range(levels)] for length in lengths[0]])
+            kept = torch.tensor([[j < length // length_step for j in range(levels)] for length in lengths[0]])
             scores[:, kept.to(scores.device)] = rows
             return scores
         row = 0
         for i in range(g):
             for n in range(b):
-                count = lengths[n][i] // step
+                count = lengths[n][i] // length_step
                 scores[n, i, :count] = rows[row : row + count]
                 row += count
         return scores
 
     def _dropped_scores(self) -> Tensor:
         """`[G, L]`: what the head says of a latent that is dropped, alone with its position."""
-        step, width = self.config.step, self.config.width
-        x = self.project.bias + self.positions[step - 1 :: step].view(-1, 1, width)
+        length_step, width = self.config.length_step, self.config.width
+        x = self.project.bias + self.positions[length_step - 1 :: length_step].view(-1, 1, width)
         x = self.stack(x, Plan((Segment(slice(0, 1), (slice(0, 1),)),)))
         return self.head(self.final_norm(x))[..., 0].float().view(self.blocks_per_clip, -1)
 

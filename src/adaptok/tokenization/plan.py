@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from adaptok.allocation.policy import Scope, Shape, Spending
+from adaptok.allocation.policy import ClipLayout, LengthPolicy, Scope
 from adaptok.codec.codec import AdapTok
 from adaptok.config.model import Config, ModelConfig, Positive
 from adaptok.data.manifests import VIDEO_SUFFIXES, Entry, find_entries
@@ -139,28 +139,28 @@ class Choice:
     """How lengths of clips are chosen where the first blocks are the condition's, and keep everything.
 
     Attributes:
-        spending: for the blocks that are free, with their share of the budget.
-        shape: of the free blocks of a clip.
+        policy: for the blocks that are free, with their share of the budget.
+        layout: of the free blocks of a clip.
         first_block: of the free ones.
     """
 
-    spending: Spending
-    shape: Shape
+    policy: LengthPolicy
+    layout: ClipLayout
     first_block: int
 
     @classmethod
     def of(cls, info: TokenDatasetInfo, model: ModelConfig) -> Choice:
-        settings, whole, first = info.settings, Shape.of(model), info.first_block
+        settings, whole, first = info.settings, ClipLayout.of(model), info.first_block
         budget = settings["budget"]
         # the scopes "batch" and "stream" count by block, and a list is one of blocks: there is nothing to share
         share = (whole.blocks - first) / whole.blocks
-        spending = Spending(
+        policy = LengthPolicy(
             budget if budget is None or isinstance(budget, list) else budget * share,
             settings["scope"],
             settings["target"],
             settings["uniform"],
         )
-        return cls(spending, replace(whole, blocks=whole.blocks - first), first)
+        return cls(policy, replace(whole, blocks=whole.blocks - first), first)
 
 
 def shard_path(out: Path, number: int) -> Path:
@@ -237,9 +237,9 @@ def _describe(codec: AdapTok, options: TokenOptions) -> TokenDatasetInfo:
     """What the shards will say; ValueError where options do not fit the model."""
     model, c = codec.config, codec.config.tokenizer
     budget = list(options.budget) if isinstance(options.budget, tuple) else options.budget
-    spending = Spending(budget, options.scope, options.target, options.uniform)
-    spending.check(codec.shape)
-    if spending.needs_scores and model.scorer is None:
+    policy = LengthPolicy(budget, options.scope, options.target, options.uniform)
+    policy.check(codec.layout)
+    if policy.needs_scores and model.scorer is None:
         raise ValueError(f"the model {model.name!r} has no scorer; spend the budget uniformly, or use another")
     if options.fit not in FITS:
         raise ValueError(f"fit {options.fit!r}, expected one of {', '.join(FITS)}")
@@ -271,7 +271,7 @@ def _describe(codec: AdapTok, options: TokenOptions) -> TokenDatasetInfo:
         blocks=c.blocks,
         block_frames=c.temporal_patch_size,
         size=c.size,
-        step=codec.step,
+        step=codec.length_step,
         condition_frames=options.condition_frames,
         stride=stride,
         settings=settings,

@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptok.allocation.policy import Scores, Spending, StreamChooser
-from adaptok.codec.codec import AdapTok, Latents
+from adaptok.allocation.policy import LengthPolicy, Scores, StreamChooser
+from adaptok.codec.codec import AdapTok, EncodedClips
 from adaptok.data.statistics import UNREADABLE, reason
 from adaptok.data.token_datasets import TokenClip, write_rows
 from adaptok.tokenization.plan import Choice, PlannedVideo, TokenPlan, shard_path
@@ -173,21 +173,21 @@ class ShardWriter:
             )
 
     def _score(
-        self, batch: Sequence[_Clip], latents: Latents, streams: dict[str, StreamChooser]
+        self, batch: Sequence[_Clip], latents: EncodedClips, streams: dict[str, StreamChooser]
     ) -> tuple[Scores | None, Lengths | None]:
         """Distortions `[B, G, L]` where they are wanted, and lengths `[B, G]` where they depend on earlier ones."""
-        spending = self.choice.spending
-        if not spending.causal:
-            if not spending.needs_scores and not self.plan.scores:
+        policy = self.choice.policy
+        if not policy.causal:
+            if not policy.needs_scores and not self.plan.scores:
                 return None, None
             return self.codec.score_clips(latents, normalized=False).cpu().numpy(), None
-        if spending.scope == "batch":
+        if policy.scope == "batch":
             lengths, scores = self.codec.choose_lengths(latents, self._after_condition(self._batch_lengths))
             return scores, lengths
         chosen = []
         for n, clip in enumerate(batch):
             if clip.video.source not in streams:
-                streams[clip.video.source] = spending.stream(self.choice.shape)
+                streams[clip.video.source] = policy.stream(self.choice.layout)
             one = _one(latents, n)
             choose = self._after_condition(partial(_stream_lengths, streams[clip.video.source]))
             chosen.append(self.codec.choose_lengths(one, choose))
@@ -195,12 +195,12 @@ class ShardWriter:
 
     def _after_condition(self, choose: Callable[[Scores, int], Lengths]) -> Callable[[Scores, int], Lengths]:
         """The same choice, but for the condition's blocks, which keep everything."""
-        first, latents = self.choice.first_block, self.choice.shape.latents
+        first, latents = self.choice.first_block, self.choice.layout.latents
         return lambda scores, i: np.full(len(scores), latents) if i < first else choose(scores, i)
 
     def _batch_lengths(self, scores: Scores, block: int) -> Lengths:
-        spending = _within_reach(self.choice.spending, scores)
-        return spending.batch_lengths(scores, block, self.choice.shape)
+        policy = _within_reach(self.choice.policy, scores)
+        return policy.batch_lengths(scores, block, self.choice.layout)
 
     def _conditions(self, pixels: Tensor, ids: Ids) -> Ids | None:
         """Ids `[B, …]` of the clips that show their first frames alone, as far as those reach.
@@ -240,7 +240,7 @@ class ShardWriter:
         known = [clip.lengths for clip in clips if clip.lengths is not None]
         if known:
             return np.stack(known)
-        groups = [[clip] for clip in clips] if self.choice.spending.scope == "clip" else [clips]
+        groups = [[clip] for clip in clips] if self.choice.policy.scope == "clip" else [clips]
         return np.concatenate([self._share(group) for group in groups])
 
     def _share(self, clips: Sequence[_Coded]) -> Lengths:
@@ -248,9 +248,9 @@ class ShardWriter:
         choice, first = self.choice, self.choice.first_block
         scored = [clip.scores[first:] for clip in clips if clip.scores is not None]
         scores = np.concatenate(scored) if scored else None
-        spending = _within_reach(choice.spending, scores)
-        free = spending.lengths(scores, len(clips) * choice.shape.blocks, choice.shape)
-        lengths = np.full((len(clips), self.plan.info.blocks), choice.shape.latents, np.int64)
+        policy = _within_reach(choice.policy, scores)
+        free = policy.lengths(scores, len(clips) * choice.layout.blocks, choice.layout)
+        lengths = np.full((len(clips), self.plan.info.blocks), choice.layout.latents, np.int64)
         lengths[:, first:] = free.reshape(len(clips), -1)
         return lengths
 
@@ -294,16 +294,16 @@ def _stream_lengths(chooser: StreamChooser, scores: Scores, _: int) -> Lengths:
     return np.array([chooser.choose(scores[0])])
 
 
-def _within_reach(spending: Spending, scores: Scores | None) -> Spending:
+def _within_reach(policy: LengthPolicy, scores: Scores | None) -> LengthPolicy:
     """Where blocks with these scores cannot reach the target, their best instead: one video must not end the work."""
-    if spending.target is None or scores is None:
-        return spending
+    if policy.target is None or scores is None:
+        return policy
     best = float(scores.astype(np.float64).min(1).mean())
-    return spending if spending.target >= best else replace(spending, target=best * (1 + 1e-6))
+    return policy if policy.target >= best else replace(policy, target=best * (1 + 1e-6))
 
 
-def _one(latents: Latents, n: int) -> Latents:
+def _one(latents: EncodedClips, n: int) -> EncodedClips:
     """Those of one clip of a batch."""
     part = slice(n, n + 1)
     clips = None if latents.clips is None else latents.clips[part]
-    return Latents(latents.ids[part], latents.encoded[part], latents.inputs[part], clips)
+    return EncodedClips(latents.ids[part], latents.encoded[part], latents.inputs[part], clips)

@@ -51,7 +51,7 @@ def step_work(config: TrainingConfig) -> float:
     lengths = draw_lengths(config.lengths, SAMPLE, tokenizer.blocks, torch.Generator().manual_seed(0))
     if config.stage == "scorer":
         assert config.model.scorer is not None
-        levels = range(config.model.scorer.step, tokenizer.latents + 1, config.model.scorer.step)
+        levels = range(config.model.scorer.length_step, tokenizer.latents + 1, config.model.scorer.length_step)
         decoded = sum(decoder_work(config.model, [n] * tokenizer.blocks) / tokenizer.blocks for n in levels)
         return clips * (encoder_work(config.model) + decoded + 3 * scorer_work(config.model, None))
     decode = sum(decoder_work(config.model, clip) for clip in lengths) / len(lengths)

@@ -278,5 +278,5 @@ class ScorerObjective(nn.Module):
         """
         tokenizer, config = self.model.tokenizer, self.scorer.config
         target = clips[:, :, len(earlier) * tokenizer.config.temporal_patch_size :]
-        lengths = range(config.step, tokenizer.config.latents + 1, config.step)
+        lengths = range(config.length_step, tokenizer.config.latents + 1, config.length_step)
         return measure_block(tokenizer, target, inputs, earlier, lengths, config.distortion, self.measures.lpips)

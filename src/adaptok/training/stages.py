@@ -31,12 +31,12 @@ from adaptok.training.objectives import Measures, ScorerObjective, TokenizerObje
 from adaptok.training.optimizers import build_optimizers
 from adaptok.training.reporting import About, save_samples, write_card
 from adaptok.training.samples import load_decoder, save_generated
-from adaptok.training.stream_lambdas import measure_prices
+from adaptok.training.stream_lambdas import measure_lambdas
 from adaptok.training.token_data import PackRows, TokenData, open_token_data
 from adaptok.training.validation import validate_scorer, validate_tokenizer
 
 PRICE_CLIPS = 24
-"""Training clips that a scorer's table of prices is measured on."""
+"""Training clips that a scorer's table of λ is measured on."""
 
 AnyData = Data | TokenData
 ModelT = TypeVar("ModelT", bound=nn.Module)
@@ -205,11 +205,11 @@ class ScorerStage(ClipStage):
         return {} if clips is None else validate_scorer(self.objective(model), clips.to(self.device))
 
     def finish(self, model: Model) -> Model:
-        """The same model with a table of prices."""
+        """The same model with a table of λ."""
         assert model.config.scorer is not None
         clips = torch.stack([self.data.train[i] for i in range(PRICE_CLIPS)]).to(self.device)
-        prices = measure_prices(model.to(self.device), clips)
-        scorer = model.config.scorer.model_copy(update={"prices": prices})
+        lambdas = measure_lambdas(model.to(self.device), clips)
+        scorer = model.config.scorer.model_copy(update={"lambdas": lambdas})
         priced = Model(model.config.model_copy(update={"scorer": scorer}))
         priced.load_state_dict({name: tensor.cpu() for name, tensor in model.state_dict().items()})
         return priced.eval()
