@@ -33,7 +33,7 @@ from adaptok.data import VIDEO_SUFFIXES, find_entries
 from adaptok.evaluation.reconstruction import rank_correlation
 from adaptok.metrics.distortion import frame_ssim, psnr
 from adaptok.video.geometry import Geometry
-from adaptok.video.sources import open_source
+from adaptok.video.sources import open_frames
 
 RATE = 30
 SHARES = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
@@ -87,7 +87,7 @@ def main() -> None:
 def square_frames(path: Path, codec: AdapTok, clips: int) -> Frames:
     """The model's view of a video: `[T, S, S, 3]`."""
     size = codec.config.tokenizer.size
-    with open_source(path) as source:
+    with open_frames(path) as source:
         geometry = Geometry("crop", source.width, source.height, size)
         frames = [to_bytes(geometry.apply(frame[None])) for frame in islice(source.frames, clips * CLIP_FRAMES)]
     return np.concatenate(frames[: len(frames) // CLIP_FRAMES * CLIP_FRAMES])

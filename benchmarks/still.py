@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from adaptok import AdapTok
 from adaptok.evaluation.reconstruction import Report, compare
 from adaptok.utils.files import replacing
-from adaptok.video.sources import open_source
+from adaptok.video.sources import open_frames
 
 FRAMES = 16
 
@@ -35,7 +35,7 @@ def main() -> None:
     options = parser.parse_args()
     with (
         as_file(files("adaptok") / "assets" / "walk.mp4") as clip,
-        open_source(options.video or clip, start=options.start) as source,
+        open_frames(options.video or clip, start=options.start) as source,
     ):
         busy = np.stack(list(islice(source.frames, FRAMES)))
     clips = {"busy": busy, "still": np.repeat(busy[:1], FRAMES, 0)}

@@ -107,7 +107,7 @@ def test_a_small_copy_is_whole_and_goes_on(folder, tmp_path):
     assert (done.written, done.kept, len(done.broken)) == (6, 0, 1)
     assert json.loads((copy / "broken.json").read_text()).keys() == {str(source / "zero.avi")}
     info = probe(copy / "sub" / "large.mp4.mp4")  # beside large.mov
-    assert (info.width, info.height, info.rate, info.frames) == (43 + 1, 32, 30, 40)  # sizes are made even
+    assert (info.width, info.height, info.fps, info.frames) == (43 + 1, 32, 30, 40)  # sizes are made even
     small, large = read_video(copy / "sub" / "large.mp4.mp4")[0], read_video(source / "sub" / "large.mp4")[0]
     assert abs(small[7].mean() - large[7].mean()) < 3
     assert Image.open(copy / "picture.jpg").size == (71, 32)

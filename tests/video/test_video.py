@@ -87,15 +87,15 @@ def test_variable_rate_shows_the_last_frame_before_each_instant(tmp_path):
     frames = pictures(6)
     stamps = [0, 40, 80, 400, 440, 480]  # a pause of 320 ms
     write_raw(tmp_path / "x.mkv", frames, stamps=stamps, options={"bf": "0"})
-    back, _ = read_video(tmp_path / "x.mkv", rate=25)
+    back, _ = read_video(tmp_path / "x.mkv", fps=25)
     assert numbers(back, frames)[:13] == [0, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 4, 5]
 
 
 def test_other_rates(tmp_path):
     frames = pictures(30)
     write_raw(tmp_path / "x.mp4", frames)
-    assert numbers(read_video(tmp_path / "x.mp4", rate=10)[0], frames) == list(range(0, 30, 3))
-    assert numbers(read_video(tmp_path / "x.mp4", rate=60)[0], frames) == [i // 2 for i in range(60)]
+    assert numbers(read_video(tmp_path / "x.mp4", fps=10)[0], frames) == list(range(0, 30, 3))
+    assert numbers(read_video(tmp_path / "x.mp4", fps=60)[0], frames) == [i // 2 for i in range(60)]
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ class Encoding(Choosing, Common):
 
     def part(self) -> dict[str, Any]:
         """Which part of the video is read, and how much at once: arguments of `AdapTok.encode` and `compare`."""
-        return {"batch_size": self.batch_size, "start": self.start, "stop": self.stop, "rate": self.fps}
+        return {"batch_size": self.batch_size, "start": self.start, "stop": self.stop, "fps": self.fps}
 
 
 @dataclass(kw_only=True)

@@ -17,7 +17,7 @@ from adaptok.codec.codec import to_bytes
 from adaptok.evaluation.report.contact_sheet import save_sheet
 from adaptok.generation import Generator
 from adaptok.video.geometry import Fit, Geometry
-from adaptok.video.sources import open_source
+from adaptok.video.sources import open_frames
 from adaptok.video.writing import VideoWriter
 
 Frames = NDArray[np.uint8]
@@ -57,7 +57,7 @@ class Predict(SamplingFlags):
                 self.cond_frames,
                 frames=wanted,
                 start=self.start,
-                rate=self.fps,
+                fps=self.fps,
                 fit=self.fit,
                 settings=self.settings(),
                 seed=self.seed,
@@ -77,10 +77,10 @@ class Predict(SamplingFlags):
     def _truth(self, generator: Generator, count: int) -> tuple[Frames, Any]:
         """What the model's square shows of the video's first frames, and its rate."""
         assert generator.codec is not None
-        with open_source(self.video, start=self.start, rate=self.fps) as source:
+        with open_frames(self.video, start=self.start, fps=self.fps) as source:
             geometry = Geometry(self.fit, source.width, source.height, generator.codec.config.tokenizer.size)
             frames = [to_bytes(geometry.apply(frame[None])) for frame in islice(source.frames, count)]
-            return np.concatenate(frames), source.rate
+            return np.concatenate(frames), source.fps
 
     def _report(self, generator: Generator, made: Frames, truth: Frames) -> None:
         """The PSNR of what was predicted beside that of repeating the last frame seen, where the truth is known."""

@@ -29,7 +29,7 @@ from adaptok.models.layers import KeyValueCache
 from adaptok.models.model import Model
 from adaptok.models.scorer import Scorer
 from adaptok.video.geometry import Fit, Geometry
-from adaptok.video.sources import Source, Video, check_range, open_source
+from adaptok.video.sources import FrameSource, Video, check_range, open_frames
 
 BUNDLED = "adaptok-tiny"
 """The model in the box, under `assets/`."""
@@ -226,7 +226,7 @@ class AdapTok:
         keep_scores: bool = True,
         start: float = 0.0,
         stop: float | None = None,
-        rate: Fraction | float | None = None,
+        fps: Fraction | float | None = None,
         progress: Progress | None = None,
     ) -> VideoTokens:
         """Encode a video of any length and size.
@@ -243,7 +243,7 @@ class AdapTok:
             batch_size: clips computed at once. Only the results of the scope "batch" depend on it.
             keep_scores: keep predicted distortions, so that `VideoTokens.truncate` works.
             start, stop: part of the video, in seconds.
-            rate: frames per second to sample a file at, or that an array has.
+            fps: frames per second to sample a file at, or that an array has.
             progress: called with the number of frames just finished.
 
         Raises:
@@ -257,7 +257,7 @@ class AdapTok:
         scored = policy.needs_scores or (keep_scores and self.config.scorer is not None)
         if scored:
             self._scorer()
-        with open_source(video, start=start, stop=stop, rate=rate) as source:
+        with open_frames(video, start=start, stop=stop, fps=fps) as source:
             geometry = Geometry(fit, source.width, source.height, self.config.tokenizer.size)
             if policy.causal and scope == "stream":
                 pieces = self._encode_stream(source, geometry, policy)
@@ -269,7 +269,7 @@ class AdapTok:
                 if progress is not None:
                     progress(piece.frames)
             frames = sum(piece.frames for piece in done)
-            info = self._info(geometry, frames, source.rate)
+            info = self._info(geometry, frames, source.fps)
             warning = source.warning
         ids = np.concatenate([piece.ids for piece in done])
         scores = np.concatenate([piece.scores for piece in done if piece.scores is not None]) if scored else None
@@ -413,7 +413,7 @@ class AdapTok:
             )
         check_range(clips)
 
-    def iter_clips(self, source: Source, geometry: Geometry, batch: int) -> Iterator[tuple[Tensor, int]]:
+    def iter_clips(self, source: FrameSource, geometry: Geometry, batch: int) -> Iterator[tuple[Tensor, int]]:
         """Clips `[b, C, t, S, S]` of a whole video and the number of its frames in them; t is less than a clip's only
         in the last batch, which repeats the last frame up to a whole block."""
         length = self.config.tokenizer.frames
@@ -434,7 +434,7 @@ class AdapTok:
             yield torch.cat(clip + clip[-1:] * missing, 1)[None], len(clip)
 
     def _encode_batches(
-        self, source: Source, geometry: Geometry, policy: LengthPolicy, batch: int, scored: bool
+        self, source: FrameSource, geometry: Geometry, policy: LengthPolicy, batch: int, scored: bool
     ) -> Iterator[_Piece]:
         for clips, frames in self.iter_clips(source, geometry, batch):
             latents = self.encode_clips(clips)
@@ -496,7 +496,7 @@ class AdapTok:
         ]
         return torch.cat(rows)
 
-    def _encode_stream(self, source: Source, geometry: Geometry, policy: LengthPolicy) -> Iterator[_Piece]:
+    def _encode_stream(self, source: FrameSource, geometry: Geometry, policy: LengthPolicy) -> Iterator[_Piece]:
         stream = Streaming(self.model, policy, geometry.fit)
         pushed = 0
         for frame in source.frames:

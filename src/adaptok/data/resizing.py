@@ -115,7 +115,7 @@ def resize_collection(
 def _resize_video(path: Path, target: Path, size: int, crf: int) -> None:
     with (
         VideoReader(path, short_side=size) as reader,
-        VideoWriter(target, reader.rate, crf=crf, key_frames=KEY_FRAMES, threads=1) as writer,
+        VideoWriter(target, reader.fps, crf=crf, key_frames=KEY_FRAMES, threads=1) as writer,
     ):
         for frame in reader:
             writer.write(frame)

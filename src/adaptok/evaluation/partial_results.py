@@ -25,7 +25,7 @@ from adaptok.config.model import Config
 from adaptok.evaluation.protocols import ProtocolName
 from adaptok.utils.files import replacing
 from adaptok.utils.system import peak_memory
-from adaptok.video.sources import Source
+from adaptok.video.sources import FrameSource
 
 KEY = "adaptok-part"
 PLAN_FILE, PARTS_FOLDER = "plan.json", "parts"
@@ -115,9 +115,9 @@ class VideoRecord:
         return float(Fraction(self.rate))
 
 
-def note_source(record: VideoRecord, source: Source) -> None:
+def note_source(record: VideoRecord, source: FrameSource) -> None:
     """Write down what is known of a video from reading it."""
-    record.rate = f"{source.rate.numerator}/{source.rate.denominator}"
+    record.rate = f"{source.fps.numerator}/{source.fps.denominator}"
     record.width, record.height, record.warning = source.width, source.height, source.warning
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from adaptok.config.choices import ProtocolName
 from adaptok.video.geometry import Geometry
-from adaptok.video.sources import Source, open_source
+from adaptok.video.sources import FrameSource, open_frames
 
 PROTOCOLS: dict[ProtocolName, str] = {
     "all": "all whole clips of every video; the largest square in the middle, resized (antialiased bilinear)",
@@ -45,7 +45,7 @@ class Cut:
     size: int | None
     partial: bool = False
 
-    def clips(self, path: Path, seen: Callable[[Source], None] = lambda _: None) -> Iterator[Tensor]:
+    def clips(self, path: Path, seen: Callable[[FrameSource], None] = lambda _: None) -> Iterator[Tensor]:
         """Clips `[3, T, S, S]` (or `[3, T, H, W]`) in [0, 1] of a video.
 
         Args:
@@ -55,7 +55,7 @@ class Cut:
             VideoError: it cannot be read.
             ValueError: it has no clip.
         """
-        with open_source(path) as source:
+        with open_frames(path) as source:
             geometry = None if self.size is None else Geometry("crop", source.width, source.height, self.size)
             given = 0
             seen(source)

@@ -15,7 +15,7 @@ from adaptok.codec.codec import AdapTok, Progress, info_geometry
 from adaptok.codec.token_file import VideoTokens
 from adaptok.config.model import Distortion
 from adaptok.metrics.distortion import block_distortion, frame_ssim, psnr
-from adaptok.video.sources import Video, open_source
+from adaptok.video.sources import Video, open_frames
 
 Values = NDArray[np.float64]
 
@@ -93,7 +93,7 @@ def compare(
     batch_size: int = 4,
     start: float = 0.0,
     stop: float | None = None,
-    rate: Fraction | float | None = None,
+    fps: Fraction | float | None = None,
     progress: Progress | None = None,
     visit: Callable[[Tensor, list[Tensor]], None] | None = None,
 ) -> list[Report]:
@@ -109,7 +109,7 @@ def compare(
     geometry = info_geometry(tokens[0].info)
     decoders = [codec.iter_decode_clips(each, batch_size=batch_size) for each in tokens]
     kind = None if codec.config.scorer is None else codec.config.scorer.distortion
-    with open_source(video, start=start, stop=stop, rate=rate) as source:
+    with open_frames(video, start=start, stop=stop, fps=fps) as source:
         for clips, frames in codec.iter_clips(source, geometry, batch_size):
             left = frames
             for clip in clips:

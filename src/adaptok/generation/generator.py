@@ -26,7 +26,7 @@ from adaptok.generation.sampling import Sampler, Samples, Sampling, Work
 from adaptok.models.generator import GeneratorModel
 from adaptok.ops.prepacked_linear import reorder_linears
 from adaptok.video.geometry import Fit, Geometry
-from adaptok.video.sources import Video, open_source
+from adaptok.video.sources import Video, open_frames
 
 BUNDLED = "adaptok-tiny-generator"
 """The generator in the box, under `assets/`."""
@@ -303,7 +303,7 @@ class Generator:
         *,
         frames: int | None = None,
         start: float = 0.0,
-        rate: Fraction | float | None = None,
+        fps: Fraction | float | None = None,
         fit: Fit = "crop",
         settings: Sampling | None = None,
         seed: int = 0,
@@ -317,7 +317,7 @@ class Generator:
             frames: of the result, the condition's included; a clip's if None. More are rolled forward: the last
                 frames that were made are the condition of the next clip.
             start: second of the video to start at.
-            rate: frames per second to sample it at.
+            fps: frames per second to sample it at.
             seed: of the clip.
             progress: called with the number of frames just made.
 
@@ -333,7 +333,7 @@ class Generator:
         wanted = self.clip_frames if frames is None else frames
         if wanted <= count:
             raise ValueError(f"{wanted} frames with a condition of {count}, expected more than that")
-        now = first_frames(video, count, start=start, rate=rate)
+        now = first_frames(video, count, start=start, fps=fps)
         made: list[NDArray[np.uint8]] = []
         total = 0
         while total < wanted:
@@ -365,14 +365,14 @@ class Generator:
         return self.codec
 
 
-def first_frames(video: Video, count: int, *, start: float = 0.0, rate: Fraction | float | None = None) -> NDArray[Any]:
+def first_frames(video: Video, count: int, *, start: float = 0.0, fps: Fraction | float | None = None) -> NDArray[Any]:
     """The first frames `[count, H, W, 3]` of a video.
 
     Raises:
         ValueError: it has fewer.
     """
     frames: list[NDArray[Any]] = []
-    with open_source(video, start=start, rate=rate) as source:
+    with open_frames(video, start=start, fps=fps) as source:
         for frame in source.frames:
             frames.append(frame)
             if len(frames) == count:

@@ -24,7 +24,7 @@ from adaptok.data.token_datasets import TokenDatasetInfo, schema
 from adaptok.data.videos import nothing
 from adaptok.utils.files import claiming
 from adaptok.video.geometry import FITS, Fit
-from adaptok.video.reading import HIGHEST_RATE
+from adaptok.video.reading import MAX_FPS
 
 PLAN_FILE = "plan.json"
 PLAN_VERSION = 1
@@ -45,7 +45,7 @@ class TokenOptions(Config):
     """Spend evenly, whatever the scores say."""
     fit: Fit = "crop"
     """How frames come to the model's square."""
-    rate: Annotated[float, Field(gt=0, le=HIGHEST_RATE)] | None = None
+    rate: Annotated[float, Field(gt=0, le=MAX_FPS)] | None = None
     """Frames per second to sample videos at; None: their own."""
     stride: Positive | None = None
     """Frames between the starts of clips; None: T, so that they follow each other."""

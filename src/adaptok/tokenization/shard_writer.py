@@ -147,7 +147,7 @@ class ShardWriter:
             if not path.exists():  # a disk that is gone is no reason to leave its files out for ever
                 raise FileNotFoundError(f"{path}: was there when the dataset was begun; bring it back and go on")
             try:
-                with VideoReader(path, rate=info.settings["rate"], threads=1) as reader:
+                with VideoReader(path, fps=info.settings["rate"], threads=1) as reader:
                     geometry = Geometry(info.settings["fit"], reader.info.width, reader.info.height, size)
                     for start, pixels in iter_clips(reader, geometry, info.frames, info.stride, self.plan.limit):
                         yield _Clip(video, start, pixels)

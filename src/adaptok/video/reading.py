@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 Frame = NDArray[np.uint8]
 
-DEFAULT_RATE = Fraction(25)
+DEFAULT_FPS = Fraction(25)
 MOST_FAILURES = 64
 """Damaged packets after which a video is given up."""
-HIGHEST_RATE = 1000
+MAX_FPS = 1000
 """Frames per second above which a header is not believed."""
 
 # Its handler takes the interpreter's lock: a decoding thread that logs while its decoder is freed would wait for ever.
@@ -42,7 +42,7 @@ class VideoInfo:
     Attributes:
         path: of the file.
         width, height: of a frame as it is shown, in pixels; non-square pixels are not stretched.
-        rate: frames per second, on average.
+        fps: frames per second, on average.
         frames: how many to expect; None where the file does not say. An estimate.
         duration: in seconds; None where the file does not say.
         codec: FFmpeg's name of it.
@@ -55,7 +55,7 @@ class VideoInfo:
     path: Path
     width: int
     height: int
-    rate: Fraction
+    fps: Fraction
     frames: int | None
     duration: float | None
     codec: str
@@ -76,11 +76,11 @@ def probe(path: str | Path) -> VideoInfo:
 
 
 def read_video(
-    path: str | Path, *, start: float = 0.0, stop: float | None = None, rate: Fraction | float | None = None
+    path: str | Path, *, start: float = 0.0, stop: float | None = None, fps: Fraction | float | None = None
 ) -> tuple[NDArray[np.uint8], Fraction]:
     """All frames, uint8 `[T, H, W, 3]`, and frames per second; arguments and errors as for `VideoReader`."""
-    with VideoReader(path, start=start, stop=stop, rate=rate) as reader:
-        return np.stack(list(reader)), reader.rate
+    with VideoReader(path, start=start, stop=stop, fps=fps) as reader:
+        return np.stack(list(reader)), reader.fps
 
 
 class VideoReader:
@@ -94,14 +94,14 @@ class VideoReader:
     Args:
         path: of the file.
         start, stop: seconds, from the first frame; `stop` is exclusive.
-        rate: frames per second; the file's average if None.
+        fps: frames per second; the file's average if None.
         short_side: scale frames down, averaging areas, so that their shorter side has at most so many pixels.
         threads: of the decoder; None takes as many as it likes. With one, what comes of a damaged file is the same on
             every machine.
 
     Attributes:
         info: what the file says.
-        rate: frames per second of what is given.
+        fps: frames per second of what is given.
         count: frames given so far.
         done: whether these are all.
         warning: what was wrong with the file, once it is read.
@@ -116,15 +116,15 @@ class VideoReader:
         *,
         start: float = 0.0,
         stop: float | None = None,
-        rate: Fraction | float | None = None,
+        fps: Fraction | float | None = None,
         short_side: int | None = None,
         threads: int | None = None,
     ) -> None:
         self.path = Path(path)
         if not (math.isfinite(start) and start >= 0) or (stop is not None and not stop > start):
             raise VideoError(f"{path}: seconds {start} to {stop}, expected 0 or more, and the end after the start")
-        if rate is not None and not 0 < rate <= HIGHEST_RATE:
-            raise VideoError(f"{path}: rate {rate}, expected more than 0 and up to {HIGHEST_RATE} frames per second")
+        if fps is not None and not 0 < fps <= MAX_FPS:
+            raise VideoError(f"{path}: fps {fps}, expected more than 0 and up to {MAX_FPS} frames per second")
         self.count = 0
         self.done = False
         self.warning: str | None = None
@@ -142,8 +142,8 @@ class VideoReader:
         except BaseException:
             self._container.close()
             raise
-        self.rate = self.info.rate if rate is None else Fraction(rate).limit_denominator(100_000)
-        self._own_rate = rate is None
+        self.fps = self.info.fps if fps is None else Fraction(fps).limit_denominator(100_000)
+        self._own_fps = fps is None
         self._start, self._stop = start, stop
         self._origin = self._time(first)
         self._frames = self._on_grid(first)
@@ -153,9 +153,9 @@ class VideoReader:
         """How many frames there should be, where the file says it."""
         if self.info.frames is None:
             return None
-        seconds = float(self.info.frames / self.info.rate)
+        seconds = float(self.info.frames / self.info.fps)
         stop = seconds if self._stop is None else min(self._stop, seconds)
-        return max(1, round((stop - self._start) * self.rate))
+        return max(1, round((stop - self._start) * self.fps))
 
     def __enter__(self) -> VideoReader:
         return self
@@ -220,28 +220,28 @@ class VideoReader:
         if self._start > 0 and self._origin is not None and self._stream.time_base is not None:
             with contextlib.suppress(av.FFmpegError):  # what cannot seek is decoded up to there
                 frame = self._seek() or first
-        time = -1 / self.info.rate
+        time = -1 / self.info.fps
         place: Fraction | None = None
         index = 0
         while frame is not None:
             stamp = self._time(frame)
-            time = time + 1 / self.info.rate if stamp is None or self._origin is None else stamp - self._origin
-            before, place = place, (time - Fraction(self._start)) * self.rate
-            if not self._own_rate:
+            time = time + 1 / self.info.fps if stamp is None or self._origin is None else stamp - self._origin
+            before, place = place, (time - Fraction(self._start)) * self.fps
+            if not self._own_fps:
                 index = math.ceil(place - _EARLY)
             elif before is not None and _steady(place - before) and abs(place - index - 1) < 1:
                 index += 1  # the usual step, whatever the rounding of times
             else:
                 index = math.floor(place + Fraction(1, 2))
-            end = index + 1 if self._own_rate else math.ceil(place + self.rate / self.info.rate - _EARLY)
+            end = index + 1 if self._own_fps else math.ceil(place + self.fps / self.info.fps - _EARLY)
             yield frame, index, end
             frame = next(self._decoded, None)
 
     def _on_grid(self, first: VideoFrame) -> Iterator[Frame]:
-        """Frames at the instants `start + i / rate`: each is shown until the next one."""
+        """Frames at the instants `start + i / fps`: each is shown until the next one."""
         end = math.inf
         if self._stop is not None:
-            end = math.ceil((Fraction(self._stop) - Fraction(self._start)) * self.rate - _EARLY)
+            end = math.ceil((Fraction(self._stop) - Fraction(self._start)) * self.fps - _EARLY)
         slot, decoded, last = 0, 0, 0
         shown: VideoFrame | None = None
         for frame, index, until in self._placed(first):
@@ -348,13 +348,13 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
 
 
 def _describe(path: Path, container: InputContainer, stream: VideoStream, first: VideoFrame) -> VideoInfo:
-    rate = _frame_rate(stream)
+    fps = _frame_rate(stream)
     duration = None
     if stream.duration is not None and stream.time_base is not None:
         duration = float(stream.duration * stream.time_base)
     elif container.duration is not None:
         duration = container.duration / av.time_base
-    frames = stream.frames or (round(duration * rate) if duration else None)
+    frames = stream.frames or (round(duration * fps) if duration else None)
     rotation = round(first.rotation / 90) % 4 * 90
     width, height = first.width, first.height
     if rotation in (90, 270):
@@ -363,7 +363,7 @@ def _describe(path: Path, container: InputContainer, stream: VideoStream, first:
         path=path,
         width=width,
         height=height,
-        rate=rate,
+        fps=fps,
         frames=frames,
         duration=duration,
         codec=stream.codec_context.name,
@@ -375,10 +375,10 @@ def _describe(path: Path, container: InputContainer, stream: VideoStream, first:
 
 
 def _frame_rate(stream: VideoStream) -> Fraction:
-    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
-        if rate and 0 < rate <= HIGHEST_RATE:
-            return Fraction(rate)
-    return DEFAULT_RATE
+    for fps in (stream.average_rate, stream.guessed_rate, stream.base_rate):
+        if fps and 0 < fps <= MAX_FPS:
+            return Fraction(fps)
+    return DEFAULT_FPS
 
 
 def _reason(error: Exception) -> str:

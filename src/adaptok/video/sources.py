@@ -16,8 +16,8 @@ from torch import Tensor
 
 from adaptok.video.reading import VideoReader
 
-DEFAULT_RATE = Fraction(30)
-"""Frames per second of arrays that come without a rate."""
+DEFAULT_FPS = Fraction(30)
+"""Frames per second of arrays that come without a frame rate."""
 RANGE_SLACK = 1e-3
 """How far float values may leave [0, 1]: resampling overshoots."""
 
@@ -27,12 +27,12 @@ Video = str | Path | NDArray[Any] | Tensor
 
 
 @dataclass
-class Source:
+class FrameSource:
     """Frames of one video, in order, once.
 
     Attributes:
         frames: `[H, W, 3]` each.
-        rate: frames per second.
+        fps: frames per second.
         total: how many are expected, where that is known.
         warning: what was wrong with the video, once it is read.
     """
@@ -40,7 +40,7 @@ class Source:
     frames: Iterator[Frame]
     width: int
     height: int
-    rate: Fraction
+    fps: Fraction
     total: int | None
     reader: VideoReader | None = field(default=None, repr=False)
 
@@ -50,34 +50,34 @@ class Source:
 
 
 @contextmanager
-def open_source(
-    video: Video, *, start: float = 0.0, stop: float | None = None, rate: Fraction | float | None = None
-) -> Iterator[Source]:
+def open_frames(
+    video: Video, *, start: float = 0.0, stop: float | None = None, fps: Fraction | float | None = None
+) -> Iterator[FrameSource]:
     """Open a video.
 
     Args:
         video: a path; frames uint8 `[T, H, W, 3]`; or consecutive clips float `[B, 3, T, H, W]` in [0, 1].
         start, stop: part of it, in seconds.
-        rate: frames per second to sample a file at, or that an array has.
+        fps: frames per second to sample a file at, or that an array has.
 
     Raises:
         VideoError: the file cannot be read.
         ValueError: an array has another shape, type or range.
     """
     if isinstance(video, str | Path):
-        with VideoReader(video, start=start, stop=stop, rate=rate) as reader:
+        with VideoReader(video, start=start, stop=stop, fps=fps) as reader:
             info = reader.info
-            yield Source(iter(reader), info.width, info.height, reader.rate, reader.expected, reader)
+            yield FrameSource(iter(reader), info.width, info.height, reader.fps, reader.expected, reader)
         return
     frames = _array_frames(video)
-    pace = DEFAULT_RATE if rate is None else Fraction(rate).limit_denominator(100_000)
+    pace = DEFAULT_FPS if fps is None else Fraction(fps).limit_denominator(100_000)
     first, last = round(start * pace), None if stop is None else round(stop * pace)
     part = frames[first:last]
     if len(part) == 0:
         raise ValueError(
             f"no frame between {start} and {stop} seconds, the video has {len(frames)} at {pace} per second"
         )
-    yield Source(iter(part), part.shape[2], part.shape[1], pace, len(part))
+    yield FrameSource(iter(part), part.shape[2], part.shape[1], pace, len(part))
 
 
 def _array_frames(video: Any) -> Frame:

@@ -32,7 +32,7 @@ class VideoWriter:
 
     Args:
         path: .mp4, .m4v, .mov or .mkv.
-        rate: frames per second.
+        fps: frames per second.
         crf: constant rate factor: 0 is lossless, 18 looks so, 23 is small.
         key_frames: most frames between two of those that a player can jump to; the encoder's choice if None.
         threads: of the encoder.
@@ -44,7 +44,7 @@ class VideoWriter:
     def __init__(
         self,
         path: str | Path,
-        rate: Fraction | float,
+        fps: Fraction | float,
         *,
         crf: int = 16,
         key_frames: int | None = None,
@@ -54,7 +54,7 @@ class VideoWriter:
         self._options: dict[str, object] = {"crf": str(crf), "preset": "medium", "threads": str(threads)}
         if key_frames is not None:
             self._options["g"] = str(key_frames)
-        self.rate = Fraction(rate).limit_denominator(100_000)
+        self.fps = Fraction(fps).limit_denominator(100_000)
         if self.path.suffix.lower() not in SUFFIXES:
             raise VideoError(f"{path}: cannot write this kind of video, expected a name with {', '.join(SUFFIXES)}")
         try:
@@ -93,7 +93,7 @@ class VideoWriter:
 
     def _encode(self, frame: NDArray[np.uint8]) -> None:
         if self._stream is None:
-            stream = self._container.add_stream("libx264", rate=self.rate)
+            stream = self._container.add_stream("libx264", rate=self.fps)
             stream.width, stream.height, stream.pix_fmt = frame.shape[1], frame.shape[0], "yuv420p"
             stream.options = self._options
             context = stream.codec_context
@@ -103,7 +103,7 @@ class VideoWriter:
         picture = VideoFrame.from_ndarray(frame, format="rgb24").reformat(
             format="yuv420p", dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.MPEG
         )
-        picture.pts, picture.time_base = self.count, 1 / self.rate
+        picture.pts, picture.time_base = self.count, 1 / self.fps
         self.count += 1
         for packet in self._stream.encode(picture):
             self._container.mux(packet)
