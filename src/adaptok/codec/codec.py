@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from functools import partial
 from importlib.resources import as_file, files
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ from adaptok.config.model import ModelConfig
 from adaptok.models.layers import KeyValueCache
 from adaptok.models.model import Model
 from adaptok.models.scorer import Scorer
+from adaptok.video.clips import iter_clips, pad_clip
 from adaptok.video.geometry import Fit, Geometry
 from adaptok.video.sources import FrameSource, Video, check_range, open_frames
 
@@ -416,22 +418,17 @@ class AdapTok:
     def iter_clips(self, source: FrameSource, geometry: Geometry, batch: int) -> Iterator[tuple[Tensor, int]]:
         """Clips `[b, C, t, S, S]` of a whole video and the number of its frames in them; t is less than a clip's only
         in the last batch, which repeats the last frame up to a whole block."""
-        length = self.config.tokenizer.frames
-        clips: list[Tensor] = []
-        clip: list[Tensor] = []
-        for frame in source.frames:
-            clip.append(geometry.apply(frame[None]))
-            if len(clip) == length:
-                clips.append(torch.cat(clip, 1))
-                clip = []
-                if len(clips) == batch:
-                    yield torch.stack(clips), batch * length
-                    clips = []
-        if clips:
-            yield torch.stack(clips), len(clips) * length
-        if clip:
-            missing = -len(clip) % self.config.tokenizer.temporal_patch_size
-            yield torch.cat(clip + clip[-1:] * missing, 1)[None], len(clip)
+        c = self.config.tokenizer
+        clips = (clip for _, clip in iter_clips(source.frames, geometry.apply, c.frames))
+        last: Tensor | None = None
+        while group := list(islice(clips, batch)):
+            if group[-1].shape[1] < c.frames:
+                last = group.pop()
+            if group:
+                yield torch.stack(group), len(group) * c.frames
+        if last is not None:
+            count = last.shape[1]
+            yield pad_clip(last, count + -count % c.temporal_patch_size)[None], count
 
     def _encode_batches(
         self, source: FrameSource, geometry: Geometry, policy: LengthPolicy, batch: int, scored: bool

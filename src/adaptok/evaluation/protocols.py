@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptok.config.choices import ProtocolName
+from adaptok.video.clips import iter_clips, pad_clip
 from adaptok.video.geometry import Geometry
 from adaptok.video.sources import FrameSource, open_frames
 
@@ -56,30 +56,27 @@ class Cut:
             ValueError: it has no clip.
         """
         with open_frames(path) as source:
-            geometry = None if self.size is None else Geometry("crop", source.width, source.height, self.size)
-            given = 0
+            official = self.protocol == "official"
+            transform = self._transform(source)
+            given = count = 0
             seen(source)
-            while frames := list(islice(source.frames, self.frames)):
-                missing = self.frames - len(frames)
-                if missing and self.protocol == "official":
-                    frames += frames[-1:] * missing
-                elif missing and not self.partial:
-                    break
-                yield self._square(frames, geometry)
-                given += 1
-                if self.protocol == "official" or missing:
-                    break
+            for _, clip in iter_clips(source.frames, transform, self.frames, max_clips=1 if official else None):
+                count = clip.shape[1]
+                if count == self.frames or official or self.partial:
+                    yield pad_clip(clip, self.frames) if official else clip
+                    given += 1
             seen(source)
             if not given:
-                raise ValueError(f"{len(frames)} frames, fewer than the {self.frames} of a clip")
+                raise ValueError(f"{count} frames, fewer than the {self.frames} of a clip")
 
-    def _square(self, frames: list[NDArray[Any]], geometry: Geometry | None) -> Tensor:
-        if self.size is None:
-            return torch.from_numpy(np.stack(frames)).permute(3, 0, 1, 2).float() / 255
-        if self.protocol == "official":  # frame by frame: they may be much larger than the square
-            return torch.cat([resize_then_crop(frame, self.size) for frame in frames], 1)
-        assert geometry is not None
-        return torch.cat([geometry.apply(frame[None]) for frame in frames], 1)
+    def _transform(self, source: FrameSource) -> Callable[[NDArray[Any]], Tensor]:
+        """Map a frame `[1, H, W, 3]` to `[3, 1, S, S]`, or to `[3, 1, H, W]` without a size."""
+        size = self.size
+        if size is None:
+            return lambda frame: torch.from_numpy(frame).permute(3, 0, 1, 2).float() / 255
+        if self.protocol == "official":
+            return lambda frame: resize_then_crop(frame[0], size)
+        return Geometry("crop", source.width, source.height, size).apply
 
 
 def resize_then_crop(frame: NDArray[np.uint8], size: int) -> Tensor:

@@ -24,6 +24,7 @@ from adaptok.data.statistics import UNREADABLE, reason
 from adaptok.data.token_datasets import TokenClip, write_rows
 from adaptok.tokenization.plan import Choice, PlannedVideo, TokenPlan, shard_path
 from adaptok.utils.files import claiming
+from adaptok.video.clips import iter_clips, pad_clip
 from adaptok.video.geometry import Geometry
 from adaptok.video.reading import VideoReader
 
@@ -149,8 +150,13 @@ class ShardWriter:
             try:
                 with VideoReader(path, fps=info.settings["rate"], threads=1) as reader:
                     geometry = Geometry(info.settings["fit"], reader.info.width, reader.info.height, size)
-                    for start, pixels in iter_clips(reader, geometry, info.frames, info.stride, self.plan.limit):
-                        yield _Clip(video, start, pixels)
+                    for start, pixels in iter_clips(
+                        reader, geometry.apply, info.frames, stride=info.stride, max_clips=self.plan.limit
+                    ):
+                        if pixels.shape[1] == info.frames:
+                            yield _Clip(video, start, pixels)
+                        elif start == 0 and _damage(reader) is None:
+                            yield _Clip(video, start, pad_clip(pixels, info.frames))
                     if damage := _damage(reader):
                         broken[video.source] = damage
             except UNREADABLE as error:
@@ -253,33 +259,6 @@ class ShardWriter:
         lengths = np.full((len(clips), self.plan.info.blocks), choice.layout.latents, np.int64)
         lengths[:, first:] = free.reshape(len(clips), -1)
         return lengths
-
-
-def iter_clips(
-    reader: VideoReader, geometry: Geometry, length: int, stride: int, limit: int | None
-) -> Iterator[tuple[int, Tensor]]:
-    """First frame and pixels `[3, T, S, S]` of the whole clips of a video, every frame decoded once.
-
-    A video that is shorter than a clip is one clip, its last frame repeated, unless it is short for being damaged.
-
-    Args:
-        length: T.
-        stride: frames between their starts.
-        limit: most clips.
-    """
-    held: list[Tensor] = []
-    start = count = 0
-    for index, frame in enumerate(reader):
-        if index < start:
-            continue
-        held.append(geometry.apply(frame[None]))
-        if len(held) == length:
-            yield start, torch.cat(held, 1)
-            held, start, count = held[stride:], start + stride, count + 1
-            if count == limit:
-                return
-    if count == 0 and _damage(reader) is None:
-        yield 0, torch.cat(held + held[-1:] * (length - len(held)), 1)
 
 
 def _damage(reader: VideoReader) -> str | None:
