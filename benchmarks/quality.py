@@ -30,8 +30,9 @@ from adaptok import AdapTok, LengthPolicy, VideoTokens
 from adaptok.codec.codec import to_bytes
 from adaptok.codec.length_selection import measure_block
 from adaptok.data import VIDEO_SUFFIXES, find_entries
-from adaptok.evaluation.reconstruction import rank_correlation
-from adaptok.metrics.distortion import frame_ssim, psnr
+from adaptok.metrics.correlation import rank_correlation
+from adaptok.metrics.distortion import psnr
+from adaptok.metrics.similarity import frame_ssim
 from adaptok.video.geometry import Geometry
 from adaptok.video.sources import open_frames
 

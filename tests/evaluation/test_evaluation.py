@@ -19,7 +19,8 @@ from adaptok.evaluation.partial_results import Part, Parts
 from adaptok.evaluation.protocols import Cut, resize_then_crop
 from adaptok.evaluation.report.build import build, collect, write
 from adaptok.evaluation.report.tables import part_rows
-from adaptok.metrics.distortion import block_distortion, edge_ratio, frame_ssim, sharpness
+from adaptok.metrics.distortion import block_distortion, edge_ratio, sharpness
+from adaptok.metrics.similarity import frame_ssim
 from adaptok.video.reading import read_video
 from tests.data.test_collections import write_video
 from tests.evaluation.test_measuring import Detector

@@ -15,9 +15,9 @@ from torchmetrics.functional.image import (
 )
 
 from adaptok.evaluation.measures import DETECTOR, Measures, Weights, load_detector, open_measures
-from adaptok.metrics.distortion import _SCALE_WEIGHTS, frame_similarity, ssim_scales
 from adaptok.metrics.lpips import Lpips
 from adaptok.metrics.pretrained import Published, WeightsError
+from adaptok.metrics.similarity import SCALE_WEIGHTS, frame_similarity, ssim_scales
 from adaptok.utils.files import sha256_of
 
 CPU = torch.device("cpu")
@@ -43,7 +43,7 @@ def test_psnr_and_ssim_are_torchmetrics(size):
     batch = made.transpose(0, 1), true.transpose(0, 1)
     assert ssim == pytest.approx(structural_similarity_index_measure(*batch, data_range=1.0).item(), abs=1e-5)
     scales = ssim_scales(min(size))
-    weights = tuple(w / sum(_SCALE_WEIGHTS[:scales]) for w in _SCALE_WEIGHTS[:scales])
+    weights = tuple(w / sum(SCALE_WEIGHTS[:scales]) for w in SCALE_WEIGHTS[:scales])
     if min(size) // max(1, scales - 1) ** 2 > 10:  # torchmetrics asks for more than the window needs
         theirs = multiscale_structural_similarity_index_measure(*batch, data_range=1.0, betas=weights).item()
         assert ms_ssim == pytest.approx(theirs, abs=1e-5)
@@ -160,10 +160,10 @@ def test_fetching(tmp_path, monkeypatch):
     source.unlink()
     assert good.find().read_bytes() == b"weights"
     source.write_bytes(b"others")
-    with pytest.raises(WeightsError, match=r"another file than the published b\.bin"):
+    with pytest.raises(WeightsError, match=r"not the published b\.bin"):
         Published("b.bin", source.as_uri(), good.sha256, 1).find(download=True)
     nowhere = Published("c.bin", (tmp_path / "nowhere").as_uri(), good.sha256, 1)
-    with pytest.raises(WeightsError, match=r"c\.bin cannot be fetched from .*; without a network, give its path"):
+    with pytest.raises(WeightsError, match=r"c\.bin cannot be downloaded from .*; without a network, give its path"):
         nowhere.find(download=True)
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["a.bin"]
 

@@ -71,7 +71,7 @@ def test_mistakes(tmp_path):
         FeatureStatistics.load(tmp_path / "x.safetensors")
     with pytest.raises(FileNotFoundError, match="no such file"):
         FeatureStatistics.load(tmp_path / "y.safetensors")
-    with pytest.raises(ValueError, match="two of each or more"):
+    with pytest.raises(ValueError, match="at least two of each"):
         frechet_distance(statistics(0, 1), statistics(1))
     with pytest.raises(ValueError, match="6 and 5 features"):
         frechet_distance(statistics(0), statistics(1, features=5))

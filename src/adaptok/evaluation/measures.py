@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from adaptok.config.choices import Metric
-from adaptok.metrics.distortion import edge_ratio, frame_similarity, psnr, sharpness
+from adaptok.metrics.distortion import edge_ratio, psnr, sharpness
 from adaptok.metrics.lpips import WEIGHTS, Lpips, Network
 from adaptok.metrics.pretrained import Published, WeightsError
+from adaptok.metrics.similarity import frame_similarity
 from adaptok.utils.files import sha256_of
 
 METRICS: tuple[Metric, ...] = get_args(Metric)

@@ -14,7 +14,9 @@ from torch import Tensor
 from adaptok.codec.codec import AdapTok, Progress, info_geometry
 from adaptok.codec.token_file import VideoTokens
 from adaptok.config.model import Distortion
-from adaptok.metrics.distortion import block_distortion, frame_ssim, psnr
+from adaptok.metrics.correlation import rank_correlation
+from adaptok.metrics.distortion import block_distortion, psnr
+from adaptok.metrics.similarity import frame_ssim
 from adaptok.video.sources import Video, open_frames
 
 Values = NDArray[np.float64]
@@ -70,19 +72,6 @@ def predicted_distortions(tokens: VideoTokens) -> Values:
     high = np.minimum(low + 1, columns - 1)
     scores = tokens.scores.astype(np.float64)
     return (1 - weight) * scores[rows, low] + weight * scores[rows, high]
-
-
-def rank_correlation(a: Values, b: Values) -> float:
-    """Spearman's: the correlation of the ranks of `a [N]` and `b [N]`, equal values sharing the mean rank."""
-
-    def ranks(values: Values) -> Values:
-        _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-        return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-
-    x, y = ranks(a), ranks(b)
-    x, y = x - x.mean(), y - y.mean()
-    scale = float(np.sqrt((x * x).sum() * (y * y).sum()))
-    return float((x * y).sum() / scale) if scale else 0.0
 
 
 def compare(

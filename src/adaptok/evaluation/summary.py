@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from adaptok.evaluation.measures import DIRECTIONS
 from adaptok.evaluation.partial_results import Part, VideoRecord
+from adaptok.metrics.correlation import rank_correlation
 from adaptok.metrics.frechet import FeatureStatistics, frechet_distance
 
 Floats = NDArray[np.float64]
@@ -82,13 +83,9 @@ class Calibration:
         }
 
     def _rank_correlation(self) -> float:
-        """Spearman's, equal values sharing the mean rank."""
-        pairs = np.array([(*cell, count) for cell, count in sorted(self.cells.items())])
-        weights = pairs[:, 2].astype(float)
-        x, y = (_mean_ranks(pairs[:, axis], weights) for axis in (0, 1))
-        x, y = (values - np.average(values, weights=weights) for values in (x, y))
-        scale = math.sqrt(float((weights * x * x).sum() * (weights * y * y).sum()))
-        return float((weights * x * y).sum()) / scale if scale else 0.0
+        """Spearman's, from the counts of pairs of bins."""
+        predicted, actual, counts = zip(*((*cell, count) for cell, count in sorted(self.cells.items())), strict=True)
+        return rank_correlation(predicted, actual, counts)
 
     def _curve(self) -> list[dict[str, float]]:
         points: list[dict[str, float]] = []
@@ -105,13 +102,6 @@ class Calibration:
 
 def _bins(values: Floats) -> NDArray[np.int64]:
     return np.floor(np.log(values.clip(_SMALLEST, _LARGEST)) / _BIN).astype(np.int64)
-
-
-def _mean_ranks(values: NDArray[np.int64], weights: Floats) -> Floats:
-    _, inverse = np.unique(values, return_inverse=True)
-    counts = np.bincount(inverse, weights=weights)
-    ranks: Floats = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    return ranks
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The Fréchet distance between two sets of features, from statistics that can be kept, merged and used again.
+"""The Fréchet distance of two sets of features, computed from statistics that can be stored and merged.
 
 Legend: `N` clips, `F` features of a clip.
 """
@@ -26,13 +26,14 @@ VERSION = 1
 
 @dataclass(frozen=True, eq=False)
 class FeatureStatistics:
-    """Mean and scatter of features, in float64.
+    """Mean and scatter matrix of features, in float64.
 
     Attributes:
         count: N.
         mean: `[F]`.
-        scatter: `[F, F]`, the sum over clips of the outer product of what is above the mean.
-        provenance: what the features are of: detector, protocol, data. Statistics of other detectors do not mix.
+        scatter: `[F, F]`, the sum over clips of the outer product of the deviation from the mean.
+        provenance: origin of the features: detector, protocol, frames and size. Statistics of different detectors
+            cannot be combined.
     """
 
     count: int
@@ -42,43 +43,43 @@ class FeatureStatistics:
 
     @classmethod
     def empty(cls, features: int, provenance: dict[str, Any] | None = None) -> FeatureStatistics:
-        """Of no clip."""
+        """Statistics of zero clips."""
         return cls(0, np.zeros(features), np.zeros((features, features)), provenance or {})
 
     @classmethod
     def of(cls, features: ArrayLike, provenance: dict[str, Any] | None = None) -> FeatureStatistics:
-        """Of features `[N, F]`.
+        """Compute the statistics of features `[N, F]`.
 
         Raises:
-            ValueError: they have another shape, or one is not finite.
+            ValueError: the shape differs, or a feature is not finite.
         """
         values = np.asarray(features, np.float64)
         if values.ndim != 2 or not len(values):
-            raise ValueError(f"features of shape {values.shape}, expected [N, F] of one clip or more")
+            raise ValueError(f"features of shape {values.shape}, expected [N, F] with N of at least 1")
         if not np.isfinite(values).all():
-            raise ValueError("features that are NaN or infinite; the detector cannot have seen clips in [0, 1]")
+            raise ValueError("features are NaN or infinite; check that the clips are in [0, 1]")
         mean = values.mean(0)
-        above = values - mean
-        return cls(len(values), mean, above.T @ above, provenance or {})
+        deviation = values - mean
+        return cls(len(values), mean, deviation.T @ deviation, provenance or {})
 
     @property
     def covariance(self) -> Floats:
-        """`[F, F]`, divided by N, as the official protocol has it."""
+        """Covariance matrix `[F, F]`, normalized by N as in the official protocol."""
         return self.scatter / max(self.count, 1)
 
     def merged(self, other: FeatureStatistics) -> FeatureStatistics:
-        """Of both sets together (Chan et al. 1979: the pairwise update of mean and scatter).
+        """Combine the statistics of two sets (Chan et al. 1979, the pairwise update of mean and scatter).
 
         Raises:
-            ValueError: they have another number of features, or are of another detector.
+            ValueError: the number of features or the detector differs.
         """
         self._check(other)
         if not self.count or not other.count:
             return self if self.count else other
         total = self.count + other.count
-        apart = other.mean - self.mean
-        mean = self.mean + apart * (other.count / total)
-        scatter = self.scatter + other.scatter + np.outer(apart, apart) * (self.count * other.count / total)
+        shift = other.mean - self.mean
+        mean = self.mean + shift * (other.count / total)
+        scatter = self.scatter + other.scatter + np.outer(shift, shift) * (self.count * other.count / total)
         return FeatureStatistics(total, mean, scatter, self.provenance)
 
     def _check(self, other: FeatureStatistics) -> None:
@@ -89,22 +90,22 @@ class FeatureStatistics:
             raise ValueError(f"statistics of the detectors {mine!r} and {theirs!r} do not mix; use one for both")
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file, beside its place first and then renamed."""
+        """Write a safetensors file atomically."""
         document = {"version": VERSION, "count": self.count, "provenance": self.provenance}
         with replacing(Path(path)) as temporary:
             save_file({"mean": self.mean, "scatter": self.scatter}, temporary, metadata={KEY: json.dumps(document)})
 
     @classmethod
     def load(cls, path: str | Path) -> FeatureStatistics:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it is none of these, or of a newer version.
+            FileNotFoundError: the file does not exist.
+            ValueError: the file has another format, or another version of it.
         """
         path = Path(path)
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file, expected statistics that an evaluation has written")
+            raise FileNotFoundError(f"{path}: no such file; evaluations write statistics-*.safetensors")
         try:
             with safe_open(path, "np") as file:
                 document = json.loads((file.metadata() or {})[KEY])
@@ -116,43 +117,43 @@ class FeatureStatistics:
         return cls(document["count"], mean, scatter, document["provenance"])
 
 
-def merge(parts: Iterable[FeatureStatistics]) -> FeatureStatistics:
-    """Statistics of all parts together, merged in their order.
+def merge(sets: Iterable[FeatureStatistics]) -> FeatureStatistics:
+    """Combine statistics, in their order.
 
     Raises:
-        ValueError: there is none, or they do not mix.
+        ValueError: there are none, or they differ in their number of features or detector.
     """
     merged: FeatureStatistics | None = None
-    for part in parts:
-        merged = part if merged is None else merged.merged(part)
+    for statistics in sets:
+        merged = statistics if merged is None else merged.merged(statistics)
     if merged is None:
-        raise ValueError("no statistics to merge, expected one file or more")
+        raise ValueError("no statistics to merge, expected at least one file")
     return merged
 
 
 def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
-    """Squared Fréchet distance of the normal distributions with these means and covariances (Dowson and Landau 1982,
-    doi:10.1016/0047-259X(82)90077-X): `|m_a - m_b|² + tr(C_a + C_b - 2 (C_a C_b)^½)`.
+    """Squared Fréchet distance of the normal distributions with these means and covariances.
 
-    The trace of the root of a product is the sum of the singular values of `R_a' R_b`, where `C = R R'`: nothing
-    complex appears where a covariance is singular, and the distance of a set to itself is 0.
+    The distance (Dowson and Landau 1982, doi:10.1016/0047-259X(82)90077-X) is
+    `|m_a - m_b|² + tr(C_a + C_b - 2 (C_a C_b)^½)`. The trace of the matrix square root is computed as the sum of the
+    singular values of `R_a' R_b`, where `C = R R'`, which stays real where a covariance is singular.
 
     Raises:
-        ValueError: a set has fewer than two clips, or they do not mix.
+        ValueError: a set has fewer than two clips, or the number of features or the detector differs.
     """
     a._check(b)
     if min(a.count, b.count) < 2:
-        raise ValueError(f"a Fréchet distance of {a.count} and {b.count} clips, expected two of each or more")
+        raise ValueError(f"a Fréchet distance of {a.count} and {b.count} clips, expected at least two of each")
     if a.count == b.count and np.array_equal(a.mean, b.mean) and np.array_equal(a.scatter, b.scatter):
         return 0.0
     overlap = np.linalg.svd(_root(a.covariance).T @ _root(b.covariance), compute_uv=False).sum()
-    apart = a.mean - b.mean
-    distance = apart @ apart + np.trace(a.covariance) + np.trace(b.covariance) - 2 * overlap
+    shift = a.mean - b.mean
+    distance = shift @ shift + np.trace(a.covariance) + np.trace(b.covariance) - 2 * overlap
     return max(0.0, float(distance))
 
 
 def _root(covariance: Floats) -> Floats:
-    """`R [F, F]` with `R R'` the covariance."""
+    """Factor `R [F, F]` of the covariance `R R'`."""
     values, vectors = np.linalg.eigh(covariance)
     root: Floats = vectors * np.sqrt(values.clip(min=0))
     return root

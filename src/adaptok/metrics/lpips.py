@@ -1,4 +1,4 @@
-"""LPIPS: the perceptual distance of Zhang et al. (arXiv 1801.03924), over the published weights of VGG16 and AlexNet.
+"""LPIPS, the perceptual distance of Zhang et al. (arXiv 1801.03924), on features of VGG16 or AlexNet.
 
 Legend: `N` frames, `C` channels of a feature map, `h`, `w` its size.
 """
@@ -17,12 +17,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from adaptok.metrics.pretrained import Published
+from adaptok.utils.extras import require
 from adaptok.utils.files import sha256_of
 
 Network = Literal["vgg", "alex"]
 
 PUBLISHED: dict[Network, str] = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}
-"""torchvision's names of the files of weights."""
+"""Weight files, under their names in torchvision."""
 DOWNLOAD = "https://download.pytorch.org/models/"
 _SHA256 = {
     "vgg16-397923af.pth": "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
@@ -31,29 +32,30 @@ _SHA256 = {
     "alex.pth": "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
 }
 _CHANNEL_WEIGHTS = tuple(f"lin{layer}.model.1.weight" for layer in range(5))
-"""Names of the weights of the channels of every compared layer."""
+"""Names of the channel weights of the compared layers."""
 _SHIFT = (-0.030, -0.088, -0.188)
 _SCALE = (0.458, 0.448, 0.450)
 _EPS = 1e-10
-SMALLEST = 16
-"""Pixels of a side at least."""
-_ENLARGED = {"vgg": 16, "alex": 31}
-"""Pixels of a side that a network has a feature map for in every layer; smaller frames are enlarged to it."""
+MIN_SIZE = 16
+"""Smallest side of a frame, in pixels."""
+_MIN_INPUT = {"vgg": 16, "alex": 31}
+"""Smallest side, in pixels, that leaves every layer of a network a feature map. Smaller frames are enlarged to it."""
 WEIGHTS: dict[Network, Published] = {
     network: Published(name, DOWNLOAD + name, _SHA256[name], megabytes)
     for (network, name), megabytes in zip(PUBLISHED.items(), (528, 233), strict=True)
 }
-"""Where the convolutions come from."""
+"""Published weights of the convolutions."""
 
 
 class Lpips(nn.Module):
-    """Distance of frames as people see it: 0 for equal ones, about 0.7 for unrelated ones.
+    """Perceptual distance of frames: 0 for equal frames, about 0.7 for unrelated ones.
 
-    Feature maps of both frames are scaled to unit length at every place; their squared differences are weighted per
-    channel, averaged over places, and summed over five layers. Weights are frozen; gradients flow to the frames.
+    The feature maps of both frames are normalized to unit length at every position. Their squared differences are
+    weighted per channel, averaged over positions and summed over five layers. The weights are frozen; gradients flow
+    to the frames.
 
     Args:
-        network: "vgg" (VGG16; what the official objective and protocol use) or "alex" (AlexNet).
+        network: "vgg" (VGG16, as in the official objective and protocol) or "alex" (AlexNet).
     """
 
     shift: Tensor
@@ -63,8 +65,8 @@ class Lpips(nn.Module):
         super().__init__()
         self.network = network
         self.features, self.taps = _vgg16() if network == "vgg" else _alexnet()
-        before = (self.features[tap - 1] for tap in self.taps)  # the convolution that an activation follows
-        self.weights = nn.ParameterList(torch.zeros(m.out_channels) for m in before if isinstance(m, nn.Conv2d))
+        convolutions = (self.features[tap - 1] for tap in self.taps)  # each tap is the activation that follows one
+        self.weights = nn.ParameterList(torch.zeros(m.out_channels) for m in convolutions if isinstance(m, nn.Conv2d))
         self.register_buffer("shift", torch.tensor(_SHIFT).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor(_SCALE).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
@@ -74,16 +76,17 @@ class Lpips(nn.Module):
         """Load the weights of a network.
 
         Args:
-            path: a safetensors file that holds the convolutions under torchvision's names (`features.0.weight`, …) and,
-                optionally, the channel weights under those of the LPIPS project (`lin0.model.1.weight` `[1, C, 1, 1]`,
-                …, all five of them); or torchvision's own file (`PUBLISHED`). Channel weights that the file does not
-                hold are read from the torchmetrics package. Other tensors are ignored.
+            path: a safetensors file with the convolutions under torchvision's names (`features.0.weight`, …) and,
+                optionally, all five channel weights under the names of the LPIPS project (`lin0.model.1.weight`
+                `[1, C, 1, 1]`, …); or torchvision's own file (`PUBLISHED`). If the file has no channel weights, they
+                are read from the torchmetrics package. Other tensors are ignored.
             network: "vgg" or "alex".
 
         Raises:
+            FileNotFoundError: the file does not exist.
             ValueError: the file is unreadable, is a pickle other than the published one, or lacks a tensor of the right
                 shape.
-            FileNotFoundError: the file does not exist.
+            ImportError: channel weights are needed and torchmetrics is not installed.
         """
         path = Path(path)
         state = _read(path, network)
@@ -97,41 +100,40 @@ class Lpips(nn.Module):
         for name, target in targets.items():
             tensor = state.get(name)
             if tensor is None or tensor.shape != target.shape:
-                what = "is missing" if tensor is None else f"has the shape {tuple(tensor.shape)}"
+                problem = "is missing" if tensor is None else f"has the shape {tuple(tensor.shape)}"
                 advice = f"give {PUBLISHED[network]} of {DOWNLOAD}"
                 if name in _CHANNEL_WEIGHTS:
                     advice = f"give a file with all five channel weights of LPIPS with {network}, or with none"
-                raise ValueError(f"{path}: {name} {what}, expected {tuple(target.shape)}; {advice}")
+                raise ValueError(f"{path}: {name} {problem}, expected {tuple(target.shape)}; {advice}")
             target.copy_(tensor)
         return lpips
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Distances `[N]` of frames `[N, 3, H, W]` in [0, 1].
 
-        Frames with a side under 31 pixels are enlarged (bilinear) before AlexNet, which has nothing left of them
-        otherwise.
+        AlexNet reduces frames with a side under 31 pixels to nothing, so they are enlarged (bilinear) first.
 
         Raises:
-            ValueError: the shapes are not these, or the frames too small.
+            ValueError: the shapes differ from these, or the frames have a side under 16 pixels.
         """
         if first.shape != second.shape or first.ndim != 4 or first.shape[1] != 3:
             raise ValueError(f"frames of {tuple(first.shape)} and {tuple(second.shape)}, expected equal [N, 3, H, W]")
-        if min(first.shape[2:]) < SMALLEST:
-            raise ValueError(f"frames of {tuple(first.shape[2:])}, expected {SMALLEST} pixels or more")
-        least = _ENLARGED[self.network]
-        if min(first.shape[2:]) < least:
-            size = [max(least, side) for side in first.shape[2:]]
+        if min(first.shape[2:]) < MIN_SIZE:
+            raise ValueError(f"frames of {tuple(first.shape[2:])}, expected {MIN_SIZE} pixels or more a side")
+        min_input = _MIN_INPUT[self.network]
+        if min(first.shape[2:]) < min_input:
+            size = [max(min_input, side) for side in first.shape[2:]]
             first, second = (F.interpolate(x, size, mode="bilinear") for x in (first, second))
         with torch.no_grad() if not second.requires_grad else torch.enable_grad():
-            known = self._maps(second)
+            maps = self._maps(second)
         distances = [
             ((a - b).square() * weight[:, None, None]).sum(1).mean((1, 2))
-            for a, b, weight in zip(self._maps(first), known, self.weights, strict=True)
+            for a, b, weight in zip(self._maps(first), maps, self.weights, strict=True)
         ]
         return torch.stack(distances).sum(0).float()
 
     def _maps(self, frames: Tensor) -> list[Tensor]:
-        """Feature maps `[N, C, h, w]` of unit length at every place."""
+        """Compute feature maps `[N, C, h, w]` of unit length at every position."""
         x = ((frames * 2 - 1) - self.shift) / self.scale
         maps = []
         for index, layer in enumerate(self.features):
@@ -142,13 +144,13 @@ class Lpips(nn.Module):
 
 
 def clip_lpips(lpips: Lpips, prediction: Tensor, target: Tensor) -> Tensor:
-    """Distances `[B, T]` of all frames of clips `[B, 3, T, S, S]` in [0, 1]; one frame of every clip at a time."""
+    """Distances `[B, T]` of the frames of clips `[B, 3, T, H, W]` in [0, 1], computed one frame index at a time."""
     pairs = zip(prediction.unbind(2), target.unbind(2), strict=True)
-    return torch.stack([lpips(made, true) for made, true in pairs], 1)
+    return torch.stack([lpips(frames, targets) for frames, targets in pairs], 1)
 
 
 def _vgg16() -> tuple[nn.Sequential, tuple[int, ...]]:
-    """The convolutions of VGG16, and the layers (the last activation before each pooling) that are compared."""
+    """Build the convolutions of VGG16; compared are the last activations before each pooling."""
     layers: list[nn.Module] = []
     taps, channels = [], 3
     for stage, (width, depth) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))):
@@ -162,7 +164,7 @@ def _vgg16() -> tuple[nn.Sequential, tuple[int, ...]]:
 
 
 def _alexnet() -> tuple[nn.Sequential, tuple[int, ...]]:
-    """The convolutions of AlexNet, and the activations after each."""
+    """Build the convolutions of AlexNet; compared are the activations after each."""
     layers: list[nn.Module] = [nn.Conv2d(3, 64, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)]
     layers += [nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)]
     layers += [nn.Conv2d(192, 384, 3, padding=1), nn.ReLU(), nn.Conv2d(384, 256, 3, padding=1), nn.ReLU()]
@@ -171,7 +173,7 @@ def _alexnet() -> tuple[nn.Sequential, tuple[int, ...]]:
 
 
 def _read(path: Path, network: Network) -> Mapping[str, Tensor]:
-    """The tensors of a file of weights. A pickle is only opened if it is the published file, bit for bit."""
+    """Read a weight file. Pickles are opened only if they are the published file, bit for bit."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; download {PUBLISHED[network]} from {DOWNLOAD}")
     if path.suffix == ".safetensors":
@@ -184,15 +186,16 @@ def _read(path: Path, network: Network) -> Mapping[str, Tensor]:
 
 def _channel_weights(network: Network) -> Mapping[str, Tensor]:
     """Read the channel weights that the LPIPS project published (version 0.1) from the torchmetrics package."""
+    require("torchmetrics", extra="eval", purpose="LPIPS without channel weights in its file")
     with as_file(files("torchmetrics") / "functional" / "image" / "lpips_models" / f"{network}.pth") as path:
         return _read_published(path, f"{network}.pth", _SHA256[f"{network}.pth"])
 
 
 def _read_published(path: Path, name: str, expected: str) -> Mapping[str, Tensor]:
-    found = sha256_of(path)
-    if found != expected:
+    actual = sha256_of(path)
+    if actual != expected:
         raise ValueError(
-            f"{path}: not the published {name} (SHA-256 {found[:12]}…, expected {expected[:12]}…), and other pickles"
+            f"{path}: not the published {name} (SHA-256 {actual[:12]}…, expected {expected[:12]}…), and other pickles"
             " are not opened; give that file, or its tensors as safetensors"
         )
     state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)

@@ -1,4 +1,4 @@
-"""Published weights: a file that is given, one fetched before, or one fetched now, and always the published one."""
+"""Weight files that others published: given by path, cached, or downloaded, and verified by their SHA-256."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from pathlib import Path
 from adaptok.utils.files import replacing, sha256_of
 
 TIMEOUT = 20.0
-"""Seconds that a server may be silent."""
+"""Seconds without an answer of the server after which a download fails."""
 _CHUNK = 2**20
 
 
 class WeightsError(ValueError):
-    """Published weights that are not to be had, told in one line."""
+    """Published weights are neither cached nor downloadable."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """A file of weights that somebody published.
+    """A published file of weights.
 
     Attributes:
-        name: of the file.
-        url: where it is.
-        sha256: of its bytes.
-        megabytes: about how large it is.
+        name: name of the file.
+        url: address to download it from.
+        sha256: SHA-256 of its bytes.
+        megabytes: approximate size.
     """
 
     name: str
@@ -37,51 +37,54 @@ class Published:
 
     @property
     def cached(self) -> Path:
-        """Where a fetched one is kept."""
+        """Path of the downloaded file."""
         return cache_folder() / self.name
 
     def find(self, given: Path | None = None, *, download: bool = False) -> Path:
-        """The file: the given one, the one in the cache, or, where that is wanted, fetched into the cache.
+        """Locate the file.
+
+        Args:
+            given: path to use instead of the cache.
+            download: download the file into the cache if it is not there.
 
         Raises:
-            FileNotFoundError: the given one does not exist.
-            WeightsError: it is not there, or cannot be fetched.
+            FileNotFoundError: the given file does not exist.
+            WeightsError: the file is not cached, or cannot be downloaded.
         """
         if given is not None:
             if not given.is_file():
                 raise FileNotFoundError(f"{given}: no such file; {self.name} is at {self.url}")
             return given
-        if self.cached.is_file():
-            return self.cached
-        if not download:
-            raise WeightsError(
-                f"{self.name} ({self.megabytes} MB, {self.url}) is not there; give its path, or --download"
-            )
-        self._fetch()
+        if not self.cached.is_file():
+            if not download:
+                raise WeightsError(
+                    f"{self.name} ({self.megabytes} MB, {self.url}) is not in the cache; give its path, or --download"
+                )
+            self._download()
         return self.cached
 
-    def _fetch(self) -> None:
+    def _download(self) -> None:
         try:
             self.cached.parent.mkdir(parents=True, exist_ok=True)
             with replacing(self.cached) as temporary:
                 with urllib.request.urlopen(self.url, timeout=TIMEOUT) as source, temporary.open("wb") as target:
                     while chunk := source.read(_CHUNK):
                         target.write(chunk)
-                found = sha256_of(temporary)
-                if found != self.sha256:
+                actual = sha256_of(temporary)
+                if actual != self.sha256:
                     raise WeightsError(
-                        f"{self.url}: gave another file than the published {self.name} (SHA-256 {found[:12]}…, expected"
-                        f" {self.sha256[:12]}…); give a good copy by its path"
+                        f"{self.url}: not the published {self.name} (SHA-256 {actual[:12]}…, expected"
+                        f" {self.sha256[:12]}…); give the path of a good copy"
                     )
         except (OSError, HTTPException) as error:
             reason = getattr(error, "reason", None) or error
             raise WeightsError(
-                f"{self.name} cannot be fetched from {self.url} ({reason}); without a network, give its path"
+                f"{self.name} cannot be downloaded from {self.url} ({reason}); without a network, give its path"
             ) from None
 
 
 def cache_folder() -> Path:
-    """Where fetched files are kept: `$ADAPTOK_CACHE`, or `adaptok` in the user's cache."""
+    """Folder of downloaded files: `$ADAPTOK_CACHE`, or `adaptok` in the user's cache folder."""
     if folder := os.environ.get("ADAPTOK_CACHE"):
         return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adaptok"

@@ -22,8 +22,9 @@ from adaptok.config.training import (
     TrainingConfig,
     UniformLengths,
 )
-from adaptok.metrics.distortion import frame_ssim, psnr
+from adaptok.metrics.distortion import psnr
 from adaptok.metrics.lpips import DOWNLOAD, PUBLISHED, Lpips, Network, clip_lpips
+from adaptok.metrics.similarity import frame_ssim
 from adaptok.models.model import Model
 from adaptok.models.prior import squeeze
 from adaptok.models.quantizer import VectorQuantizer

@@ -18,7 +18,7 @@ from adaptok.evaluation.protocols import PROTOCOLS
 from adaptok.evaluation.report.page import html_page, markdown_page
 from adaptok.evaluation.report.tables import TABLE_FILE, write_table
 from adaptok.evaluation.summary import Clip, Summary, Tokens, Way
-from adaptok.metrics.distortion import ssim_scales
+from adaptok.metrics.similarity import ssim_scales
 from adaptok.utils.files import replacing
 from adaptok.utils.system import versions
 

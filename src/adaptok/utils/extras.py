@@ -1,0 +1,23 @@
+"""Optional dependencies: the extras of this package, and the advice to install one."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+
+def require(module: str, *, extra: str, purpose: str) -> None:
+    """Check that a module of an extra is installed.
+
+    Args:
+        module: importable name, such as "pyarrow".
+        extra: the extra of adaptok that installs it.
+        purpose: what needs it, as the subject of a sentence.
+
+    Raises:
+        ImportError: it is missing. The message is one line that says how to install it.
+    """
+    if find_spec(module) is None:
+        raise ImportError(
+            f"{purpose} needs {module}; install it with: pip install 'adaptok[{extra}]'"
+            f" (in a checkout: pip install '.[{extra}]')"
+        )
