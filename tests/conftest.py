@@ -1,57 +1,35 @@
-"""Small random models that every test can afford."""
+"""Fixtures that many tests share, and settings of the process that runs them."""
 
 from __future__ import annotations
+
+import os
+import signal
+
+# One thread per process: the models are small, and with `pytest -n auto` every core has a process of its own.
+# Set before torch is imported, and inherited by the processes that tests start.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
 
 from adaptok.codec.codec import AdapTok
-from adaptok.config.model import (
-    ModelConfig,
-    ScalarQuantizerConfig,
-    ScorerConfig,
-    StackConfig,
-    TokenizerConfig,
-    VectorQuantizerConfig,
-)
 from adaptok.models.model import Model, weights_hash
+from tests.helpers.models import small_config
 
 
-def small_config(vector: bool = False) -> ModelConfig:
-    """4 blocks of 2 frames, 16 patches and 8 latents; the scorer has probe lengths where the quantizer is scalar."""
-    stack = StackConfig(width=32, depth=2, heads=2)
-    quantizer = VectorQuantizerConfig(size=64, dim=8) if vector else ScalarQuantizerConfig(levels=(5, 4, 4))
-    return ModelConfig(
-        name="test",
-        tokenizer=TokenizerConfig(
-            frames=8,
-            size=16,
-            patch_size=4,
-            temporal_patch_size=2,
-            latents=8,
-            encoder=stack,
-            decoder=stack,
-            quantizer=quantizer,
-        ),
-        scorer=ScorerConfig(
-            width=32,
-            depth=2,
-            heads=2,
-            length_step=2,
-            distortion="mse" if vector else "multiscale",
-            scale="log",
-            mean=-3.0,
-            std=1.0,
-            probe_lengths=() if vector else (2, 6),
-        ),
-    )
+def pytest_configure() -> None:
+    torch.set_num_threads(1)
+    # A shell that starts a job in the background makes it ignore SIGINT, and so do its children. Tests that
+    # interrupt a process need the default.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=[False, True], ids=["scalar", "vector"])
 def codec(request) -> AdapTok:
     torch.manual_seed(0)
     model = Model(small_config(request.param))
-    for parameter in model.parameters():  # also those that start at zero
+    for parameter in model.parameters():  # also those that are initialized to zero
         torch.nn.init.normal_(parameter, std=0.3)
     return AdapTok(model, weights_hash(model.state_dict()))
 

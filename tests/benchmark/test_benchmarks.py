@@ -6,8 +6,8 @@ import pytest
 
 from adaptok.benchmark.page import HEAD
 from adaptok.models.flops import decoder_work, probe_work
-from tests.conftest import small_config
-from tests.evaluation.test_commands import fails, run
+from tests.helpers.commands import fails, run
+from tests.helpers.models import small_config
 
 
 def test_benchmarks(codec, tmp_path, capsys, monkeypatch):

@@ -19,7 +19,7 @@ from adaptok.cli.main import main
 from adaptok.models.model import Model
 from adaptok.video.reading import probe, read_video
 from adaptok.video.writing import VideoWriter
-from tests.conftest import small_config
+from tests.helpers.models import small_config
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import yaml
 from adaptok import AdapTok
 from adaptok.cli.main import main
 from adaptok.data import read_manifest
-from tests.data.test_collections import write_video
-from tests.training.test_loop import config
+from tests.helpers.training import config
+from tests.helpers.videos import write_video
 
 
 def write_sound(path):

@@ -7,7 +7,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from conftest import small_config
 
 from adaptok import AdapTok
 from adaptok.allocation.policy import ClipLayout, LengthPolicy
@@ -16,6 +15,7 @@ from adaptok.config.model import ModelConfig, ScorerConfig
 from adaptok.metrics.distortion import block_distortion, multiscale_error
 from adaptok.models.model import Model
 from adaptok.training.stream_lambdas import measure_lambdas
+from tests.helpers.models import small_config
 
 
 @pytest.fixture

@@ -15,15 +15,7 @@ from adaptok.cli.main import main
 from adaptok.data import ClipMixture, Entry, FrameCache, VideoFolder, read_manifest, resize_collection, write_index
 from adaptok.data.videos import ClipShape
 from adaptok.video.reading import probe, read_video
-from adaptok.video.writing import VideoWriter
-
-
-def write_video(path, count, size=(48, 64), rate=30, **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(count).integers(0, 256, (size[0] // 8, size[1] // 8, 3), dtype=np.uint8)
-    with VideoWriter(path, rate, **options) as writer:
-        for index in range(count):
-            writer.write(np.roll(noise, index, 1).repeat(8, 0).repeat(8, 1))
+from tests.helpers.videos import write_video
 
 
 def write_uneven(path, count):

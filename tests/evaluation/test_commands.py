@@ -16,21 +16,9 @@ from adaptok.evaluation.measures import Measures
 from adaptok.evaluation.protocols import Cut
 from adaptok.metrics.frechet import FeatureStatistics, frechet_distance
 from adaptok.utils.files import sha256_of
-from tests.data.test_collections import write_video
-from tests.evaluation.test_measuring import Detector
-
-
-def run(capsys, *arguments):
-    """What a command prints as JSON."""
-    main([*map(str, arguments), "--json", "--quiet"])
-    return json.loads(capsys.readouterr().out)
-
-
-def fails(capsys, *arguments):
-    """The line that a command fails with."""
-    with pytest.raises(SystemExit, match="2"):
-        main([*map(str, arguments), "--quiet"])
-    return capsys.readouterr().err.splitlines()[-1]
+from tests.helpers.commands import fails, run
+from tests.helpers.detector import Detector
+from tests.helpers.videos import write_video
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from adaptok.evaluation.report.tables import part_rows
 from adaptok.metrics.distortion import block_distortion, edge_ratio, sharpness
 from adaptok.metrics.similarity import frame_ssim
 from adaptok.video.reading import read_video
-from tests.data.test_collections import write_video
-from tests.evaluation.test_measuring import Detector
+from tests.helpers.detector import Detector
+from tests.helpers.videos import write_video
 
 BUDGETS = (12.0, 20.0, 32.0)
 FRAMES = {"a/one": 19, "a/two": 8, "b/three": 25}

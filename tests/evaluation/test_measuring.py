@@ -19,6 +19,7 @@ from adaptok.metrics.lpips import Lpips
 from adaptok.metrics.pretrained import Published, WeightsError
 from adaptok.metrics.similarity import SCALE_WEIGHTS, frame_similarity, ssim_scales
 from adaptok.utils.files import sha256_of
+from tests.helpers.detector import Detector
 
 CPU = torch.device("cpu")
 SIMILARITIES = ("psnr", "psnr_frame", "ssim", "ms_ssim")
@@ -166,15 +167,6 @@ def test_fetching(tmp_path, monkeypatch):
     with pytest.raises(WeightsError, match=r"c\.bin cannot be downloaded from .*; without a network, give its path"):
         nowhere.find(download=True)
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["a.bin"]
-
-
-class Detector(nn.Module):
-    """A stand-in: means of the four quarters of every colour."""
-
-    def forward(self, clips: torch.Tensor, resize: bool = False, return_features: bool = False) -> torch.Tensor:
-        assert resize
-        assert return_features
-        return nn.functional.adaptive_avg_pool3d(clips, (1, 2, 2)).flatten(1)
 
 
 def test_a_detector_is_only_run_if_it_is_vouched_for(tmp_path):

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from adaptok.cli.main import main
 from adaptok.metrics.lpips import Lpips, clip_lpips
 from adaptok.video.reading import read_video
-from tests.data.test_collections import write_video
+from tests.helpers.videos import write_video
 
 CONVOLUTIONS = {
     "vgg": [(0,), (2,), (5,), (7,), (10,), (12,), (14,), (17,), (19,), (21,), (24,), (26,), (28,)],

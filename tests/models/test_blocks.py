@@ -19,7 +19,7 @@ from adaptok.models.tokenizer import Tokenizer
 from adaptok.training.initialization.growing import grow
 from adaptok.training.initialization.linear_start import linear_start
 from adaptok.training.optimizers import build_optimizers
-from tests.conftest import small_config
+from tests.helpers.models import small_config
 
 ALL = {"mlp": "swiglu", "norm": "rms", "qk_norm": True, "rope": True}
 OPTIONS = {**{name: {name: value} for name, value in ALL.items()}, "all": ALL}

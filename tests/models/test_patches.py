@@ -10,11 +10,11 @@ from adaptok import AdapTok
 from adaptok.checkpoints.model_folder import read_folder, write_folder
 from adaptok.config.model import ConvolutionConfig, ModelConfig, TokenizerConfig
 from adaptok.models.flops import decoder_work, encoder_work
-from adaptok.models.model import Model, weights_hash
+from adaptok.models.model import weights_hash
 from adaptok.models.patches import patchify, taper, unpatchify
 from adaptok.models.tokenizer import Tokenizer
 from adaptok.training.initialization.growing import grow
-from tests.conftest import small_config
+from tests.helpers.models import random_model, small_config
 
 CONVOLUTIONS = ConvolutionConfig(channels=(8, 16), depth=1)
 OPTIONS = {
@@ -27,18 +27,6 @@ OPTIONS = {
 def configuration(name: str) -> ModelConfig:
     config = small_config()
     return config.model_copy(update={"tokenizer": config.tokenizer.model_copy(update=OPTIONS[name])})
-
-
-def random_model(config: ModelConfig) -> Model:
-    torch.manual_seed(0)
-    model = Model(config)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.15)
-    with torch.no_grad():  # latents that differ in all levels of the quantizer
-        for norm in (m for m in model.tokenizer.modules() if isinstance(m, torch.nn.LayerNorm | torch.nn.GroupNorm)):
-            norm.weight += 1
-        model.tokenizer.to_code.bias.zero_()
-    return model.eval()
 
 
 @pytest.mark.parametrize("window", [6, 8])

@@ -19,7 +19,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import small_config
 
 from adaptok.allocation.knapsack import allocate
 from adaptok.cli.main import main
@@ -33,6 +32,7 @@ from adaptok.tokenization.shard_writer import ShardWriter
 from adaptok.video.geometry import Geometry
 from adaptok.video.reading import read_video
 from adaptok.video.writing import VideoWriter
+from tests.helpers.models import small_config
 
 T, G, K, L, STEP, PT = 8, 4, 8, 4, 2, 2  # of the small model
 

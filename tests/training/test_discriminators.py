@@ -19,8 +19,8 @@ from adaptok.training.estimate import parameter_counts, step_memory, step_work
 from adaptok.training.losses import MAX_ADVERSARIAL_WEIGHT, Adversary, adaptive_loss, frequency_loss
 from adaptok.training.objectives import Draw, Measures, TokenizerObjective
 from adaptok.training.trainer import Run
-from tests.conftest import small_config
-from tests.training.test_loop import Clips, assert_resumes, config, everything, train
+from tests.helpers.models import small_config
+from tests.helpers.training import Clips, assert_resumes, config, everything, train
 
 PATCH = {"kind": "patch", "channels": 8, "layers": 2, "temporal_layers": 1, "every": 2}
 CLIPS = small_config().tokenizer  # 8 frames of 16 x 16 pixels

@@ -15,8 +15,8 @@ from PIL import Image
 from adaptok.checkpoints.model_folder import read_generator, write_folder
 from adaptok.cli.main import main
 from adaptok.config.model import GeneratorConfig, TransformerConfig, generator_size
-from adaptok.config.training import GeneratorPlan, GeneratorTrainingConfig, load_config
-from adaptok.data.token_datasets import TokenClip, TokenDataset, TokenDatasetInfo, write_shard
+from adaptok.config.training import GeneratorPlan, load_config
+from adaptok.data.token_datasets import TokenDataset, TokenDatasetInfo, write_shard
 from adaptok.models.generator import GeneratorModel
 from adaptok.models.model import Model, weights_hash
 from adaptok.training.generator_objective import GeneratorObjective, likeliest
@@ -24,67 +24,10 @@ from adaptok.training.objectives import Draw
 from adaptok.training.samples import load_decoder, padded, sample_ids
 from adaptok.training.token_data import PackRows, Row, condition_of, open_token_data, pack, resolve, row_entries
 from adaptok.training.trainer import Run
-from tests.conftest import small_config
+from tests.helpers.generators import CLASSES, generator_config, info, make_clips, write_tokens
+from tests.helpers.models import small_config
 
-CLASSES = ("bounce", "orbit", "slide")
-INFO = {
-    "model": "test",
-    "model_hash": "ab" * 32,
-    "codebook_size": 60,
-    "levels": (5, 4, 3),
-    "latents": 6,
-    "blocks": 3,
-    "block_frames": 2,
-    "size": 16,
-    "step": 2,
-}
 FRAMES = {"condition_frames": 3}  # of two blocks, the first of them whole
-
-
-def info(**changes) -> TokenDatasetInfo:
-    return TokenDatasetInfo(**{**INFO, **changes})
-
-
-def make_clips(count: int, of: TokenDatasetInfo, seed: int = 0, label=True) -> list[TokenClip]:
-    """Clips of random ids and lengths, two of each source."""
-    rng = np.random.default_rng(seed)
-    clips = []
-    for index in range(count):
-        lengths = rng.integers(0, of.latents + 1, of.blocks)
-        lengths[0] = max(1, lengths[0])
-        if of.first_block:
-            lengths[of.first_block] = max(1, lengths[of.first_block])
-        ids = rng.integers(0, of.codebook_size, lengths.sum()).astype(np.uint16)
-        condition = rng.integers(0, of.codebook_size, of.condition_ids).astype(np.uint16)
-        name = CLASSES[index % len(CLASSES)] if label else None
-        source = f"{name}/{index // 2}.mp4"
-        clips.append(TokenClip(ids, lengths, name, source, 0, condition=condition if of.condition_ids else None))
-    return clips
-
-
-def write(folder, count: int = 8, of: TokenDatasetInfo | None = None, **changes):
-    of = of or info()
-    folder.mkdir(parents=True)
-    write_shard(folder / "0.parquet", make_clips(count, of, **changes), of)
-    return str(folder)
-
-
-def config(train: str, **changes) -> GeneratorTrainingConfig:
-    values = {
-        "stage": "generator",
-        "model": {"width": 32, "depth": 2, "heads": 2, "mixture": 2},
-        "data": {"train": [train]},
-        "optimizer": {"warmup_steps": 3, "learning_rate": 3e-3},
-        "steps": 12,
-        "batch": 3,
-        "precision": "float32",
-        "log_every": 1,
-        "validate_every": 6,
-        "checkpoint_every": 4,
-        "trackers": [],
-        "samples": 0,
-    }
-    return GeneratorTrainingConfig.parse({**values, **changes})
 
 
 def random_model(of: TokenDatasetInfo, **changes) -> GeneratorModel:
@@ -157,25 +100,25 @@ def test_gradients_of_a_pack_are_those_of_its_clips(of, plan):
 
 
 def test_an_epoch_has_every_clip_once_and_rows_follow_from_seed_and_index(tmp_path):
-    path = write(tmp_path / "tokens", 10)
-    rows = open_token_data(config(path, seed=3)).train
+    path = write_tokens(tmp_path / "tokens", 10)
+    rows = open_token_data(generator_config(path, seed=3)).train
     places = [rows.place(index) for index in range(30)]
     epochs = [places[i : i + 10] for i in (0, 10, 20)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
-    again = open_token_data(config(path, seed=3)).train
+    again = open_token_data(generator_config(path, seed=3)).train
     for index in (27, 4, 13):  # in any order
         one, other = rows[index], again[index]
         assert np.array_equal(one.entries, other.entries)
         assert one.condition == other.condition
     dropped = [int(rows[index].condition) == rows.config.classes for index in range(600)]
     assert 30 < sum(dropped) < 100  # a tenth
-    other = open_token_data(config(path, seed=4)).train
+    other = open_token_data(generator_config(path, seed=4)).train
     assert [other.place(index) for index in range(30)] != places
 
 
 def test_batches_of_a_step_weigh_what_their_entries_are(tmp_path):
-    rows = open_token_data(config(write(tmp_path / "tokens", 10))).train
+    rows = open_token_data(generator_config(write_tokens(tmp_path / "tokens", 10))).train
     collate = PackRows(rows, per_step=6, batch=2)
     batches = [collate([rows[index] for index in (start, start + 1)]).clips for start in (6, 8, 10)]
     model = random_model(info())
@@ -187,7 +130,7 @@ def test_batches_of_a_step_weigh_what_their_entries_are(tmp_path):
 
 def learned_by_heart(folder, of, tmp_path, **changes):
     """Train on eight clips until they are known; greedy samples are compared with them."""
-    options = config(
+    options = generator_config(
         folder,
         model={"width": 64, "depth": 2, "heads": 4, "dropout": 0, "token_dropout": 0, "class_dropout": 0, **changes},
         optimizer={"warmup_steps": 20, "learning_rate": 5e-3},
@@ -224,7 +167,7 @@ def test_eight_clips_are_learned_by_heart_by_class(tmp_path, levels):
 
 def test_eight_clips_are_learned_by_heart_by_first_frames(tmp_path):
     of = info(**FRAMES)
-    learned_by_heart(write(tmp_path / "tokens", 8, of), of, tmp_path, mixture=2)
+    learned_by_heart(write_tokens(tmp_path / "tokens", 8, of), of, tmp_path, mixture=2)
 
 
 def test_samples_keep_to_the_form(tmp_path):
@@ -255,8 +198,8 @@ def test_samples_are_drawn_with_the_tokenizer_of_the_ids(tmp_path, frames):
         blocks=tokenizer.blocks,
         condition_frames=frames,
     )
-    path = write(tmp_path / "tokens", 8, of)
-    options = config(path, samples=3, tokenizer=str(tmp_path / "tokenizer"), steps=2, validate_every=1)
+    path = write_tokens(tmp_path / "tokens", 8, of)
+    options = generator_config(path, samples=3, tokenizer=str(tmp_path / "tokenizer"), steps=2, validate_every=1)
     Run(options, open_token_data(options), tmp_path / "run").train()
     for step in (1, 2):
         picture = np.asarray(Image.open(tmp_path / "run" / "samples" / f"step-{step:08d}.png"))
@@ -264,21 +207,23 @@ def test_samples_are_drawn_with_the_tokenizer_of_the_ids(tmp_path, frames):
         assert (tmp_path / "run" / "samples" / f"step-{step:08d}.mp4").exists()
     torch.manual_seed(1)
     write_folder(Model(small_config()), tmp_path / "other")
-    wrong = config(path, samples=3, tokenizer=str(tmp_path / "other"))
+    wrong = generator_config(path, samples=3, tokenizer=str(tmp_path / "other"))
     with pytest.raises(ValueError, match=f"the token dataset is of test with weights {hashed[:8]}; give that model"):
         Run(wrong, open_token_data(wrong), tmp_path / "wrong")
     assert load_decoder(None, open_token_data(options).config, torch.device("cpu")) is None  # not the model in the box
 
 
 def test_a_run_may_begin_with_the_weights_of_another(tmp_path):
-    path = write(tmp_path / "tokens")
-    first = config(path, steps=2)
+    path = write_tokens(tmp_path / "tokens")
+    first = generator_config(path, steps=2)
     Run(first, open_token_data(first), tmp_path / "first").train()
-    second = config(path, steps=1, initial=str(tmp_path / "first" / "model"))
+    second = generator_config(path, steps=1, initial=str(tmp_path / "first" / "model"))
     started = Run(second, open_token_data(second), tmp_path / "second").model.state_dict()
     expected = read_generator(tmp_path / "first" / "model").state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in started.items())
-    other = config(path, initial=str(tmp_path / "first" / "model"), model={"width": 16, "depth": 2, "heads": 2})
+    other = generator_config(
+        path, initial=str(tmp_path / "first" / "model"), model={"width": 16, "depth": 2, "heads": 2}
+    )
     with pytest.raises(ValueError, match="another configuration than this run"):
         Run(other, open_token_data(other), tmp_path / "other")
 
@@ -295,9 +240,11 @@ class Always(torch.nn.Module):
 
 
 def test_a_run_that_was_stopped_is_the_run_that_was_not(tmp_path, capsys):
-    from tests.training.test_loop import everything
+    from tests.helpers.training import everything
 
-    options = config(write(tmp_path / "tokens", 10), data={"train": [str(tmp_path / "tokens")], "held_out": 0.2})
+    options = generator_config(
+        write_tokens(tmp_path / "tokens", 10), data={"train": [str(tmp_path / "tokens")], "held_out": 0.2}
+    )
     data = open_token_data(options)
     Run(options, data, tmp_path / "whole").train()
 
@@ -324,8 +271,8 @@ def test_a_run_that_was_stopped_is_the_run_that_was_not(tmp_path, capsys):
 
 
 def test_held_out_clips_are_of_other_videos(tmp_path):
-    path = write(tmp_path / "tokens", 40)
-    data = open_token_data(config(path, data={"train": [path], "held_out": 0.3, "validation_clips": 9}))
+    path = write_tokens(tmp_path / "tokens", 40)
+    data = open_token_data(generator_config(path, data={"train": [path], "held_out": 0.3, "validation_clips": 9}))
     dataset = data.train.dataset
     trained = {dataset[int(place)].source for place in data.train.clips}
     held = {dataset[int(place)].source for place in data.validation.clips}
@@ -351,29 +298,31 @@ def test_held_out_clips_are_of_other_videos(tmp_path):
     ],
 )
 def test_mistakes_are_one_line(tmp_path, of, model, data, message):
-    path = write(tmp_path / "tokens", 8, of)
-    options = config(path, model={"width": 32, "depth": 2, "heads": 2, **model}, data={"train": [path], **data})
+    path = write_tokens(tmp_path / "tokens", 8, of)
+    options = generator_config(
+        path, model={"width": 32, "depth": 2, "heads": 2, **model}, data={"train": [path], **data}
+    )
     with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
         open_token_data(options)
     assert "\n" not in str(error.value)
 
 
 def test_datasets_that_do_not_fit_are_told_apart(tmp_path):
-    first = write(tmp_path / "first")
-    empty = write(tmp_path / "empty", 0)
-    other = write(tmp_path / "other", 8, info(model_hash="cd" * 32))
-    unlabelled = write(tmp_path / "unlabelled", 8, label=False)
+    first = write_tokens(tmp_path / "first")
+    empty = write_tokens(tmp_path / "empty", 0)
+    other = write_tokens(tmp_path / "other", 8, info(model_hash="cd" * 32))
+    unlabelled = write_tokens(tmp_path / "unlabelled", 8, label=False)
     with pytest.raises(ValueError, match="an empty token dataset"):
-        open_token_data(config(empty))
+        open_token_data(generator_config(empty))
     with pytest.raises(ValueError, match="another model_hash"):
-        open_token_data(config(first, data={"train": [first, other]}))
+        open_token_data(generator_config(first, data={"train": [first, other]}))
     with pytest.raises(ValueError, match=r"other: model_hash cdcd.* of the training data"):
-        open_token_data(config(first, data={"train": [first], "validation": other}))
+        open_token_data(generator_config(first, data={"train": [first], "validation": other}))
     with pytest.raises(ValueError, match="neither labels nor conditions"):
-        open_token_data(config(unlabelled))
+        open_token_data(generator_config(unlabelled))
     with pytest.raises(ValueError, match="8 of 8 clips of the token dataset have no label"):
-        open_token_data(config(unlabelled, data={"train": [unlabelled], "labels": ["bounce"]}))
-    options = config(first, steps=2)
+        open_token_data(generator_config(unlabelled, data={"train": [unlabelled], "labels": ["bounce"]}))
+    options = generator_config(first, steps=2)
     Run(options, open_token_data(options), tmp_path / "run").train()
     write_shard(tmp_path / "first" / "0.parquet", make_clips(8, info(model_hash="cd" * 32)), info(model_hash="cd" * 32))
     with pytest.raises(ValueError, match="not the one that the run began with"):
@@ -381,7 +330,7 @@ def test_datasets_that_do_not_fit_are_told_apart(tmp_path):
 
 
 def test_the_command_line(tmp_path, capsys):
-    path = write(tmp_path / "tokens", 8)
+    path = write_tokens(tmp_path / "tokens", 8)
     flags = ["train", "generator", "--data.train", path, "--data.held-out", "0.3", "--model.depth", "1"]
     flags += ["--model.width", "64", "--batch", "2", "--out", str(tmp_path / "run"), "--json", "--quiet"]
     main([*flags, "--dry-run"])
@@ -445,8 +394,8 @@ def test_tiny_fits_beside_the_model_in_the_box():
 
 
 def test_a_fresh_model_is_as_unsure_as_can_be(tmp_path):
-    path = write(tmp_path / "tokens")
-    data = open_token_data(config(path))
+    path = write_tokens(tmp_path / "tokens")
+    data = open_token_data(generator_config(path))
     model = GeneratorModel(data.config)
     loss = GeneratorObjective(model)(pack([data.train[i] for i in range(8)], data.config), draw(), 0, 0.0).loss
     ids = sum(len(data.train[i].entries) - 3 for i in range(8))

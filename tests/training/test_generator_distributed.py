@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import torch
 from safetensors.torch import load_file
 
-from tests.training.test_distributed import LAUNCH
-from tests.training.test_generator import write
-from tests.training.two_generators import run
-
-SCRIPT = Path(__file__).with_name("two_generators.py")
+from tests.helpers.distributed import launch
+from tests.helpers.generators import write_tokens
+from tests.helpers.train_generator import run
 
 
 def test_two_processes_and_several_batches_equal_one(tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    write(tmp_path / "tokens", 12)
+    write_tokens(tmp_path / "tokens", 12)
     runs = {"one": (4, 1, ""), "parts": (1, 4, ""), "two": (1, 2, ""), "sharded": (2, 1, "sharding")}
     last = {}
     for name, (batch, accumulation, how) in runs.items():
@@ -27,11 +19,8 @@ def test_two_processes_and_several_batches_equal_one(tmp_path):
         if name in ("one", "parts"):
             run(tmp_path / name, batch, accumulation, False)
         else:
-            command = [sys.executable, *LAUNCH, str(SCRIPT), str(tmp_path / name), str(batch), str(accumulation), how]
-            said = tmp_path / f"{name}.txt"
-            with said.open("w") as file:  # no pipe: what a process leaves behind would hold it open
-                done = subprocess.run(command, env=environment, stdout=file, stderr=file, timeout=200)
-            assert done.returncode == 0, said.read_text()[-3000:]
+            arguments = [tmp_path / name, batch, accumulation, how]
+            launch("train_generator", *arguments, processes=2, log=tmp_path / f"{name}.txt")
         last[name] = tmp_path / name / "run/checkpoints/step-00000012"
     for file in ("model", "average"):
         one = load_file(last["one"] / f"{file}.safetensors")

@@ -15,17 +15,17 @@ from safetensors.torch import load_file, save_file
 
 from adaptok.metrics.lpips import Lpips
 from adaptok.training import checkpoint
-from tests.training import test_loop
+from tests.helpers import training
 
 # a process that has imported everything already, from which runs are forked
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["tests.training.test_loop", "accelerate"])
+PROCESSES.set_forkserver_preload(["tests.helpers.training", "accelerate"])
 
 
 def run(options, folder) -> None:
     torch.set_num_threads(1)
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    test_loop.train(options, folder)
+    training.train(options, folder)
 
 
 def killed(target, *arguments, after: float, watch=lambda: None) -> bool:
@@ -50,8 +50,8 @@ def test_a_killed_run_is_the_run_that_was_not(tmp_path, stage):
         random = Lpips().features.state_dict()
         save_file({f"features.{name}": tensor for name, tensor in random.items()}, tmp_path / "vgg.safetensors")
         changes["lpips_weights"] = str(tmp_path / "vgg.safetensors")
-        changes["losses"] = test_loop.LOSSES | {"lpips": 0.5}
-    options = test_loop.config(tmp_path, stage, **changes)
+        changes["losses"] = training.LOSSES | {"lpips": 0.5}
+    options = training.config(tmp_path, stage, **changes)
     assert not killed(run, options, tmp_path / "whole", after=120)
     speed = json.loads((tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()[3])["clips_per_second"]
     rng = np.random.default_rng(0)
@@ -63,7 +63,7 @@ def test_a_killed_run_is_the_run_that_was_not(tmp_path, stage):
         assert kills < 40
     print(f"{kills} kills")
     assert kills
-    whole, parts = (test_loop.everything(tmp_path / name) for name in ("whole", "parts"))
+    whole, parts = (training.everything(tmp_path / name) for name in ("whole", "parts"))
     assert whole[0].keys() == parts[0].keys()
     assert all(torch.equal(tensor, parts[0][name]) for name, tensor in whole[0].items())
     assert whole[1] == parts[1]

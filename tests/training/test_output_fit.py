@@ -12,11 +12,8 @@ from adaptok.models.tokenizer import Tokenizer
 from adaptok.training.data import Data
 from adaptok.training.initialization import initial_model as starting
 from adaptok.training.initialization.output_fit import fit_output_layer
-from tests.conftest import small_config
-from tests.models.test_patches import random_model
-from tests.training.test_linear_start import smooth_clips
-from tests.training.test_linear_start import tokenizer as linear_tokenizer
-from tests.training.test_loop import assert_resumes, config
+from tests.helpers.models import linear_tokenizer, random_model, small_config, smooth_clips
+from tests.helpers.training import assert_resumes, config
 
 LENGTHS = [[8, 3, 0, 5], [2, 8, 8, 1]]
 

@@ -10,7 +10,7 @@ from adaptok.config.training import LpipsLossConfig, TokenizerLossConfig
 from adaptok.metrics.lpips import Lpips, clip_lpips
 from adaptok.training.losses import border_loss
 from adaptok.training.objectives import ENCODER_PARTS, perceptual_loss
-from tests.training.test_loop import assert_resumes, config, train
+from tests.helpers.training import assert_resumes, config, train
 
 
 def network() -> Lpips:

@@ -1,4 +1,4 @@
-"""A short run of a generator in this process's share of a group; started by test_generator_distributed.py."""
+"""Train a generator for a few steps, alone or as one process of a group."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
 from adaptok.training.token_data import open_token_data
 from adaptok.training.trainer import Run
-from tests.training.test_generator import config
+from tests.helpers.generators import generator_config
 
 
 def run(folder: Path, batch: int, accumulation: int, sharding: bool) -> None:
     model = {"width": 32, "depth": 2, "heads": 2, "mixture": 2, "dropout": 0, "token_dropout": 0}
-    options = config(
+    options = generator_config(
         str(folder.parent / "tokens"),
         model=model,
         data={"train": [str(folder.parent / "tokens")], "held_out": 0.2},
@@ -32,7 +30,7 @@ def run(folder: Path, batch: int, accumulation: int, sharding: bool) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     run(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), "sharding" in sys.argv)
-    if "sharding" in sys.argv:  # everything is written; torch's threads may abort while the interpreter ends
+    if "sharding" in sys.argv:  # all files are written; threads of torch can abort while the interpreter shuts down
         for child in multiprocessing.active_children():
             child.terminate()
         os._exit(0)

@@ -1,4 +1,4 @@
-"""A short run in this process's share of a group; started by test_distributed.py."""
+"""Train a tokenizer for a few steps, alone or as one process of a group."""
 
 from __future__ import annotations
 
@@ -9,16 +9,13 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
 from adaptok.training.data import Data
 from adaptok.training.trainer import Run
-from tests.training.test_loop import Clips, config
+from tests.helpers.models import small_config
+from tests.helpers.training import Clips, config
 
 
 def run(folder: Path, batch: int, sharding: bool, adaptive: bool) -> None:
-    from tests.conftest import small_config
-
     model = small_config(vector=True).model_dump() | {"scorer": None}
     model["tokenizer"]["quantizer"]["temperature"] = 0.0  # nothing is drawn
     changes = {
@@ -48,7 +45,7 @@ def run(folder: Path, batch: int, sharding: bool, adaptive: bool) -> None:
 
 if __name__ == "__main__":
     run(Path(sys.argv[1]), int(sys.argv[2]), "sharding" in sys.argv, "adaptive" in sys.argv)
-    if "sharding" in sys.argv:  # everything is written; torch's threads may abort while the interpreter ends
+    if "sharding" in sys.argv:  # all files are written; threads of torch can abort while the interpreter shuts down
         for child in multiprocessing.active_children():
             child.terminate()
         os._exit(0)
