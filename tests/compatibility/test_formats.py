@@ -19,9 +19,9 @@ import yaml
 from safetensors.torch import load_file
 
 from adaptok import AdapTok, Generator, VideoTokens
-from adaptok.commands.main import main
+from adaptok.cli.main import main
 from adaptok.data.token_datasets import TokenDataset
-from adaptok.evaluation.frechet import FeatureStatistics, frechet_distance
+from adaptok.metrics.frechet import FeatureStatistics, frechet_distance
 
 FORMATS = Path(__file__).parents[1] / "fixtures" / "formats"
 NUMBERS = json.loads((FORMATS / "expected.json").read_text())
