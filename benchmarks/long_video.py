@@ -1,8 +1,8 @@
-"""Peak memory of `adaptok encode` and `adaptok decode` through files, of a long video against a short one.
+"""Measure the peak memory of `adaptok encode` and `adaptok decode` for a long and a short video.
 
 python benchmarks/long_video.py [--short 20] [--long 600] [--size 640x360]
 
-The videos are the bundled sample, played over and over at 30 frames per second. Linux only.
+The videos repeat the bundled sample at 30 frames per second. Linux only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RATE = 30
 
 
 def make_video(path: Path, seconds: float, width: int, height: int) -> None:
-    """The sample, to and fro, scaled to this size."""
+    """Write the sample, played forwards and backwards, scaled to this size."""
     with as_file(files("adaptok") / "assets" / "walk.mp4") as sample:
         frames, _ = read_video(sample)
     scaled = F.interpolate(torch.from_numpy(frames).permute(0, 3, 1, 2).float(), size=(height, width), mode="bilinear")
@@ -44,12 +44,12 @@ main(sys.argv[1:])
 with open("/proc/self/status") as status:
     print(next(line.split()[1] for line in status if line.startswith("VmHWM")))
 """
-"""One command of the program, and its largest resident memory in KiB: what `wait` says of a child counts its parent's
-from before it started."""
+"""Program that runs one command and prints its peak resident memory in KiB. The figure that `wait` reports for a child
+includes the memory of its parent before the child started."""
 
 
 def run(*arguments: str | Path) -> tuple[float, float]:
-    """Seconds, and peak resident megabytes, of one command of the program."""
+    """Run one command; return its seconds and its peak resident memory in MB."""
     started = time.perf_counter()
     command = [sys.executable, "-c", MEASURED, *map(str, arguments), "--quiet", "--device", "cpu"]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)

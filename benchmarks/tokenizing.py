@@ -1,10 +1,10 @@
-"""Speed of tokenizing with one worker and with two, where decoding is the limit and not the model.
+"""Measure the speed of tokenizing with one worker and with two where decoding, not the model, is the bottleneck.
 
 python benchmarks/tokenizing.py [--videos 16] [--frames 96] [--height 1080] [--rounds 3]
 
-A model so small that it costs next to nothing, and noisy videos of a large size. What is compared is the time from the
-first clip to the last, by turns, so that both see the same machine; starting a process and loading a model is told
-apart. A worker decodes with one thread.
+The model is tiny, and the videos are large and noisy. One and two workers are measured alternately, so that both see
+the same machine load, from the first clip to the last; the rate including process start and model loading is printed
+too. A worker decodes with one thread.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from adaptok.video.writing import VideoWriter
 
 
 def write_videos(folder: Path, count: int, frames: int, height: int) -> None:
-    """The first is made, the others are copies: decoding does not know."""
+    """Write one video and copies of it."""
     width = height * 16 // 9 // 2 * 2
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (height + 64, width + 64, 3), dtype=np.uint8)
@@ -46,7 +46,7 @@ def write_videos(folder: Path, count: int, frames: int, height: int) -> None:
 
 
 def write_model(folder: Path) -> None:
-    """One thin layer each way."""
+    """Write a model with one thin layer in the encoder and in the decoder."""
     torch.manual_seed(0)
     stack = StackConfig(width=16, depth=1, heads=1)
     tokenizer = TokenizerConfig(
@@ -57,7 +57,7 @@ def write_model(folder: Path) -> None:
 
 
 class Clock:
-    """When clips came."""
+    """Record when clips are finished."""
 
     def __init__(self) -> None:
         self.times: list[tuple[float, int]] = []
@@ -67,13 +67,13 @@ class Clock:
 
     @property
     def rate(self) -> float:
-        """Clips a second, from the first ones on."""
+        """Clips per second, counted from the first clips."""
         (start, first), (stop, _) = self.times[0], self.times[-1]
         return (sum(count for _, count in self.times) - first) / (stop - start)
 
 
 def measure(folder: Path, workers: int) -> tuple[float, float]:
-    """Clips a second without and with the start."""
+    """Clips per second, without and with the start-up."""
     clock, started = Clock(), time.perf_counter()
     out = folder / "out"
     options = TokenOptions(shard_clips=1)
@@ -84,8 +84,8 @@ def measure(folder: Path, workers: int) -> tuple[float, float]:
     return clock.rate, whole
 
 
-def seconds_of_a_clip(folder: Path) -> tuple[float, float]:
-    """In the decoder, which makes RGB too, and in the model."""
+def seconds_per_clip(folder: Path) -> tuple[float, float]:
+    """Seconds per clip of the video decoder (including conversion to RGB) and of the model."""
     started = time.perf_counter()
     with VideoReader(folder / "videos" / "000.mp4", threads=1) as reader:
         frames = sum(1 for _ in reader)
@@ -114,10 +114,10 @@ def main() -> None:
         whole: dict[int, list[float]] = {1: [], 2: []}
         for _ in range(arguments.rounds):
             for workers in (1, 2):
-                rate, all_in_all = measure(folder, workers)
+                rate, with_start = measure(folder, workers)
                 rates[workers].append(rate)
-                whole[workers].append(all_in_all)
-        decoding, computing = seconds_of_a_clip(folder)
+                whole[workers].append(with_start)
+        decoding, computing = seconds_per_clip(folder)
     one, two = statistics.median(rates[1]), statistics.median(rates[2])
     print(
         json.dumps(
@@ -126,7 +126,7 @@ def main() -> None:
                 "ratio": two / one,
                 "ratios": [b / a for a, b in zip(rates[1], rates[2], strict=True)],
                 "clips_per_second_with_start": {str(n): statistics.median(values) for n, values in whole.items()},
-                "seconds_of_a_clip": {"one worker": 1 / one, "decoder": decoding, "model": computing},
+                "seconds_per_clip": {"one worker": 1 / one, "decoder": decoding, "model": computing},
                 "load": os.getloadavg()[0],
             },
             indent=2,

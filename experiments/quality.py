@@ -1,12 +1,13 @@
-"""What a model's tokens are worth: quality over tokens, adaptive and uniform, beside H.264 and AV1 at equal bits.
+"""Measure quality over tokens, with adaptive and uniform lengths, beside H.264 and AV1 at equal bits.
 
-python benchmarks/quality.py FOLDER [--model MODEL] [--clips 4] [--plot quality.png] [--json]
+python experiments/quality.py FOLDER [--model MODEL] [--clips 4] [--plot quality.png] [--json]
 
-The first 16 n frames of every video (n at most `--clips`), short side resized, centre cropped. PSNR is that of the mean
-squared error over a video, SSIM the mean over its frames; figures are means over videos. A token counts as the base-2
-logarithm of the codebook's size in bits. H.264 is libx264 at its preset veryslow, AV1 is SVT-AV1 at its preset 4; each
-video is encoded at several quality settings, and its quality at a number of bits read off between them, not at all
-where its lowest quality takes more. Containers are not counted. The stream is all videos in one, cut after cut.
+Measured are the first whole clips of every video (at most `--clips` of 16 frames), short side resized, centre
+cropped. PSNR is computed from the mean squared error of a video and SSIM is the mean over its frames; figures are
+means over videos. A token counts as log2(codebook size) bits. H.264 is libx264 with preset veryslow, AV1 is SVT-AV1
+with preset 4. Each video is encoded at several quality settings and its quality is interpolated at the number of
+bits; it has none where its lowest setting takes more bits. Containers are not counted. The stream is all videos
+joined into one.
 """
 
 from __future__ import annotations
@@ -37,20 +38,20 @@ from adaptok.video.geometry import Geometry
 from adaptok.video.sources import open_frames
 
 RATE = 30
-SHARES = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
+FRACTIONS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 CLIP_FRAMES = 16
 CODECS: dict[str, tuple[str, str, dict[str, str], range]] = {
     "H.264 (libx264 veryslow)": ("libx264", "h264", {"preset": "veryslow"}, range(19, 52, 4)),
     "AV1 (SVT-AV1)": ("libsvtav1", "libdav1d", {"preset": "4"}, range(19, 64, 6)),
 }
-"""Encoder, decoder, options and constant rate factors."""
+"""Encoder, decoder, options and constant rate factors of each video codec."""
 os.environ.setdefault("SVT_LOG", "1")  # errors only
 
 Frames = NDArray[np.uint8]
 
 
 class Point(NamedTuple):
-    """Tokens or bits of a clip of 16 frames, and the quality that they buy."""
+    """Tokens or bits per clip of 16 frames, and the quality at that cost."""
 
     cost: float
     psnr: float
@@ -60,11 +61,11 @@ class Point(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--model", help="model folder or hub id; the model in the box if not given")
-    parser.add_argument("--clips", type=int, default=4, help="most clips of a video")
-    parser.add_argument("--plot", type=Path, help="picture of the curves to write")
+    parser.add_argument("--model", help="model folder or hub id; the bundled model by default")
+    parser.add_argument("--clips", type=int, default=4, help="maximum number of clips per video")
+    parser.add_argument("--plot", type=Path, help="image of the curves to write")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--no-codecs", action="store_true", help="leave H.264 and AV1 out")
+    parser.add_argument("--no-codecs", action="store_true", help="skip H.264 and AV1")
     options = parser.parse_args()
     codec = AdapTok.from_pretrained(options.model)
     videos = [square_frames(entry.path, codec, options.clips) for entry in find_entries(options.folder, VIDEO_SUFFIXES)]
@@ -78,15 +79,15 @@ def main() -> None:
         return
     for name in ("uniform", "adaptive", *report.get("codecs", {})):
         points = report["codecs"][name] if name in report.get("codecs", {}) else report[name]
-        for share, point in zip(SHARES, points, strict=True):
-            if share in (0.125, 0.25, 0.5, 1.0) and point["psnr"] is not None:
-                print(f"{name:26} {share:6.1%}: {point['psnr']:.2f} dB, SSIM {point['ssim']:.3f}")
+        for fraction, point in zip(FRACTIONS, points, strict=True):
+            if fraction in (0.125, 0.25, 0.5, 1.0) and point["psnr"] is not None:
+                print(f"{name:26} {fraction:6.1%}: {point['psnr']:.2f} dB, SSIM {point['ssim']:.3f}")
     for name in ("saving", "stream", "scores"):
         print(name, {key: round(value, 4) for key, value in report[name].items()})
 
 
 def square_frames(path: Path, codec: AdapTok, clips: int) -> Frames:
-    """The model's view of a video: `[T, S, S, 3]`."""
+    """Read the whole clips of a video at the model's size: `[T, S, S, 3]`."""
     size = codec.config.tokenizer.size
     with open_frames(path) as source:
         geometry = Geometry("crop", source.width, source.height, size)
@@ -95,23 +96,25 @@ def square_frames(path: Path, codec: AdapTok, clips: int) -> Frames:
 
 
 def measure(codec: AdapTok, videos: list[Frames]) -> dict[str, Any]:
-    """Curves, what adaptive lengths save, the stream, and how good the scores are."""
-    most = codec.max_budget
+    """Measure the curves, the saving of adaptive lengths, the stream, and the accuracy of the scores."""
+    max_budget = codec.max_budget
     curves: dict[str, list[Point]] = {"uniform": [], "adaptive": []}
     fulls = [codec.encode(video) for video in videos]
-    for share in SHARES:
+    for fraction in FRACTIONS:
         for name, points in curves.items():
-            made = [shortened(codec, full, share * most, uniform=name == "uniform") for full in fulls]
-            points.append(average([quality(codec, t, v) for t, v in zip(made, videos, strict=True)], share * most))
-    half = SHARES.index(0.5)
+            made = [shortened(codec, full, fraction * max_budget, uniform=name == "uniform") for full in fulls]
+            points.append(
+                average([quality(codec, t, v) for t, v in zip(made, videos, strict=True)], fraction * max_budget)
+            )
+    half = FRACTIONS.index(0.5)
     needed = cost_of(curves["uniform"], curves["adaptive"][half].psnr)
     bits = math.log2(codec.config.tokenizer.quantizer.codebook_size)
     return {
         "clips": sum(len(video) for video in videos) // codec.config.tokenizer.frames,
-        "bits": [share * most * bits for share in SHARES],
+        "bits": [fraction * max_budget * bits for fraction in FRACTIONS],
         **{name: [point._asdict() for point in points] for name, points in curves.items()},
-        "saving": {"uniform_tokens_for_adaptive_half": needed, "more": needed / (most / 2) - 1},
-        "stream": stream(codec, videos, most / 2),
+        "saving": {"uniform_tokens_for_adaptive_half": needed, "more": needed / (max_budget / 2) - 1},
+        "stream": stream(codec, videos, max_budget / 2),
         "scores": scores(codec, videos),
     }
 
@@ -132,12 +135,12 @@ def average(points: list[Point], cost: float) -> Point:
 
 
 def cost_of(points: list[Point], wanted: float) -> float:
-    """Cost at which a curve reaches a PSNR, linear between its points."""
+    """Cost at which a curve reaches a PSNR, interpolated linearly between its points."""
     return float(np.interp(wanted, [p.psnr for p in points], [p.cost for p in points]))
 
 
 def stream(codec: AdapTok, videos: list[Frames], budget: float) -> dict[str, float]:
-    """All videos one after the other as a live stream, beside the same frames spent with hindsight and evenly."""
+    """Encode all videos joined as a live stream, as one video, and with uniform lengths."""
     whole = np.concatenate(videos)
     full = codec.encode(whole)
     live = codec.encode(whole, budget, "stream")
@@ -160,7 +163,7 @@ def stream(codec: AdapTok, videos: list[Frames], budget: float) -> dict[str, flo
 
 @torch.inference_mode()
 def scores(codec: AdapTok, videos: list[Frames]) -> dict[str, float]:
-    """Predicted against true distortion of every block at every candidate length, earlier blocks whole."""
+    """Compare predicted and true distortion at every candidate length, with earlier blocks at full length."""
     c, scorer = codec.config.tokenizer, codec.config.scorer
     assert scorer is not None
     lengths = range(scorer.length_step, c.latents + 1, scorer.length_step)
@@ -184,7 +187,7 @@ def scores(codec: AdapTok, videos: list[Frames]) -> dict[str, float]:
 
 
 def conventional(name: str, videos: list[Frames], bits: list[float]) -> list[dict[str, float | None]]:
-    """Quality of a video codec at these bits per clip of 16 frames, the mean over videos."""
+    """Quality of a video codec at these bits per clip of 16 frames, averaged over videos."""
     curves = []
     for video in videos:
         points = [encode(name, video, setting) for setting in CODECS[name][3]]
@@ -192,7 +195,7 @@ def conventional(name: str, videos: list[Frames], bits: list[float]) -> list[dic
         spent = np.log([p.cost for p in points])
         _, *qualities = zip(*points, strict=True)
         curves.append([np.interp(np.log(bits), spent, values, left=np.nan) for values in qualities])
-    mean = np.mean(curves, 0)  # NaN where a video cannot be had with so few bits
+    mean = np.mean(curves, 0)  # NaN where a video cannot be encoded in so few bits
     return [
         {"cost": b, "psnr": None if np.isnan(p) else float(p), "ssim": None if np.isnan(s) else float(s)}
         for b, p, s in zip(bits, *mean, strict=True)
@@ -200,7 +203,7 @@ def conventional(name: str, videos: list[Frames], bits: list[float]) -> list[dic
 
 
 def encode(name: str, video: Frames, setting: int) -> Point:
-    """One encoding at a constant rate factor."""
+    """Encode and decode a video at a constant rate factor."""
     encoder, decoder, options, _ = CODECS[name]
     writer = av.CodecContext.create(encoder, "w")
     assert isinstance(writer, av.VideoCodecContext)
@@ -225,7 +228,7 @@ def encode(name: str, video: Frames, setting: int) -> Point:
 
 
 def draw(report: dict[str, Any], path: Path) -> None:
-    """PSNR and SSIM over kilobits a second."""
+    """Plot PSNR and SSIM over kilobits per second."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     rate = np.array(report["bits"]) / CLIP_FRAMES * RATE / 1000
     lines = {"adaptok, adaptive": report["adaptive"], "adaptok, uniform": report["uniform"], **report.get("codecs", {})}
@@ -234,7 +237,7 @@ def draw(report: dict[str, Any], path: Path) -> None:
             values = [np.nan if point[key] is None else point[key] for point in points]
             axis.plot(rate, values, style, markersize=4, label=name)
     for axis, label in zip(axes, ("PSNR (dB)", "SSIM"), strict=True):
-        axis.set(xlabel=f"kbit/s at {RATE} frames a second", ylabel=label)
+        axis.set(xlabel=f"kbit/s at {RATE} frames per second", ylabel=label)
         axis.grid(alpha=0.3)
     axes[0].legend(frameon=False)
     figure.savefig(path, dpi=110)

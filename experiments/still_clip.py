@@ -1,8 +1,9 @@
-"""A still clip beside a busy one at the same predicted error: the tokens of each block, as a picture.
+"""Compare the tokens that a still clip and a moving clip need for the same predicted error.
 
-python benchmarks/still.py [VIDEO] [--start 0.0] [--target 0.0035] [--plot still.png] [--json]
+python experiments/still_clip.py [VIDEO] [--start 0.0] [--target 0.0035] [--plot still.png] [--json]
 
-The busy clip is 16 frames of a video (that in the box if none is given), the still one its first frame, 16 times.
+The moving clip is 16 frames of a video (the bundled sample by default); the still clip repeats its first frame 16
+times.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ FRAMES = 16
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("video", nargs="?", type=Path, help="the clip in the box if not given")
-    parser.add_argument("--start", type=float, default=0.0, help="second of the video")
-    parser.add_argument("--target", type=float, default=0.0035, help="predicted error that each clip may have")
+    parser.add_argument("video", nargs="?", type=Path, help="the bundled sample by default")
+    parser.add_argument("--start", type=float, default=0.0, help="first second of the video")
+    parser.add_argument("--target", type=float, default=0.0035, help="predicted distortion of each clip")
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -37,8 +38,8 @@ def main() -> None:
         as_file(files("adaptok") / "assets" / "walk.mp4") as clip,
         open_frames(options.video or clip, start=options.start) as source,
     ):
-        busy = np.stack(list(islice(source.frames, FRAMES)))
-    clips = {"busy": busy, "still": np.repeat(busy[:1], FRAMES, 0)}
+        moving = np.stack(list(islice(source.frames, FRAMES)))
+    clips = {"moving": moving, "still": np.repeat(moving[:1], FRAMES, 0)}
     codec = AdapTok.from_pretrained(device="cpu")
     reports = {
         name: compare(codec, frames, [codec.encode(frames, target=options.target)])[0] for name, frames in clips.items()
@@ -49,7 +50,7 @@ def main() -> None:
     document = {
         "target": options.target,
         "tokens": tokens,
-        "share": tokens["still"] / tokens["busy"],
+        "fraction": tokens["still"] / tokens["moving"],
         "lengths": {name: report.tokens.lengths.tolist() for name, report in reports.items()},
         "psnr": {name: report.psnr for name, report in reports.items()},
     }
@@ -57,7 +58,7 @@ def main() -> None:
 
 
 def draw(path: Path, clips: dict[str, NDArray[np.uint8]], reports: dict[str, Report], latents: int) -> None:
-    """The first, a middle and the last frame of each clip, and the tokens of its blocks."""
+    """Plot the first, middle and last frame of each clip, and the tokens of its blocks."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     axes = figure.subplots(len(clips), 4, width_ratios=(1, 1, 1, 1.5))
     for row, (name, frames) in zip(axes, clips.items(), strict=True):

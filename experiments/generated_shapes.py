@@ -1,14 +1,14 @@
-"""Are a generator's samples of drawn shapes what they were asked to be, and does a predictor know how shapes go on?
+"""Judge generated clips of drawn shapes by the class that a classifier sees, and predicted ones by PSNR.
 
-python benchmarks/shapes.py --generator GENERATOR [--samples 100] [--cfg-scale 1.5] [--sheet samples.png] [--json]
-python benchmarks/shapes.py --predictor PREDICTOR [--samples 40] [--json]
+python experiments/generated_shapes.py --generator GENERATOR [--samples 100] [--cfg-scale 1.5] [--sheet samples.png]
+python experiments/generated_shapes.py --predictor PREDICTOR [--samples 40]
 
-A small convolutional network learns to tell the four classes of drawn clips apart (seed 1000, at 32 x 32 pixels; never
-a sample among them, nor a clip that generators are trained on, which have seed 0), and is then asked about clips that a
-generator was asked for by class. What it says of drawn clips that it has not seen stands beside it.
+A small convolutional network is trained to classify drawn clips (seed 1000, at 32 x 32 pixels; generators are trained
+on seed 0), and then classifies the samples of a class-conditional generator. Its accuracy on unseen drawn clips is
+printed for comparison.
 
-A predictor goes on from the first frames of unseen drawn clips; its PSNR over the frames after them stands beside that
-of repeating the last of them, and that of the tokenizer itself, which sees the truth.
+A predictor continues the first frames of unseen drawn clips. Its PSNR over the following frames is printed beside
+that of repeating the last given frame, and that of the tokenizer, which encodes the true frames.
 """
 
 from __future__ import annotations
@@ -28,41 +28,42 @@ from adaptok.codec.codec import to_bytes
 from adaptok.data.synthetic.shapes import CLASSES, shape_clip
 from adaptok.evaluation.report.contact_sheet import save_sheet
 from adaptok.generation import Generator, Sampling
+from adaptok.metrics.distortion import psnr
 
 TRAINING, UNSEEN = 1000, 2000
-"""Seeds of drawn clips."""
+"""Seeds of the drawn clips."""
 CLIPS, STEPS, BATCH = 800, 400, 32
 SEEN_SIZE = 32
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--generator", help="folder of a generator of the classes; 'box' is the one in the box")
-    parser.add_argument("--predictor", help="folder of a generator that predicts frames")
-    parser.add_argument("--samples", type=int, default=100, help="clips in all")
+    parser.add_argument("--generator", help="folder of a class-conditional generator, or 'bundled'")
+    parser.add_argument("--predictor", help="folder of a frame prediction generator")
+    parser.add_argument("--samples", type=int, default=100, help="total number of clips")
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--top-k", type=int)
     parser.add_argument("--top-p", type=float)
     parser.add_argument("--cfg-scale", type=float, default=1.0)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--sheet", type=Path, help="picture of some clips to write")
+    parser.add_argument("--sheet", type=Path, help="image of some clips to write")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     report: dict[str, Any] = {}
     if options.generator is not None:
-        report["classes"] = recognised(options)
+        report["classes"] = recognized(options)
     if options.predictor is not None:
         report["frames"] = predicted(options)
     if options.json:
         print(json.dumps(report))
         return
-    for part in report.values():
-        print("\n".join(f"{name}: {value}" for name, value in part.items()))
+    for figures in report.values():
+        print("\n".join(f"{name}: {value}" for name, value in figures.items()))
 
 
-def recognised(options: argparse.Namespace) -> dict[str, Any]:
-    """Share of the samples that the network takes for their class."""
-    generator = Generator.from_pretrained(None if options.generator == "box" else options.generator)
+def recognized(options: argparse.Namespace) -> dict[str, Any]:
+    """Fraction of the samples that the network assigns to their class."""
+    generator = Generator.from_pretrained(None if options.generator in ("bundled", "box") else options.generator)
     classifier = train_classifier(generator.clip_frames)
     names = [CLASSES[i % len(CLASSES)] for i in range(options.samples)]
     rules = Sampling(
@@ -82,7 +83,7 @@ def recognised(options: argparse.Namespace) -> dict[str, Any]:
     said = classify(classifier, torch.stack([clips[i] for i in range(len(names))]))
     unseen, true = drawn(UNSEEN, 200, generator.clip_frames)
     return {
-        "recognised": float((said == asked).float().mean()),
+        "recognized": float((said == asked).float().mean()),
         "by_class": {name: float((said == asked)[asked == i].float().mean()) for i, name in enumerate(CLASSES)},
         "tokens_per_clip": float(np.mean(tokens)),
         "classifier_on_unseen_drawn_clips": float((classify(classifier, unseen) == true).float().mean()),
@@ -90,7 +91,7 @@ def recognised(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def predicted(options: argparse.Namespace) -> dict[str, float]:
-    """PSNR of the frames after the condition, the mean over clips."""
+    """PSNR of the frames after the condition, averaged over clips."""
     generator = Generator.from_pretrained(options.predictor)
     codec, first = generator.check_codec(), generator.condition_frames
     rules = Sampling(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
@@ -114,14 +115,14 @@ def predicted(options: argparse.Namespace) -> dict[str, float]:
 
 
 def drawn(seed: int, count: int, frames: int, size: int = 128) -> tuple[Tensor, Tensor]:
-    """Clips `[N, 3, T, S, S]` of all classes in turn, and their classes `[N]`."""
+    """Draw clips `[N, 3, T, S, S]` of all classes in turn; also returns their classes `[N]`."""
     places = [(i // len(CLASSES), i % len(CLASSES)) for i in range(count)]
     clips = torch.stack([shape_clip(seed, index, CLASSES[kind], frames, size) for index, kind in places])
     return clips, torch.tensor([kind for _, kind in places])
 
 
 def train_classifier(frames: int) -> nn.Module:
-    """A network that tells drawn clips apart by what is in them and how it moves."""
+    """Train a network that classifies drawn clips."""
     torch.manual_seed(0)
     clips, classes = drawn(TRAINING, CLIPS, frames, SEEN_SIZE)
     network = nn.Sequential(
@@ -139,7 +140,7 @@ def train_classifier(frames: int) -> nn.Module:
     for _ in range(STEPS):
         chosen = torch.randint(len(clips), (BATCH,))
         given = clips[chosen]
-        blur = int(torch.randint(1, 4, ()))  # a tokenizer's clips are less sharp than drawn ones
+        blur = int(torch.randint(1, 4, ()))  # decoded clips are less sharp than drawn ones
         given = F.interpolate(F.avg_pool3d(given, (1, blur, blur)), size=given.shape[2:]) if blur > 1 else given
         loss = F.cross_entropy(network(given - 0.5), classes[chosen])
         optimizer.zero_grad()
@@ -150,14 +151,14 @@ def train_classifier(frames: int) -> nn.Module:
 
 @torch.inference_mode()
 def classify(network: nn.Module, clips: Tensor) -> Tensor:
-    """Classes `[N]` of clips `[N, 3, T, S, S]`."""
+    """Predict the classes `[N]` of clips `[N, 3, T, S, S]`."""
     factor = clips.shape[-1] // SEEN_SIZE
     said: Tensor = network(F.avg_pool3d(clips, (1, factor, factor)) - 0.5).argmax(-1)
     return said
 
 
 def _psnr(made: Tensor, true: Tensor) -> float:
-    return float(-10 * torch.log10((made - true).square().mean().clamp(min=1e-10)))
+    return float(psnr((made - true).square().mean()))
 
 
 if __name__ == "__main__":

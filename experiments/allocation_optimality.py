@@ -1,6 +1,6 @@
-"""Optimality of the allocation against an independent solver; its speed: `adaptok benchmark allocate`.
+"""Check on random instances that the exact allocation is optimal, against `scipy.optimize.milp`.
 
-python benchmarks/allocation.py [10000]
+python experiments/allocation_optimality.py [10000]
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from adaptok.benchmark.allocation import Scores, random_scores
 
 
 def optimum(scores: Scores, capacity: int) -> float:
-    """The least sum of scores, by mixed-integer programming."""
+    """Smallest sum of scores, by mixed-integer programming."""
     blocks, levels = scores.shape
     one_each = np.kron(np.eye(blocks), np.ones(levels))
     weights = np.tile(np.arange(levels), blocks)[None]
@@ -27,7 +27,7 @@ def optimum(scores: Scores, capacity: int) -> float:
 
 
 def check(instances: int) -> None:
-    """Compare on random instances; exits with 1 at the first difference."""
+    """Compare random instances; exit with 1 at the first difference."""
     rng = np.random.default_rng(0)
     for index in range(instances):
         scores = random_scores(rng, int(rng.integers(1, 13)), int(rng.integers(1, 9)), index % 5)

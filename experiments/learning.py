@@ -1,10 +1,10 @@
-"""Whether the preset tiny learns: it overfits a few clips, quality rises with length, and the codebook is used.
+"""Check that the preset tiny learns: that it overfits a few clips and uses its codebook.
 
-python benchmarks/learning.py overfit FOLDER [--clips 8] [--steps 560] [--out RUN]
-python benchmarks/learning.py codebook MODEL FOLDER… [--clips 2000]
+python experiments/learning.py overfit FOLDER [--clips 8] [--steps 560] [--out RUN]
+python experiments/learning.py codebook MODEL FOLDER… [--clips 2000]
 
 `overfit` trains on the first clip of each of a few videos and prints minutes and PSNR at every multiple of 8 latents;
-`codebook` prints the share of the codebook that random training clips of the folders use, all latents kept.
+`codebook` prints the fraction of the codebook that random training clips of the folders use at full length.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ STEP = 8
 
 
 class Repeated(Dataset[Tensor]):
-    """A few clips, over and over."""
+    """Repeat a few clips forever."""
 
     def __init__(self, clips: Tensor) -> None:
         self.clips = clips
@@ -43,7 +43,7 @@ class Repeated(Dataset[Tensor]):
 
 @torch.inference_mode()
 def quality(tokenizer: Tokenizer, clips: Tensor) -> dict[int, float]:
-    """PSNR in dB, the mean over clips, at every multiple of 8 latents."""
+    """PSNR in dB, averaged over clips, at every multiple of 8 latents."""
     config = tokenizer.config
     inputs = tokenizer.project_codes(tokenizer.quantize(tokenizer.encode(clips)).codes)
     values = {}
@@ -58,7 +58,7 @@ def overfit(folder: str, count: int, steps: int, out: Path | None) -> None:
     values |= {"steps": steps, "batch": 4, "ema_decay": 0.98, "trackers": (), "validate_every": steps}
     values |= {"checkpoint_every": steps}
     values["data"] |= {"workers": 0, "validation": None}
-    # the last latents are seldom there under the uniform law alone, and soon have nothing to learn from
+    # under the uniform law alone the last latents are rarely kept and have little to learn from
     whole = {"kind": "fixed", "length": values["lengths"]["most"]}
     values["lengths"] = {"kind": "mixture", "laws": [values["lengths"], whole], "weights": [0.7, 0.3]}
     values["optimizer"] |= {"learning_rate": 6e-4, "warmup_steps": 30}
