@@ -55,13 +55,13 @@ def quality(tokenizer: Tokenizer, clips: Tensor) -> dict[int, float]:
 
 def overfit(folder: str, count: int, steps: int, out: Path | None) -> None:
     values = load_config("tiny", "tokenizer").model_dump()
-    values |= {"steps": steps, "batch": 4, "ema_decay": 0.98, "trackers": (), "validate_every": steps}
-    values |= {"checkpoint_every": steps}
+    values |= {"max_steps": steps, "batch_size": 4, "ema_decay": 0.98, "trackers": ()}
+    values |= {"validate_every": steps, "checkpoint_every": steps}
     values["data"] |= {"workers": 0, "validation": None}
     # under the uniform law alone the last latents are rarely kept and have little to learn from
-    whole = {"kind": "fixed", "length": values["lengths"]["most"]}
-    values["lengths"] = {"kind": "mixture", "laws": [values["lengths"], whole], "weights": [0.7, 0.3]}
-    values["optimizer"] |= {"learning_rate": 6e-4, "warmup_steps": 30}
+    whole = {"kind": "fixed", "length": values["lengths"]["max"]}
+    values["lengths"] = {"kind": "mixture", "components": [values["lengths"], whole], "weights": [0.7, 0.3]}
+    values["optimizer"] |= {"lr": 6e-4, "warmup_steps": 30}
     config = TrainingConfig.parse(values)
     tokenizer = config.model.tokenizer
     clips = fixed_clips(folder, frames=tokenizer.frames, size=tokenizer.size, per_video=1)[:count]

@@ -40,7 +40,8 @@ def read(path: Path) -> tuple[Points, dict[str, Points]]:
     lines = [line for line in lines if "validation_psnr_192" in line]
     config = file.with_name("config.yaml") if path.is_dir() else file.with_suffix(".yaml")
     settings = yaml.safe_load(config.read_text(encoding="utf-8"))
-    batch = int(settings["batch"]) * int(settings.get("accumulation", 1))
+    size = settings.get("micro_batch_size", settings.get("batch"))
+    batch = int(size) * int(settings.get("gradient_accumulation_steps", settings.get("accumulation", 1)) or 1)
     if len(lines) < MIN_POINTS:
         sys.exit(f"{path}: {len(lines)} validations, expected at least {MIN_POINTS}")
     measured = [name for name in FIGURES if f"validation_{name}" in lines[0]]

@@ -31,10 +31,10 @@ CLIPS = {"reconstruction": 300_000, "perceptual": 60_000, "scorer": 12_000, "gen
 """Default number of training clips of each stage."""
 CUDA = {
     # large batches fill a GPU, and take higher learning rates than the small ones of the configurations
-    "reconstruction": {"batch": 64, "optimizer.learning_rate": 1e-3},
-    "perceptual": {"batch": 64, "optimizer.learning_rate": 1e-3},
-    "scorer": {"batch": 64, "optimizer.learning_rate": 2e-3},
-    "generator": {"batch": 128, "optimizer.learning_rate": 5e-3},
+    "reconstruction": {"micro_batch_size": 64, "optimizer.lr": 1e-3},
+    "perceptual": {"micro_batch_size": 64, "optimizer.lr": 1e-3},
+    "scorer": {"micro_batch_size": 64, "optimizer.lr": 2e-3},
+    "generator": {"micro_batch_size": 128, "optimizer.lr": 5e-3},
 }
 WORKERS = 14
 """Processes that read clips on a machine with a GPU."""
@@ -109,7 +109,7 @@ class Recipe:
         steps = self._steps(stage, arguments)
         every = str(max(1, min(steps, 25 if self.device == "cuda" else 50)))
         self._execute(
-            [*arguments, "--steps", str(steps), "--checkpoint-every", every, "--out", str(self.out / stage)], True
+            [*arguments, "--max-steps", str(steps), "--checkpoint-every", every, "--out", str(self.out / stage)], True
         )
 
     def training_arguments(self, stage: str) -> list[str]:
@@ -140,7 +140,7 @@ class Recipe:
     def _batch(self, stage: str) -> int:
         """Clips of a step on all processes."""
         values = yaml.safe_load((HERE / f"{stage}.yaml").read_text(encoding="utf-8"))
-        batch = CUDA[stage]["batch"] if self.device == "cuda" else values["batch"]
+        batch = CUDA[stage]["micro_batch_size"] if self.device == "cuda" else values["micro_batch_size"]
         return int(batch) * self.processes
 
     def _steps(self, stage: str, arguments: Sequence[str]) -> int:
@@ -163,7 +163,7 @@ class Recipe:
         """Measure the speed on the last half of a short run, when the first frames are decoded and layers compiled."""
         folder = self.out / f"{stage}-speed"
         half = CALIBRATION_STEPS // 2
-        options = ["--steps", str(CALIBRATION_STEPS), "--log-every", str(half), "--validate-every", "1000000"]
+        options = ["--max-steps", str(CALIBRATION_STEPS), "--log-every", str(half), "--validate-every", "1000000"]
         self._execute([*arguments, *options, "--out", str(folder), "--ema-decay", "0"], True)
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         speed = [line["clips_per_second"] for line in lines if "clips_per_second" in line][-1]

@@ -43,7 +43,7 @@ def folder(tmp_path):
 
 
 def flags(tmp_path, out, *more):
-    options = config(tmp_path, "tokenizer", trackers=[], steps=6, data={"workers": 2}).model_dump(mode="json")
+    options = config(tmp_path, "tokenizer", trackers=[], max_steps=6, data={"workers": 2}).model_dump(mode="json")
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(options))
     run = ["train", "tokenizer", "--config", str(tmp_path / "run.yaml"), "--out", str(tmp_path / out)]
     return [*run, "--quiet", "--json", *more]
@@ -57,8 +57,8 @@ def test_broken_files_are_passed_by_and_named(folder, tmp_path, capsys):
     assert json.loads((tmp_path / "run" / "broken.json").read_text()).keys() == expected
     AdapTok.from_pretrained(told["model"], device="cpu")
     with pytest.raises(SystemExit, match="2"):
-        main(flags(tmp_path, "strict", "--data.train", str(folder), "--data.most-broken", "0.04"))
-    assert "4 of 80 files cannot be read, more than data.most_broken 0.04 allows" in capsys.readouterr().err
+        main(flags(tmp_path, "strict", "--data.train", str(folder), "--data.max-broken-fraction", "0.04"))
+    assert "4 of 80 files cannot be read, more than data.max_broken_fraction 0.04 allows" in capsys.readouterr().err
 
 
 def test_files_that_vanish_are_named_by_whoever_reads_them(folder, tmp_path, capsys):
@@ -66,11 +66,11 @@ def test_files_that_vanish_are_named_by_whoever_reads_them(folder, tmp_path, cap
     readable = [entry.path for entry in read_manifest(folder / "index.parquet") if entry.error is None]
     for path in readable[: len(readable) // 2]:
         path.unlink()
-    index = ["--data.train", str(folder / "index.parquet"), "--data.most-broken", "0.9", "--batch", "8"]
+    index = ["--data.train", str(folder / "index.parquet"), "--data.max-broken-fraction", "0.9", "--batch-size", "8"]
     main(flags(tmp_path, "run", *index))
     broken = json.loads(capsys.readouterr().out)["broken"]
     assert len(broken) > 4 + 5
     assert all(str(path) not in broken for path in readable[len(readable) // 2 :])
     with pytest.raises(SystemExit, match="2"):
-        main(flags(tmp_path, "strict", *index[:2], "--data.most-broken", "0.06", "--batch", "8"))
-    assert "files cannot be read, more than data.most_broken 0.06 allows" in capsys.readouterr().err
+        main(flags(tmp_path, "strict", *index[:2], "--data.max-broken-fraction", "0.06", "--batch-size", "8"))
+    assert "files cannot be read, more than data.max_broken_fraction 0.06 allows" in capsys.readouterr().err

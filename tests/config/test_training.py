@@ -24,8 +24,8 @@ RECIPE = {
     "model.prior.dropout": 0.1,
     "lengths.mean": 256,
     "lengths.std": 128,
-    "lengths.least": 32,
-    "lengths.most": 512,
+    "lengths.min": 32,
+    "lengths.max": 512,
     "losses.l1": 1.0,
     "losses.lpips.weight": 1.0,
     "losses.quantizer": 0.1,
@@ -44,15 +44,15 @@ RECIPE = {
     "discriminator.fake_most": 0.3,
     "discriminator.lecam": 0.001,
     "discriminator.lecam_decay": 0.999,
-    "optimizer.learning_rate": 1e-4,
+    "optimizer.lr": 1e-4,
     "optimizer.betas": (0.5, 0.9),
     "optimizer.weight_decay": 0.0,
     "optimizer.schedule": "cosine",
     "optimizer.warmup_epochs": 8,
-    "optimizer.final_ratio": 0.01,
-    "optimizer.prior_multiplier": 50.0,
+    "optimizer.final_lr_ratio": 0.01,
+    "optimizer.prior_lr_multiplier": 50.0,
     "epochs": 250,
-    "batch": 128,
+    "batch_size": 128,
 }
 
 
@@ -82,10 +82,10 @@ def test_presets_are_whole(name, stage):
 
 
 def test_flags_override_the_configuration():
-    flags = ["--config", "base", "--epochs", "2", "--data.train", "a", "b", "--optimizer.learning-rate", "3e-4"]
+    flags = ["--config", "base", "--epochs", "2", "--data.train", "a", "b", "--optimizer.lr", "3e-4"]
     config = parse(["tokenizer", *flags, "--model.tokenizer.encoder.depth", "6"]).training
     assert (config.epochs, config.data.train) == (2, ("a", "b"))
-    assert config.optimizer.learning_rate == 3e-4
+    assert config.optimizer.lr == 3e-4
     assert config.model.tokenizer.encoder.depth == 6
     assert config.losses.adversarial == 0.3
 
@@ -93,10 +93,10 @@ def test_flags_override_the_configuration():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--config", "huge"], "expected tiny, small or base"),
-        (["--steps", "5", "--epochs", "5"], "give one of them"),
+        (["--config", "huge"], "expected a YAML file or one of base, small, tiny"),
+        (["--max-steps", "5", "--epochs", "5"], "give exactly one of them"),
         (["--model.tokenizer.latents", "64"], "above the 64 latents"),
-        (["--batch", "0"], "batch"),
+        (["--batch-size", "0"], "batch_size"),
     ],
 )
 def test_mistakes_are_named(flags, message):
@@ -105,6 +105,6 @@ def test_mistakes_are_named(flags, message):
 
 
 def test_typos_in_files_are_named(tmp_path):
-    (tmp_path / "x.yaml").write_text("stage: tokenizer\nmodel: {}\nlengths: {kind: fixed, length: 8}\nstep: 5\n")
-    with pytest.raises(ValueError, match="did you mean 'steps'"):
+    (tmp_path / "x.yaml").write_text("stage: tokenizer\nmodel: {}\nlengths: {kind: fixed, length: 8}\nmax_step: 5\n")
+    with pytest.raises(ValueError, match="did you mean 'max_steps'"):
         load_config(str(tmp_path / "x.yaml"), "tokenizer")

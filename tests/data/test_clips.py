@@ -80,7 +80,7 @@ def test_broken_files_are_named_and_too_many_stop(folder):
 
     def data(most_broken):
         changed = config.data.model_copy(
-            update={"train": (str(videos),), "validation": None, "most_broken": most_broken}
+            update={"train": (str(videos),), "validation": None, "max_broken_fraction": most_broken}
         )
         return open_data(config.model_copy(update={"data": changed}))
 

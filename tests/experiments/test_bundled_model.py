@@ -62,8 +62,8 @@ def test_each_stage_starts_from_the_one_before_and_is_run_once(recipe, monkeypat
 def test_lengths_are_decided_once(recipe, monkeypatch, tmp_path):
     options = ["--stages", "reconstruction", "--minutes", "reconstruction", "2"]
     calibration, training = commands(recipe, monkeypatch, tmp_path, *options)
-    assert value(calibration, "--steps") == str(recipe.CALIBRATION_STEPS)
-    assert value(training, "--steps") == str(5 * 120 // 4)
+    assert value(calibration, "--max-steps") == str(recipe.CALIBRATION_STEPS)
+    assert value(training, "--max-steps") == str(5 * 120 // 4)
     (tmp_path / "reconstruction" / "model" / "config.json").unlink()  # as if it had been stopped
     (tmp_path / "reconstruction" / "model").rmdir()
     (again,) = commands(recipe, monkeypatch, tmp_path, *options)
@@ -110,6 +110,8 @@ def test_configurations_and_overrides_are_valid(recipe, stage, device, tmp_path,
     kind = "tokenizer" if stage in ("reconstruction", "perceptual") else stage
     config = load_config(str(FOLDER / f"{stage}.yaml"), kind)
     run = recipe.Recipe(data=Path("d"), lpips=Path("l"), out=tmp_path, device=device)
-    parsed = parse([*run.training_arguments(stage)[1:], "--steps", "7"]).training
-    assert parsed.steps == 7
-    assert parsed.batch == (recipe.CUDA[stage]["batch"] if device == "cuda" else config.batch)
+    parsed = parse([*run.training_arguments(stage)[1:], "--max-steps", "7"]).training
+    assert parsed.max_steps == 7
+    assert parsed.micro_batch_size == (
+        recipe.CUDA[stage]["micro_batch_size"] if device == "cuda" else config.micro_batch_size
+    )

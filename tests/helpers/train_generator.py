@@ -20,8 +20,8 @@ def run(folder: Path, batch: int, accumulation: int, sharding: bool) -> None:
         str(folder.parent / "tokens"),
         model=model,
         data={"train": [str(folder.parent / "tokens")], "held_out": 0.2},
-        batch=batch,
-        accumulation=accumulation,
+        micro_batch_size=batch,
+        gradient_accumulation_steps=accumulation,
         sharding=sharding,
     )
     Run(options, open_token_data(options), folder / "run").train()

@@ -20,8 +20,8 @@ def run(folder: Path, batch: int, sharding: bool, adaptive: bool) -> None:
     model["tokenizer"]["quantizer"]["temperature"] = 0.0  # nothing is drawn
     changes = {
         "model": model,
-        "steps": 20,
-        "batch": batch,
+        "max_steps": 20,
+        "micro_batch_size": batch,
         "lengths": {"kind": "fixed", "length": 6},
         "discriminator": {
             "width": 16,
@@ -38,7 +38,7 @@ def run(folder: Path, batch: int, sharding: bool, adaptive: bool) -> None:
     }
     if adaptive:
         shared = {"kind": "patch", "channels": 8, "layers": 2, "every": 2, "loss": "hinge", "adaptive": True}
-        changes |= {"discriminator": shared, "steps": 6, "checkpoint_every": 6}
+        changes |= {"discriminator": shared, "max_steps": 6, "checkpoint_every": 6}
     torch.set_num_threads(1)
     Run(config(folder, "tokenizer", **changes), Data(Clips(), None), folder / "run").train()
 

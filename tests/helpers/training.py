@@ -33,7 +33,7 @@ class Clips(torch.utils.data.Dataset):
         return torch.rand(3, 8, 16, 16, generator=torch.Generator().manual_seed(index))
 
 
-LOSSES = {"l1": 1, "mse": 1, "dssim": 0.5, "frequency": 0.1, "adversarial": 0.3, "start": {"adversarial": 2}}
+LOSSES = {"l1": 1, "mse": 1, "dssim": 0.5, "frequency": 0.1, "adversarial": 0.3, "start_steps": {"adversarial": 2}}
 
 
 def config(tmp_path, stage: str, **changes) -> TrainingConfig:
@@ -44,12 +44,12 @@ def config(tmp_path, stage: str, **changes) -> TrainingConfig:
         "stage": stage,
         "model": model,
         "data": {"workers": 0},
-        "lengths": {"kind": "uniform", "least": 1, "most": 8},
+        "lengths": {"kind": "uniform", "min": 1, "max": 8},
         "losses": LOSSES,
         "discriminator": {"width": 16, "depth": 1, "heads": 2, "patch_size": 4, "temporal_patch_size": 2, "every": 2},
         "optimizer": {"warmup_steps": 3, "kind": "adamw" if stage == "tokenizer" else "muon"},
-        "steps": 12,
-        "batch": 2,
+        "max_steps": 12,
+        "micro_batch_size": 2,
         "precision": "float32",
         "log_every": 1,
         "validate_every": 6,

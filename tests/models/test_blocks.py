@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from adaptok import AdapTok
 from adaptok.checkpoints.model_folder import read_folder, write_folder
 from adaptok.config.model import ModelConfig, StackConfig, TokenizerConfig, TransformerConfig
-from adaptok.config.training import OptimizerConfig
+from adaptok.config.optimization import OptimizerConfig
 from adaptok.models.flops import decoder_work, encoder_work
 from adaptok.models.model import Model, weights_hash
 from adaptok.models.rotary import QueryTransform, Rotate, latent_positions, patch_positions, rotations

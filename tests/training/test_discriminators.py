@@ -44,7 +44,7 @@ def test_configurations_without_a_kind_have_a_transformer(tmp_path):
 
 
 def test_run_folders_without_a_kind_resume(tmp_path):
-    options = config(tmp_path, "tokenizer", steps=4)
+    options = config(tmp_path, "tokenizer", max_steps=4)
     with pytest.raises(KeyboardInterrupt):
         train(options.model_copy(update={"checkpoint_every": 2}), tmp_path / "run", stop_at=3)
     path = tmp_path / "run" / "config.yaml"
@@ -202,7 +202,13 @@ def test_adaptive_weights_are_bounded(others, adversarial, weight):
 def test_a_stopped_run_with_an_adaptive_patch_discriminator_is_the_run_that_was_not(tmp_path):
     settings = {**PATCH, "loss": "hinge", "adaptive": True}
     options = config(
-        tmp_path, "tokenizer", discriminator=settings, steps=6, checkpoint_every=2, validate_every=6, accumulation=2
+        tmp_path,
+        "tokenizer",
+        discriminator=settings,
+        max_steps=6,
+        checkpoint_every=2,
+        validate_every=6,
+        gradient_accumulation_steps=2,
     )
     metrics = assert_resumes(options, tmp_path, (1, 5))
     tensors, _ = everything(tmp_path / "parts")
@@ -214,8 +220,8 @@ def test_a_stopped_run_with_an_adaptive_patch_discriminator_is_the_run_that_was_
 @pytest.mark.parametrize("discriminator", [PATCH, {"width": 16, "depth": 1, "heads": 2, "patch_size": 4}])
 def test_nothing_adversarial_happens_before_its_start(tmp_path, discriminator):
     settings = {**discriminator, "loss": "hinge", "adaptive": True, "every": 1}
-    losses = {"l1": 1, "adversarial": 0.5, "start": {"adversarial": 2}}
-    options = config(tmp_path, "tokenizer", losses=losses, discriminator=settings, steps=2)
+    losses = {"l1": 1, "adversarial": 0.5, "start_steps": {"adversarial": 2}}
+    options = config(tmp_path, "tokenizer", losses=losses, discriminator=settings, max_steps=2)
     train(options, tmp_path / "waiting")
     train(
         options.model_copy(update={"losses": options.losses.model_copy(update={"adversarial": 0.0})}), tmp_path / "none"
@@ -228,7 +234,7 @@ def test_nothing_adversarial_happens_before_its_start(tmp_path, discriminator):
     assert all(torch.equal(tensor, waiting[f"adversary.{name}"]) for name, tensor in initial.items())
     assert not any(name.startswith("adversary-optimizer.") for name in waiting)
 
-    longer = options.model_copy(update={"steps": 3})
+    longer = options.model_copy(update={"max_steps": 3})
     train(longer, tmp_path / "started")
     started, metrics = everything(tmp_path / "started")
     assert any(not torch.equal(tensor, started[f"adversary.{name}"]) for name, tensor in initial.items())

@@ -15,7 +15,7 @@ from PIL import Image
 from adaptok.checkpoints.model_folder import read_generator, write_folder
 from adaptok.cli.main import main
 from adaptok.config.model import GeneratorConfig, TransformerConfig, generator_size
-from adaptok.config.training import GeneratorPlan, load_config
+from adaptok.config.training import PartialGeneratorConfig, load_config
 from adaptok.data.token_datasets import TokenDataset, TokenDatasetInfo, write_shard
 from adaptok.models.generator import GeneratorModel
 from adaptok.models.model import Model, weights_hash
@@ -32,7 +32,7 @@ FRAMES = {"condition_frames": 3}  # of two blocks, the first of them whole
 
 def random_model(of: TokenDatasetInfo, **changes) -> GeneratorModel:
     torch.manual_seed(0)
-    plan = GeneratorPlan.parse({"width": 32, "depth": 2, "heads": 2, **changes})
+    plan = PartialGeneratorConfig.parse({"width": 32, "depth": 2, "heads": 2, **changes})
     model = GeneratorModel(resolve(plan, of, CLASSES)).eval()
     for parameter in model.parameters():  # also those that start at zero
         torch.nn.init.normal_(parameter, std=0.3)
@@ -133,9 +133,9 @@ def learned_by_heart(folder, of, tmp_path, **changes):
     options = generator_config(
         folder,
         model={"width": 64, "depth": 2, "heads": 4, "dropout": 0, "token_dropout": 0, "class_dropout": 0, **changes},
-        optimizer={"warmup_steps": 20, "learning_rate": 5e-3},
-        steps=250,
-        batch=8,
+        optimizer={"warmup_steps": 20, "lr": 5e-3},
+        max_steps=250,
+        micro_batch_size=8,
         ema_decay=0.9,
         log_every=50,
         validate_every=250,
@@ -199,7 +199,7 @@ def test_samples_are_drawn_with_the_tokenizer_of_the_ids(tmp_path, frames):
         condition_frames=frames,
     )
     path = write_tokens(tmp_path / "tokens", 8, of)
-    options = generator_config(path, samples=3, tokenizer=str(tmp_path / "tokenizer"), steps=2, validate_every=1)
+    options = generator_config(path, samples=3, tokenizer=str(tmp_path / "tokenizer"), max_steps=2, validate_every=1)
     Run(options, open_token_data(options), tmp_path / "run").train()
     for step in (1, 2):
         picture = np.asarray(Image.open(tmp_path / "run" / "samples" / f"step-{step:08d}.png"))
@@ -215,9 +215,9 @@ def test_samples_are_drawn_with_the_tokenizer_of_the_ids(tmp_path, frames):
 
 def test_a_run_may_begin_with_the_weights_of_another(tmp_path):
     path = write_tokens(tmp_path / "tokens")
-    first = generator_config(path, steps=2)
+    first = generator_config(path, max_steps=2)
     Run(first, open_token_data(first), tmp_path / "first").train()
-    second = generator_config(path, steps=1, initial=str(tmp_path / "first" / "model"))
+    second = generator_config(path, max_steps=1, initial=str(tmp_path / "first" / "model"))
     started = Run(second, open_token_data(second), tmp_path / "second").model.state_dict()
     expected = read_generator(tmp_path / "first" / "model").state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in started.items())
@@ -322,7 +322,7 @@ def test_datasets_that_do_not_fit_are_told_apart(tmp_path):
         open_token_data(generator_config(unlabelled))
     with pytest.raises(ValueError, match="8 of 8 clips of the token dataset have no label"):
         open_token_data(generator_config(unlabelled, data={"train": [unlabelled], "labels": ["bounce"]}))
-    options = generator_config(first, steps=2)
+    options = generator_config(first, max_steps=2)
     Run(options, open_token_data(options), tmp_path / "run").train()
     write_shard(tmp_path / "first" / "0.parquet", make_clips(8, info(model_hash="cd" * 32)), info(model_hash="cd" * 32))
     with pytest.raises(ValueError, match="not the one that the run began with"):
@@ -332,12 +332,12 @@ def test_datasets_that_do_not_fit_are_told_apart(tmp_path):
 def test_the_command_line(tmp_path, capsys):
     path = write_tokens(tmp_path / "tokens", 8)
     flags = ["train", "generator", "--data.train", path, "--data.held-out", "0.3", "--model.depth", "1"]
-    flags += ["--model.width", "64", "--batch", "2", "--out", str(tmp_path / "run"), "--json", "--quiet"]
+    flags += ["--model.width", "64", "--micro-batch-size", "2", "--out", str(tmp_path / "run"), "--json", "--quiet"]
     main([*flags, "--dry-run"])
     told = json.loads(capsys.readouterr().out)
     assert told["labels"] == list(CLASSES)
     assert told["parameters"]["generator"] == parameters(GeneratorConfig.parse(told["model"]))
-    main([*flags, "--steps", "3"])
+    main([*flags, "--max-steps", "3"])
     told = json.loads(capsys.readouterr().out)
     assert read_generator(told["model"]).config.labels == CLASSES
     with pytest.raises(SystemExit, match="2"):
@@ -349,10 +349,10 @@ def test_the_command_line(tmp_path, capsys):
 
 
 RECIPE = {
-    "optimizer.learning_rate": 6e-4,
+    "optimizer.lr": 6e-4,
     "optimizer.betas": (0.9, 0.95),
     "optimizer.weight_decay": 0.05,
-    "batch": 64,
+    "micro_batch_size": 64,
     "model.token_dropout": 0.1,
     "model.class_dropout": 0.1,
 }

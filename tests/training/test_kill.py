@@ -45,7 +45,7 @@ def killed(target, *arguments, after: float, watch=lambda: None) -> bool:
 
 @pytest.mark.parametrize("stage", ["tokenizer", "scorer"])
 def test_a_killed_run_is_the_run_that_was_not(tmp_path, stage):
-    changes = {"steps": 20, "checkpoint_every": 2, "validate_every": 7, "keep_checkpoints": 1, "trackers": []}
+    changes = {"max_steps": 20, "checkpoint_every": 2, "validate_every": 7, "keep_checkpoints": 1, "trackers": []}
     if stage == "tokenizer":  # all losses
         random = Lpips().features.state_dict()
         save_file({f"features.{name}": tensor for name, tensor in random.items()}, tmp_path / "vgg.safetensors")
@@ -58,7 +58,9 @@ def test_a_killed_run_is_the_run_that_was_not(tmp_path, stage):
     parts = tmp_path / "parts"
     watched = (lambda: checkpoint.folders(parts)), (lambda: sorted(parts.rglob("*")))  # in turn: there is an end to it
     kills = 0
-    while killed(run, options, parts, after=rng.uniform(0, 5) * options.batch / speed, watch=watched[kills % 2]):
+    while killed(
+        run, options, parts, after=rng.uniform(0, 5) * options.micro_batch_size / speed, watch=watched[kills % 2]
+    ):
         kills += 1
         assert kills < 40
     print(f"{kills} kills")

@@ -8,12 +8,7 @@ from safetensors.torch import load_file
 
 from adaptok import AdapTok
 from adaptok.cli.main import main
-from adaptok.config.training import (
-    FixedLengths,
-    MixtureLengths,
-    NormalLengths,
-    UniformLengths,
-)
+from adaptok.config.lengths import FixedLengths, MixtureLengths, NormalLengths, UniformLengths
 from adaptok.metrics.distortion import multiscale_error
 from adaptok.training import checkpoint
 from adaptok.training.objectives import Measures, ScorerObjective, draw_lengths
@@ -33,7 +28,7 @@ def test_a_run_that_was_stopped_is_the_run_that_was_not(tmp_path, stage):
 
 
 def test_half_made_checkpoints_are_not_taken(tmp_path):
-    options = config(tmp_path, "tokenizer", steps=4, checkpoint_every=2)
+    options = config(tmp_path, "tokenizer", max_steps=4, checkpoint_every=2)
     train(options, tmp_path / "run")
     torn = tmp_path / "run" / "checkpoints" / ".writing-00000006"
     torn.mkdir()
@@ -43,11 +38,19 @@ def test_half_made_checkpoints_are_not_taken(tmp_path):
 
 
 def test_accumulation_equals_a_large_batch(tmp_path):
-    plain = {"lengths": {"kind": "uniform", "least": 8, "most": 8}, "steps": 5, "losses": {"quantizer": 0}}
+    plain = {"lengths": {"kind": "uniform", "min": 8, "max": 8}, "max_steps": 5, "losses": {"quantizer": 0}}
     model = small_config().model_dump() | {"scorer": None}
     for name, batch, accumulation in (("one", 8, 1), ("four", 2, 4)):
         train(
-            config(tmp_path, "tokenizer", model=model, batch=batch, accumulation=accumulation, **plain), tmp_path / name
+            config(
+                tmp_path,
+                "tokenizer",
+                model=model,
+                micro_batch_size=batch,
+                gradient_accumulation_steps=accumulation,
+                **plain,
+            ),
+            tmp_path / name,
         )
     one, four = everything(tmp_path / "one")[0], everything(tmp_path / "four")[0]
     for name in (n for n in one if n.startswith("model.")):
@@ -56,7 +59,7 @@ def test_accumulation_equals_a_large_batch(tmp_path):
 
 def test_layers_that_are_computed_again_give_the_same_run(tmp_path):
     for name, again in (("kept", False), ("again", True)):
-        train(config(tmp_path, "tokenizer", steps=4, activation_checkpointing=again), tmp_path / name)
+        train(config(tmp_path, "tokenizer", max_steps=4, activation_checkpointing=again), tmp_path / name)
     kept, again = everything(tmp_path / "kept")[0], everything(tmp_path / "again")[0]
     for name in (n for n in kept if n.startswith("model.")):
         torch.testing.assert_close(again[name], kept[name], atol=1e-6, rtol=0)
@@ -64,7 +67,7 @@ def test_layers_that_are_computed_again_give_the_same_run(tmp_path):
 
 def test_a_bad_number_stops_before_the_weights_change(tmp_path):
     options = config(tmp_path, "tokenizer")
-    train(config(tmp_path, "tokenizer", steps=12), tmp_path / "good")
+    train(config(tmp_path, "tokenizer", max_steps=12), tmp_path / "good")
     with pytest.raises(FloatingPointError, match=r"step 7 .*l1"):
         train(options, tmp_path / "bad", bad=15)  # the second clip of step 7
     assert [path.name for path in checkpoint.folders(tmp_path / "bad")] == ["step-00000004"]
@@ -74,9 +77,9 @@ def test_a_bad_number_stops_before_the_weights_change(tmp_path):
 
 
 def test_another_configuration_does_not_continue_a_run(tmp_path):
-    train(config(tmp_path, "tokenizer", steps=2), tmp_path / "run")
+    train(config(tmp_path, "tokenizer", max_steps=2), tmp_path / "run")
     with pytest.raises(ValueError, match="another configuration"):
-        train(config(tmp_path, "tokenizer", steps=3), tmp_path / "run")
+        train(config(tmp_path, "tokenizer", max_steps=3), tmp_path / "run")
 
 
 def test_targets_are_the_distortions_of_decoded_blocks(tmp_path, clips):
@@ -98,8 +101,8 @@ def test_targets_are_the_distortions_of_decoded_blocks(tmp_path, clips):
 
 
 def test_laws_of_lengths_keep_their_bounds():
-    uniform, normal = UniformLengths(least=2, most=4), NormalLengths(mean=6, std=9, least=5, most=8)
-    mixture = MixtureLengths(laws=(uniform, normal, FixedLengths(length=7)), weights=(1, 1, 0))
+    uniform, normal = UniformLengths(min=2, max=4), NormalLengths(mean=6, std=9, min=5, max=8)
+    mixture = MixtureLengths(components=(uniform, normal, FixedLengths(length=7)), weights=(1, 1, 0))
     generator = torch.Generator().manual_seed(0)
     rows = draw_lengths(mixture, 400, 4, generator)
     low = [row for row in rows if max(row) <= 4]
@@ -107,4 +110,4 @@ def test_laws_of_lengths_keep_their_bounds():
     assert {length for row in low for length in row} == {2, 3, 4}
     assert {length for row in rows if row not in low for length in row} == {5, 6, 7, 8}
     assert draw_lengths(FixedLengths(length=3), 2, 4, generator) == [[3] * 4] * 2
-    assert all(row[0] == 1 for row in draw_lengths(UniformLengths(least=0, most=1), 9, 4, generator))
+    assert all(row[0] == 1 for row in draw_lengths(UniformLengths(min=0, max=1), 9, 4, generator))

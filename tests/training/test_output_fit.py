@@ -29,7 +29,7 @@ def error(tokenizer: Tokenizer, clips: Tensor) -> Tensor:
 
 
 def test_a_stopped_run_does_not_fit_again(tmp_path):
-    options = config(tmp_path, "tokenizer", fit_output_clips=4, losses={"l1": 1, "borders": 0.5}, steps=4)
+    options = config(tmp_path, "tokenizer", fit_output_clips=4, losses={"l1": 1, "borders": 0.5}, max_steps=4)
     windows = options.model.tokenizer.model_copy(update={"decoder_window": 6})
     model = options.model.model_copy(update={"tokenizer": windows})
     options = options.model_copy(update={"model": model, "checkpoint_every": 2, "validate_every": 4})
@@ -70,11 +70,11 @@ def test_a_linear_start_with_overlapping_windows_shows_fewer_edges(monkeypatch):
             {
                 "stage": "tokenizer",
                 "model": {"tokenizer": tokenizer.model_dump(), "scorer": None},
-                "start": "linear",
+                "initialization": "linear",
                 "fit_output_clips": count,
                 "lengths": {"kind": "fixed", "length": 48},
-                "steps": 1,
-                "batch": 32,
+                "max_steps": 1,
+                "micro_batch_size": 32,
             }
         )
         model = starting.new_model(options, Data(clips, None)).tokenizer

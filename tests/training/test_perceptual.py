@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from adaptok.config.training import LpipsLossConfig, TokenizerLossConfig
+from adaptok.config.losses import LpipsLossConfig, TokenizerLossConfig
 from adaptok.metrics.lpips import Lpips, clip_lpips
 from adaptok.training.losses import border_loss
 from adaptok.training.objectives import ENCODER_PARTS, perceptual_loss
@@ -78,7 +78,7 @@ def test_a_stopped_run_with_crops_is_the_run_that_was_not(tmp_path):
     save_file(tensors, tmp_path / "alex.safetensors")
     losses = {"l1": 1, "lpips_alex": {"weight": 0.2, "frames": 2, "crop": 16}}
     options = config(
-        tmp_path, "tokenizer", losses=losses, steps=4, lpips_alex_weights=str(tmp_path / "alex.safetensors")
+        tmp_path, "tokenizer", losses=losses, max_steps=4, lpips_alex_weights=str(tmp_path / "alex.safetensors")
     )
     options = options.model_copy(update={"checkpoint_every": 2, "validate_every": 4})
     metrics = assert_resumes(options, tmp_path, (3,))
@@ -88,9 +88,9 @@ def test_a_stopped_run_with_crops_is_the_run_that_was_not(tmp_path):
 
 @pytest.mark.parametrize("half", ["encoder", "decoder"])
 def test_the_other_half_stays(tmp_path, half):
-    options = config(tmp_path, "tokenizer", losses={"l1": 1}, trainable=(half,), steps=3, ema_decay=0.0)
-    slow = options.optimizer.model_copy(update={"learning_rate": 1e-12})
-    first = options.model_copy(update={"steps": 1, "optimizer": slow})
+    options = config(tmp_path, "tokenizer", losses={"l1": 1}, trainable=(half,), max_steps=3, ema_decay=0.0)
+    slow = options.optimizer.model_copy(update={"lr": 1e-12})
+    first = options.model_copy(update={"max_steps": 1, "optimizer": slow})
     train(first, tmp_path / "start")
     train(options, tmp_path / "run")
     before, after = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("start", "run"))

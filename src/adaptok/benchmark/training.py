@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from adaptok.benchmark.timing import Measurement, memory, once, peak, summary
-from adaptok.config.training import TrainingConfig, load_config
+from adaptok.config.training import TrainingConfig, load_config, override
 from adaptok.training.data import open_data
 from adaptok.training.estimate import step_work
 from adaptok.training.trainer import Run
@@ -48,14 +48,13 @@ def some_videos(folder: Path | None) -> Iterator[Path]:
 
 def configuration(preset: str, batch: int, steps: int, data: Path, checkpointing: bool) -> TrainingConfig:
     """The preset at this batch, without what needs downloads, for a few steps."""
-    values: dict[str, Any] = load_config(preset, "tokenizer").model_dump()
-    values |= {"batch": batch, "accumulation": 1, "epochs": None, "steps": steps, "start": "random"}
+    values: dict[str, Any] = {"batch_size": batch, "max_steps": steps, "initialization": "random"}
     values |= {"trackers": (), "activation_checkpointing": checkpointing}
-    values["data"] |= {"train": (str(data),), "weights": (), "validation": None, "workers": 2}
-    values["optimizer"] |= {"warmup_epochs": None}
-    if values["losses"].get("lpips"):
-        values["losses"] |= {"lpips": 0.0, "frequency": 1.0}
-    return TrainingConfig.parse(values)
+    values |= {"data.train": (str(data),), "data.weights": (), "data.validation": None, "data.workers": 2}
+    config = load_config(preset, "tokenizer")
+    if config.losses.lpips.weight:
+        values |= {"losses.lpips": 0.0, "losses.frequency": 1.0}
+    return override(config, values)
 
 
 def measure_training(

@@ -19,7 +19,7 @@ from adaptok.config.training import (
     GeneratorTrainingConfig,
     TrainingConfig,
     load_config,
-    with_discriminator,
+    override,
 )
 
 Stage = Literal["tokenizer", "scorer", "generator"]
@@ -112,7 +112,7 @@ def parse(arguments: Sequence[str]) -> Train:
     training: Any = load_config("tiny" if name is None else name, stage)
     kind = _flag(arguments, "--discriminator.kind")
     if kind is not None and isinstance(training, TrainingConfig) and kind != training.discriminator.kind:
-        training = with_discriminator(training, kind)  # so that its fields are flags
+        training = override(training, {"discriminator.kind": kind})  # so that its fields are flags
     command: type[Train] = TrainOnTokens if stage == "generator" else TrainOnClips
     try:
         return tyro.cli(

@@ -1,17 +1,21 @@
-"""Typed, validated configuration of a training run, and the presets of all stages."""
+"""Configuration of training runs, one class for each kind of stage, and the presets."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Annotated, Any, Literal, overload
 
-from pydantic import Field, model_validator
+import yaml
+from pydantic import AliasChoices, Field, model_validator
 
+from adaptok.config.data import DataConfig, TokenDataConfig
+from adaptok.config.lengths import LengthDistribution
+from adaptok.config.losses import RECONSTRUCTION_TERMS, TokenizerLossConfig
 from adaptok.config.model import (
-    Config,
     DiscriminatorConfig,
-    DiscriminatorTrainingConfig,
     Fraction01,
     ModelConfig,
     PatchDiscriminatorConfig,
@@ -20,406 +24,139 @@ from adaptok.config.model import (
     TransformerDiscriminatorConfig,
     read_yaml,
 )
+from adaptok.config.optimization import RunConfig, RunT
+from adaptok.config.overrides import ConfigField, list_fields, parse_value, resolve_key, set_fields
 
-
-class UniformLengths(Config):
-    """Lengths drawn evenly from `least … most`, for every clip and block."""
-
-    kind: Literal["uniform"] = "uniform"
-    least: Annotated[int, Field(ge=0)]
-    """Fewest latents of a block; the first block of a clip keeps one at least."""
-    most: Positive
-    """Most latents of a block."""
-
-    @model_validator(mode="after")
-    def _check(self) -> UniformLengths:
-        if self.least > self.most:
-            raise ValueError(f"least {self.least} is above most {self.most}")
-        return self
-
-
-class NormalLengths(Config):
-    """Lengths drawn from a normal law and cut to `least … most`: the official tail drop."""
-
-    kind: Literal["normal"] = "normal"
-    mean: float
-    """Of the law before it is cut."""
-    std: Annotated[float, Field(gt=0.0)]
-    """Of the law before it is cut."""
-    least: Annotated[int, Field(ge=0)]
-    """Fewest latents of a block; the first block of a clip keeps one at least."""
-    most: Positive
-    """Most latents of a block."""
-
-
-class FixedLengths(Config):
-    """The same length for every clip and block."""
-
-    kind: Literal["fixed"] = "fixed"
-    length: Positive
-    """Of every block."""
-
-    @property
-    def most(self) -> int:
-        return self.length
-
-
-SimpleLaw = Annotated[UniformLengths | NormalLengths | FixedLengths, Field(discriminator="kind")]
-
-
-class MixtureLengths(Config):
-    """One of several laws, drawn for every clip."""
-
-    kind: Literal["mixture"] = "mixture"
-    laws: Annotated[tuple[SimpleLaw, ...], Field(min_length=1)]
-    weights: tuple[Annotated[float, Field(ge=0.0)], ...]
-    """How often each law is drawn, in proportion."""
-
-    @property
-    def most(self) -> int:
-        return max(law.most for law in self.laws)
-
-    @model_validator(mode="after")
-    def _check(self) -> MixtureLengths:
-        if len(self.weights) != len(self.laws) or sum(self.weights) <= 0:
-            raise ValueError(f"{len(self.weights)} weights for {len(self.laws)} laws, expected one each, not all 0")
-        return self
-
-
-LengthLaw = Annotated[UniformLengths | NormalLengths | FixedLengths | MixtureLengths, Field(discriminator="kind")]
-
-
-class DataConfig(Config):
-    """Where training clips come from."""
-
-    train: tuple[str, ...] = ()
-    """Folders, searched recursively for videos and photographs; lists of files: CSV (path[,label], or
-    id,path,action,label), text (path [label]), or an index of 'adaptok data index' (.parquet)."""
-    root: str | None = None
-    """Where relative paths in lists start; the folder of the list if not given."""
-    weights: tuple[Annotated[float, Field(ge=0.0)], ...] = ()
-    """How often a clip comes from each entry of `train`, in proportion; with none, all are one collection."""
-    image_share: Fraction01 = 0.3
-    """Share of the clips that are drawn from photographs, under a moving camera, where there are both."""
-    drawn_share: Fraction01 = 0.0
-    """Share of the clips that are drawn: shapes, patterns and text with sharp edges."""
-    text_share: Fraction01 = 0.0
-    """Share of all clips that have text written over them."""
-    strides: tuple[Positive, ...] = (1, 1, 2)
-    """Steps between the frames of a video, one drawn per clip."""
-    flip: bool = True
-    """Mirror half of the clips."""
-    reversed_share: Fraction01 = 0.0
-    """Fraction of clips that are played backwards."""
-    cut_share: Fraction01 = 0.0
-    """Fraction of clips that cut to another clip at a random frame."""
-    least_crop: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
-    """Smallest crop of a video, as a fraction of the clip's side. Crops smaller than the clip are enlarged."""
-    validation: str | None = None
-    """Folder of videos whose first clips are reconstructed now and then."""
-    most_broken: Fraction01 = 0.2
-    """Share of unreadable files above which a run stops."""
-    workers: Annotated[int, Field(ge=0)] = 1
-    """Processes that decode."""
-    cache_gib: Annotated[float, Field(ge=0.0)] = 3.0
-    """Decoded frames kept in memory by each worker."""
-
-
-class OptimizerConfig(Config):
-    """AdamW (which is Adam where the decay is 0) or Muon, and the schedule."""
-
-    kind: Literal["adamw", "muon"] = "adamw"
-    """'muon' takes orthogonal steps of AdamW's usual size in the matrices of the transformer layers and the kernels of
-    residual convolutions, and leaves everything else to AdamW."""
-    learning_rate: Annotated[float, Field(gt=0.0)] = 3e-4
-    """At its peak."""
-    betas: tuple[float, float] = (0.9, 0.95)
-    """Of the moving averages of the gradient and of its square."""
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
-    """Of AdamW, times the rate."""
-    decay_vectors: bool = True
-    """Whether it is also of norms and biases, and not of matrices and embeddings alone."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the rate falls after the warm-up."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 100
-    """Steps over which the rate rises from 0."""
-    warmup_epochs: Annotated[float, Field(ge=0.0)] | None = None
-    """Instead of `warmup_steps`, where the length of the run is given in epochs."""
-    final_ratio: Fraction01 = 0.02
-    """Learning rate at the last step, as a share of the peak."""
-    clip_norm: Annotated[float, Field(gt=0.0)] = 1.0
-    """Largest norm of the gradient."""
-    prior_multiplier: Annotated[float, Field(gt=0.0)] = 50.0
-    """Learning rate of the prior, as a multiple of the rest's."""
-    written_multiplier: Annotated[float, Field(ge=0.0)] = 0.1
-    """The same for the weights that a linear start wrote."""
-
-
-class LpipsLossConfig(Config):
-    """LPIPS loss: its weight, and the part of each clip it is computed on. A plain number is read as the weight."""
-
-    weight: Annotated[float, Field(ge=0.0)] = 0.0
-    """Weight of the mean over the frames used. 0 disables the loss."""
-    frames: Positive | None = None
-    """Number of frames per clip, drawn at random at each step; all frames if not given."""
-    crop: Annotated[int, Field(ge=16)] | None = None
-    """Side of the random square crop of the frames, in pixels; whole frames if not given."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _accept_number(cls, value: Any) -> Any:
-        return {"weight": value} if isinstance(value, int | float) else value
-
-
-RECONSTRUCTION_TERMS = ("l1", "mse", "lpips", "lpips_alex", "dssim", "frequency", "borders")
-"""Terms of the tokenizer's objective that compare reconstructed clips with the originals."""
-TERMS = (*RECONSTRUCTION_TERMS, "quantizer", "prior", "adversarial")
-"""All terms of the tokenizer's objective."""
-
-
-class TokenizerLossConfig(Config):
-    """Weights of the tokenizer's objective."""
-
-    l1: Annotated[float, Field(ge=0.0)] = 1.0
-    """Of the mean absolute error of pixels in [0, 1]."""
-    mse: Annotated[float, Field(ge=0.0)] = 0.0
-    """Of their mean squared error."""
-    lpips: LpipsLossConfig = LpipsLossConfig()
-    """LPIPS loss with VGG16. Needs lpips_weights."""
-    lpips_alex: LpipsLossConfig = LpipsLossConfig()
-    """LPIPS loss with AlexNet, which takes about a twentieth of the FLOPs of VGG16. Needs lpips_alex_weights."""
-    dssim: Annotated[float, Field(ge=0.0)] = 0.0
-    """Of 1 - structural similarity; needs no downloaded weights."""
-    frequency: Annotated[float, Field(ge=0.0)] = 0.0
-    """Of the distance of the spectra of frames; needs no downloaded weights."""
-    borders: Annotated[float, Field(ge=0.0)] = 0.0
-    """Weight of the mean absolute error of differences across patch borders, which penalizes a visible grid."""
-    quantizer: Annotated[float, Field(ge=0.0)] = 0.1
-    """Of the losses of the vector quantizer; the scalar one has none."""
-    prior: Annotated[float, Field(ge=0.0)] = 0.06
-    """Of the cross-entropy of ids under the prior, where the model has one."""
-    adversarial: Annotated[float, Field(ge=0.0)] = 0.0
-    """Weight of the adversarial loss. 0 disables the discriminator. With discriminator.adaptive, it is relative to the
-    reconstruction losses."""
-    start: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
-    """Step from which a term counts, for those that wait."""
-
-    @model_validator(mode="after")
-    def _check(self) -> TokenizerLossConfig:
-        if unknown := sorted(self.start.keys() - set(TERMS)):
-            raise ValueError(f"start of {unknown[0]!r}, expected one of {', '.join(TERMS)}")
-        return self
-
-    def weight(self, term: str, step: int) -> float:
-        """Weight of a term at a step."""
-        return self.full_weight(term) if step >= self.start.get(term, 0) else 0.0
-
-    def full_weight(self, term: str) -> float:
-        """Weight of a term once it has started."""
-        value = getattr(self, term)
-        weight: float = value.weight if isinstance(value, LpipsLossConfig) else value
-        return weight
-
-
-class RunConfig(Config):
-    """What a run of any stage has. Its subclasses add `stage`, `model` and `data`."""
-
-    optimizer: OptimizerConfig = OptimizerConfig()
-    """AdamW and its schedule."""
-    steps: Positive | None = None
-    """Length of the run."""
-    epochs: Annotated[float, Field(gt=0.0)] | None = None
-    """Instead of `steps`: one clip of every file is an epoch; of a token dataset, every clip."""
-    batch: Positive = 8
-    """Clips of a step on each process, before accumulation."""
-    accumulation: Positive = 1
-    """Batches whose gradients are averaged before a step."""
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
-    """Of the computation; weights are float32."""
-    compile: bool = False
-    """Compile the parts of the layers that do not depend on lengths."""
-    activation_checkpointing: bool = False
-    """Keep the input of each layer only, and compute it again for the gradient: less memory, a third more work."""
-    sharding: bool = False
-    """Split weights, gradients and optimizer state over the processes (FSDP), for what does not fit one device."""
-    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
-    """Of the moving average of the weights, which is what is exported; 0 keeps none."""
-    seed: int = 0
-    """Of everything random: clips, lengths, ids, weights."""
-    log_every: Positive = 20
-    """Steps between lines of metrics."""
-    validate_every: Positive = 500
-    """Steps between validations, with samples and curves."""
-    checkpoint_every: Positive = 500
-    """Steps between checkpoints; what is done after the last one is done again after a kill."""
-    keep_checkpoints: Positive = 2
-    """The newest ones; the model that validates best is kept besides."""
-    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
-    """What metrics are sent to, besides metrics.jsonl."""
-
-    @model_validator(mode="after")
-    def _check_length(self) -> RunConfig:
-        if (self.steps is None) == (self.epochs is None):
-            raise ValueError(f"steps {self.steps} and epochs {self.epochs}: give one of them")
-        if self.optimizer.warmup_epochs is not None and self.epochs is None:
-            raise ValueError("optimizer.warmup_epochs needs epochs; give optimizer.warmup_steps with steps")
-        if self.optimizer.kind == "muon" and self.sharding:
-            raise ValueError("optimizer.kind muon needs whole matrices; use adamw with sharding")
-        return self
+Stage = Literal["tokenizer", "scorer", "generator"]
 
 
 class TrainingConfig(RunConfig):
-    """One run of a stage that learns from clips."""
+    """Configuration of a run that trains a tokenizer or a scorer on clips."""
 
     stage: Literal["tokenizer", "scorer"]
-    """What is trained."""
+    """Part of the model that is trained."""
     model: ModelConfig
-    """Its architecture."""
-    start: Literal["random", "linear"] = "random"
-    """Initialisation of a new tokenizer: 'linear' makes it a progressive linear codec before the first step."""
+    """Architecture of the model."""
+    initialization: Annotated[
+        Literal["random", "linear"], Field(validation_alias=AliasChoices("initialization", "start"))
+    ] = "random"
+    """Initialization of a new tokenizer. 'linear' turns it into a progressive linear codec before the first step. With
+    `initial`, it says how that tokenizer was initialized, because such weights have a learning rate of their own."""
     initial: str | None = None
-    """Model folder to start from; the scorer's tokenizer comes from here."""
+    """Model folder whose weights the run starts from. A scorer run takes its tokenizer from here."""
     fit_output_clips: Annotated[int, Field(ge=0)] = 0
     """Number of training clips on which the output layer is fitted by least squares before the first step. A few
     hundred suffice for overlapping windows. 0 disables the fit."""
     data: DataConfig = DataConfig()
-    """Clips."""
-    lengths: LengthLaw
-    """Law of the lengths of rows: the tail drop (tokenizer); of the blocks before the scored one (scorer)."""
+    """Videos and photographs that training clips are cut from."""
+    lengths: LengthDistribution
+    """Distribution of the lengths of blocks. A scorer run draws the lengths of the blocks before the scored one."""
     losses: TokenizerLossConfig = TokenizerLossConfig()
-    """Weights of the tokenizer's losses."""
+    """Weights of the terms of the tokenizer's loss."""
     lpips_weights: str | None = None
-    """File of VGG16 for LPIPS: torchvision's vgg16-397923af.pth, or its tensors as safetensors."""
+    """VGG16 weights for LPIPS: torchvision's vgg16-397923af.pth, or the same tensors as safetensors."""
     lpips_alex_weights: str | None = None
-    """File of AlexNet for LPIPS: torchvision's alexnet-owt-7be5be79.pth, or its tensors as safetensors."""
+    """AlexNet weights for LPIPS: torchvision's alexnet-owt-7be5be79.pth, or the same tensors as safetensors."""
     trainable: tuple[Literal["encoder", "decoder"], ...] = ("encoder", "decoder")
     """Parts of the tokenizer that a tokenizer run trains. "encoder" is everything up to the token ids, "decoder"
     everything after them: if only the decoder is trained, existing tokens stay valid."""
     discriminator: DiscriminatorConfig = TransformerDiscriminatorConfig()
-    """For the adversarial loss."""
+    """Discriminator of the adversarial loss."""
 
     @model_validator(mode="after")
     def _check(self) -> TrainingConfig:
         if self.stage == "scorer" and self.model.scorer is None:
-            raise ValueError("the model of a scorer run needs a scorer")
+            raise ValueError("model.scorer is null, but a scorer run needs a scorer; give its sizes in model.scorer")
         if self.data.weights and len(self.data.weights) != len(self.data.train):
-            raise ValueError(f"{len(self.data.weights)} data.weights for {len(self.data.train)} entries of data.train")
-        if self.lengths.most > self.model.tokenizer.latents:
             raise ValueError(
-                f"lengths.most {self.lengths.most} is above the {self.model.tokenizer.latents} latents of a block"
+                f"data.weights has {len(self.data.weights)} values for {len(self.data.train)} entries of data.train;"
+                " give one for each"
             )
-        if self.discriminator.adaptive and not any(self.losses.full_weight(name) for name in RECONSTRUCTION_TERMS):
+        if self.lengths.max > self.model.tokenizer.latents:
             raise ValueError(
-                "discriminator.adaptive weighs the adversarial loss against the reconstruction losses, but all their"
-                f" weights are 0; give one of losses.{', losses.'.join(RECONSTRUCTION_TERMS)}"
+                f"lengths.max {self.lengths.max} is above the {self.model.tokenizer.latents} latents of a block"
+                " (model.tokenizer.latents); lower it"
             )
         if self.fit_output_clips and (self.stage != "tokenizer" or "decoder" not in self.trainable):
             raise ValueError(
                 f"fit_output_clips {self.fit_output_clips} changes the decoder, which this run does not train;"
                 " set it to 0"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_losses(self) -> TrainingConfig:
+        if self.discriminator.adaptive and not any(self.losses.full_weight(name) for name in RECONSTRUCTION_TERMS):
+            raise ValueError(
+                "discriminator.adaptive weighs the adversarial loss against the reconstruction losses, but all their"
+                f" weights are 0; give one of losses.{', losses.'.join(RECONSTRUCTION_TERMS)}"
+            )
         if self.losses.borders and self.model.tokenizer.grid < 2:
             raise ValueError(
                 f"losses.borders {self.losses.borders:g} needs more than one patch along a side, but patch_size is"
                 " size; set losses.borders to 0"
             )
-        critic, size = self.discriminator, self.model.tokenizer.size
-        if isinstance(critic, PatchDiscriminatorConfig) and size >> critic.layers < 2:
+        discriminator, size = self.discriminator, self.model.tokenizer.size
+        if isinstance(discriminator, PatchDiscriminatorConfig) and size >> discriminator.layers < 2:
             raise ValueError(
-                f"discriminator.layers {critic.layers} leave less than 2 x 2 patches of clips of {size} pixels,"
+                f"discriminator.layers {discriminator.layers} leave less than 2 x 2 patches of clips of {size} pixels,"
                 f" expected at most {size.bit_length() - 2}"
             )
         return self
 
 
-def with_discriminator(config: TrainingConfig, kind: str) -> TrainingConfig:
-    """Replace the discriminator by one of another kind, with default sizes. How it is trained stays the same.
-
-    Raises:
-        ValueError: there is no such kind.
-    """
-    if kind not in ("transformer", "patch"):
-        raise ValueError(f"discriminator.kind {kind!r}, expected transformer or patch")
-    shared = config.discriminator.model_dump(include=set(DiscriminatorTrainingConfig.model_fields))
-    return TrainingConfig.parse({**config.model_dump(), "discriminator": {"kind": kind, **shared}})
-
-
-class TokenDataConfig(Config):
-    """Where a generator's clips come from."""
-
-    train: tuple[str, ...] = ()
-    """Token datasets: folders that 'adaptok tokenize' wrote."""
-    validation: str | None = None
-    """Token dataset of other videos, for loss and accuracy."""
-    held_out: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Instead of `validation`: share of the source videos that are kept for it, with all their clips."""
-    labels: tuple[str, ...] = ()
-    """Classes, in the order of their numbers; those that occur in `train`, by name, if not given."""
-    validation_clips: Positive = 64
-    """Most clips that validation measures."""
-    workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that read."""
-
-    @model_validator(mode="after")
-    def _check(self) -> TokenDataConfig:
-        if self.validation is not None and self.held_out:
-            raise ValueError(f"validation {self.validation!r} and held_out {self.held_out:g}: give one of them")
-        if len(set(self.labels)) != len(self.labels):
-            raise ValueError(f"labels {list(self.labels)}, expected each once")
-        return self
-
-
-class GeneratorPlan(TransformerConfig):
-    """A generator as a run names it. What is not given follows from the token dataset; `token_data.resolve` makes a
-    `GeneratorConfig` of it."""
+class PartialGeneratorConfig(TransformerConfig):
+    """Architecture of a generator. Fields that are null follow from the token dataset."""
 
     name: str = "adaptok-generator"
-    """What the model calls itself."""
+    """Name of the model."""
     condition: Literal["class", "frames"] | None = None
-    """frames where the clips of the dataset have a condition, class otherwise, if not given."""
+    """What the generator is conditioned on. By default, frames if the clips of the dataset have them, otherwise the
+    class."""
     mixture: Positive = 1
-    """With levels: how many products of independent digits a prediction is a mixture of."""
+    """Number of products of independent digits in the mixture that predicts an id. Needs `levels`."""
     dropout: Fraction01 = 0.1
-    """Of what attention and MLP add, in training."""
+    """Dropout probability of the outputs of attention and MLP."""
     token_dropout: Fraction01 = 0.1
-    """Of the embedded row, in training."""
+    """Dropout probability of the embedded sequence."""
     class_dropout: Fraction01 = 0.1
-    """Share of the classes that training replaces by none, for guidance."""
+    """Fraction of class labels that are dropped in training, for classifier-free guidance."""
     levels: tuple[Annotated[int, Field(ge=2)], ...] | None = None
-    """Of a scalar quantizer: ids are embedded and predicted by their digits. Empty: a row for every id."""
+    """Levels of the scalar quantizer, to embed and predict ids by their digits. Empty for one embedding per id."""
     codebook_size: Positive | None = None
-    """Ids of the tokenizer."""
+    """Number of ids of the tokenizer."""
     blocks: Positive | None = None
-    """Blocks that are written."""
+    """Number of blocks that are generated."""
     latents: Positive | None = None
-    """K, most ids of a block."""
+    """K, the maximum number of ids in a block."""
     classes: Annotated[int, Field(ge=0)] | None = None
-    """Of the condition; 0 where it is the ids of first frames."""
+    """Number of classes of the condition, or 0 if the condition consists of ids of the first frames."""
     condition_ids: Annotated[int, Field(ge=0)] | None = None
-    """Ids of first frames that are the condition; 0 where it is a class."""
+    """Number of ids of the first frames in the condition, or 0 if the condition is a class."""
     first_block: Annotated[int, Field(ge=0)] | None = None
-    """Block of the clip that is written first."""
+    """Index of the first block that is generated."""
     model: str | None = None
-    """Name of the tokenizer that the ids are of."""
+    """Name of the tokenizer that the ids come from."""
     model_hash: str | None = None
-    """Hash of its weights."""
+    """Hash of the weights of that tokenizer."""
 
 
 class GeneratorTrainingConfig(RunConfig):
-    """One run of a generator."""
+    """Configuration of a run that trains a generator on token datasets."""
 
     stage: Literal["generator"]
-    """What is trained."""
-    model: GeneratorPlan
-    """Its architecture."""
+    """Part of the model that is trained."""
+    model: PartialGeneratorConfig
+    """Architecture of the generator."""
     initial: str | None = None
-    """Generator folder to start from."""
+    """Generator folder whose weights the run starts from."""
     data: TokenDataConfig = TokenDataConfig()
-    """Token datasets."""
+    """Token datasets that the generator is trained on."""
     tokenizer: str | None = None
-    """Model folder or hub id that decodes the samples; the model in the box if not given, where the ids are its."""
+    """Model folder or hub id of the tokenizer that decodes samples. By default, the bundled model if the ids are its
+    own."""
     samples: Annotated[int, Field(ge=0)] = 6
-    """Clips that are generated at each validation."""
+    """Number of clips generated at each validation."""
 
 
 AnyConfig = TrainingConfig | GeneratorTrainingConfig
@@ -437,11 +174,11 @@ def load_config(name: str, stage: Literal["generator"]) -> GeneratorTrainingConf
 @overload
 def load_config(name: str, stage: str) -> AnyConfig: ...
 def load_config(name: str, stage: str) -> AnyConfig:
-    """A configuration from a YAML file, or a preset by name ("tiny", "small", "base") for a stage.
+    """Load a configuration from a YAML file, or a preset ("tiny", "small", "base") of a stage by name.
 
     Raises:
-        FileNotFoundError: there is neither.
-        ValueError: the file is not a configuration, or one for another stage.
+        FileNotFoundError: there is no such file or preset.
+        ValueError: the file is not a valid configuration, or is one of another stage.
     """
     if Path(name).suffix in (".yaml", ".yml", ".json"):
         return _load(Path(name), stage)
@@ -449,12 +186,100 @@ def load_config(name: str, stage: str) -> AnyConfig:
         with as_file(files("adaptok") / "config" / "presets" / file) as path:
             if path.is_file():
                 return _load(path, stage)
-    raise FileNotFoundError(f"{name}: neither a YAML file nor a preset, expected tiny, small or base")
+    raise FileNotFoundError(f"{name}: no such preset; expected a YAML file or one of {', '.join(preset_names(stage))}")
+
+
+def preset_names(stage: str) -> list[str]:
+    """List the presets of a stage, without the suffix that names the stage."""
+    names = [Path(file.name).stem for file in (files("adaptok") / "config" / "presets").iterdir()]
+    suffixes = (f"-{stage}", "-predictor") if stage == "generator" else (f"-{stage}",)
+    return sorted(name.removesuffix(f"-{stage}") for name in names if name.endswith(suffixes))
 
 
 def _load(path: Path, stage: str) -> AnyConfig:
-    values = read_yaml(path)
-    found = values.get("stage")
-    if found != stage and found in STAGES:
-        raise ValueError(f"{path}: a configuration for the stage {found!r}, asked for {stage!r}")
+    values: dict[str, Any] = read_yaml(path)
+    actual = values.get("stage")
+    if actual != stage and actual in STAGES:
+        raise ValueError(f"{path}: configuration of stage {actual!r}, expected {stage!r}; train that stage instead")
     return STAGES[stage].parse(values, str(path))
+
+
+def load_training_config(name_or_path: str, stage: str, overrides: Mapping[str, Any] | None = None) -> AnyConfig:
+    """Load a configuration or preset and replace some of its fields.
+
+    Args:
+        name_or_path: YAML file, or name of a preset.
+        stage: tokenizer, scorer or generator.
+        overrides: new values by dotted key, as for `override`.
+
+    Raises:
+        FileNotFoundError: there is no such file or preset.
+        ValueError: the file is not a valid configuration of this stage, a key is unknown, or a value is not allowed.
+    """
+    return override(load_config(name_or_path, stage), overrides or {})
+
+
+def override(config: RunT, values: Mapping[str, Any]) -> RunT:
+    """Return a copy of a configuration in which some fields are replaced.
+
+    Fields that contradict a new one are derived from it: `max_steps` replaces `epochs` and the other way round, with
+    the warm-up in proportion, and of the batch sizes those that are not given follow from those that are.
+
+    Args:
+        config: configuration to start from. It stays as it is.
+        values: new values by dotted key, such as {"optimizer.lr": "1e-3", "lengths.kind": "fixed"}. Hyphens count as
+            underscores, and old names of renamed fields are accepted. Strings are parsed as YAML, unless the field is a
+            string.
+
+    Raises:
+        ValueError: a key is unknown or a value is not allowed.
+    """
+    new: dict[str, Any] = {}
+    for key, value in values.items():
+        name = resolve_key(type(config), key)
+        if name in new:
+            raise ValueError(f"{name} is given twice; give it once")
+        new[name] = value
+    if not new:
+        return config
+    return set_fields(config, {**_derived_length(config, new), **_derived_batch(config, new), **new})
+
+
+def _derived_length(config: RunConfig, new: Mapping[str, Any]) -> dict[str, Any]:
+    derived: dict[str, Any] = {}
+    optimizer = config.optimizer
+    if "max_steps" in new and "epochs" not in new:
+        derived["epochs"] = None
+        if optimizer.warmup_epochs is not None and config.epochs is not None:
+            derived["optimizer.warmup_epochs"] = None
+            steps = parse_value(new["max_steps"], int, "max_steps")
+            if isinstance(steps, int):
+                derived["optimizer.warmup_steps"] = math.ceil(steps * optimizer.warmup_epochs / config.epochs)
+    if "epochs" in new and "max_steps" not in new:
+        derived["max_steps"] = None
+    if "optimizer.warmup_steps" in new:
+        derived["optimizer.warmup_epochs"] = None
+    return derived
+
+
+def _derived_batch(config: RunConfig, new: Mapping[str, Any]) -> dict[str, Any]:
+    size, micro, accumulation = (
+        name in new for name in ("batch_size", "micro_batch_size", "gradient_accumulation_steps")
+    )
+    if micro and accumulation and not size:
+        return {"batch_size": None}
+    if (size or (micro and config.batch_size is not None)) and not accumulation:
+        return {"gradient_accumulation_steps": None}
+    if accumulation and not micro and (size or config.batch_size is not None):
+        return {"micro_batch_size": None}
+    return {}
+
+
+def config_fields(stage: str) -> list[ConfigField]:
+    """List the keys that the configuration of a stage has, with types, defaults and descriptions."""
+    return list_fields(STAGES[stage])
+
+
+def dump_config(config: AnyConfig) -> str:
+    """Write a configuration as YAML that `load_config` reads, with every field."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, width=120)

@@ -74,9 +74,10 @@ def open_data(config: TrainingConfig, advance: Callable[[int], None] | None = No
         ValueError: a folder holds nothing that can be read, or too many files are broken.
     """
     tokenizer, data = config.model.tokenizer, config.data
-    if not data.train and data.drawn_share < 1:
+    if not data.train and data.drawn_fraction < 1:
         raise ValueError(
-            "nothing to train on; name folders or lists of files with --data.train, or draw all: --data.drawn-share 1"
+            "nothing to train on; name folders or lists of files with --data.train, or draw all"
+            " clips with --data.drawn-fraction 1"
         )
     groups = [(entry,) for entry in data.train] if data.weights else [data.train] if data.train else []
     sources: list[ClipSource] = []
@@ -86,21 +87,21 @@ def open_data(config: TrainingConfig, advance: Callable[[int], None] | None = No
         images = ImageFolder(group, data.root) if _any(group, IMAGE_SUFFIXES, data.root) else None
         if videos is None and images is None:
             raise ValueError(f"no video and no photograph in {', '.join(group)}")
-        share = data.image_share if videos is not None else 1.0
+        share = data.image_fraction if videos is not None else 1.0
         if videos is not None:
             sources.append(videos)
             weights.append(weight * (1 - share if images is not None else 1.0))
         if images is not None:
             sources.append(images)
             weights.append(weight * share)
-    if data.drawn_share:
+    if data.drawn_fraction:
         total = sum(weights) or 1.0
-        weights = [weight / total * (1 - data.drawn_share) for weight in weights]
+        weights = [weight / total * (1 - data.drawn_fraction) for weight in weights]
         sources.append(Drawings())
-        weights.append(data.drawn_share)
+        weights.append(data.drawn_fraction)
     broken = {path: why for source in sources for path, why in source.broken.items()}
     listed = sum(source.listed for source in sources)
-    check_broken(broken, listed, data.most_broken)
+    check_broken(broken, listed, data.max_broken_fraction)
     train = ClipMixture(
         sources,
         weights,
@@ -109,10 +110,10 @@ def open_data(config: TrainingConfig, advance: Callable[[int], None] | None = No
         seed=config.seed,
         strides=data.strides,
         flip=data.flip,
-        text_share=data.text_share,
-        reversed_share=data.reversed_share,
-        cut_share=data.cut_share,
-        least_crop=data.least_crop,
+        text_share=data.text_fraction,
+        reversed_share=data.reversed_fraction,
+        cut_share=data.cut_fraction,
+        least_crop=data.min_crop,
         cache_bytes=int(data.cache_gib * 2**30),
     )
     validation = None
@@ -125,7 +126,7 @@ def check_broken(broken: Mapping[str, str], listed: int, most: float) -> None:
     """Raise ValueError where more than the share `most` of the `listed` files is broken."""
     if len(broken) > most * listed:
         raise ValueError(
-            f"{len(broken)} of {listed} files cannot be read, more than data.most_broken {most:g} allows;"
+            f"{len(broken)} of {listed} files cannot be read, more than data.max_broken_fraction {most:g} allows;"
             f" the first: {next(f'{path}: {why}' for path, why in broken.items())}"
         )
 

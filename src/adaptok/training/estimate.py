@@ -47,7 +47,7 @@ def parameter_counts(config: TrainingConfig) -> dict[str, int]:
 
 def step_work(config: TrainingConfig) -> float:
     """Operations of a step on one process, on average, forward and backward; the losses are left out."""
-    tokenizer, clips = config.model.tokenizer, config.batch * config.accumulation
+    tokenizer, clips = config.model.tokenizer, config.batch_plan(1).batch_size
     lengths = draw_lengths(config.lengths, SAMPLE, tokenizer.blocks, torch.Generator().manual_seed(0))
     if config.stage == "scorer":
         assert config.model.scorer is not None
@@ -85,7 +85,7 @@ def step_memory(config: TrainingConfig) -> float:
     kept: float = sum(s.depth * rows * s.width * (1 if checkpointing else kept_values(s)) for s in stacks)
     if config.stage == "tokenizer" and config.losses.adversarial:
         kept += _discriminator_values(config)
-    return fixed + config.batch * size * kept
+    return fixed + config.pass_size * size * kept
 
 
 def kept_values(stack: TransformerConfig) -> int:
@@ -116,7 +116,7 @@ def describe(config: AnyConfig) -> dict[str, Any]:
         "parameters": parameter_counts(config),
         "steps": steps,
         "warmup_steps": warmup,
-        "clips_per_step": config.batch * config.accumulation,
+        "clips_per_step": config.batch_plan(1).batch_size,
         "gflop_per_step": step_work(config) / 1e9,
         "memory_gb": step_memory(config) / 1e9,
         "files": data.files,
@@ -131,7 +131,7 @@ def _describe_generator(config: GeneratorTrainingConfig, data: TokenData) -> dic
     steps, warmup = run_length(config, data.files)
     with torch.device("meta"):
         parameters = GeneratorModel(data.config).parameter_counts()
-    clips = config.batch * config.accumulation
+    clips = config.batch_plan(1).batch_size
     entries = data.train.count(0, len(data.train)) / len(data.train)
     return {
         "parameters": parameters,
@@ -152,9 +152,9 @@ def _describe_generator(config: GeneratorTrainingConfig, data: TokenData) -> dic
 def _generator_memory(config: GeneratorTrainingConfig, data: TokenData, parameters: int, entries: float) -> float:
     """Bytes of weights, gradients, optimizer and average, and of what a batch keeps for its gradient: roughly."""
     model, size = data.config, 2 if config.precision == "bfloat16" else 4
-    rows = config.batch * (model.prefix + entries)
+    rows = config.pass_size * (model.prefix + entries)
     # norms, qkv, attention and its projection; gate, up and what they make
     values = 1.0 if config.activation_checkpointing else 9 + 4 * model.hidden / model.width
     kept = rows * model.depth * values * model.width * size
-    logits = 0 if model.levels else 2 * 4 * config.batch * entries * model.vocabulary
+    logits = 0 if model.levels else 2 * 4 * config.pass_size * entries * model.vocabulary
     return (16 + 4 * bool(config.ema_decay)) * parameters + kept + logits

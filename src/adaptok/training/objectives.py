@@ -12,16 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from adaptok.codec.length_selection import measure_block
-from adaptok.config.training import (
-    RECONSTRUCTION_TERMS,
+from adaptok.config.lengths import (
     FixedLengths,
-    LengthLaw,
-    LpipsLossConfig,
+    LengthDistribution,
     MixtureLengths,
     NormalLengths,
-    TrainingConfig,
     UniformLengths,
 )
+from adaptok.config.losses import RECONSTRUCTION_TERMS, LpipsLossConfig
+from adaptok.config.training import TrainingConfig
 from adaptok.metrics.distortion import psnr
 from adaptok.metrics.lpips import DOWNLOAD, PUBLISHED, Lpips, Network, clip_lpips
 from adaptok.metrics.similarity import frame_ssim
@@ -53,11 +52,11 @@ class Draw(NamedTuple):
     device: torch.Generator
 
 
-def draw_lengths(law: LengthLaw, clips: int, blocks: int, generator: torch.Generator) -> list[list[int]]:
+def draw_lengths(law: LengthDistribution, clips: int, blocks: int, generator: torch.Generator) -> list[list[int]]:
     """Lengths of every clip and block from a law; the first block keeps at least one latent."""
     if isinstance(law, MixtureLengths):
         chosen = torch.multinomial(torch.tensor(law.weights), clips, replacement=True, generator=generator)
-        lengths = torch.cat([_draw_simple(law.laws[int(index)], 1, blocks, generator) for index in chosen])
+        lengths = torch.cat([_draw_simple(law.components[int(index)], 1, blocks, generator) for index in chosen])
     else:
         lengths = _draw_simple(law, clips, blocks, generator)
     lengths[:, 0].clamp_(min=1)
@@ -68,10 +67,10 @@ def _draw_simple(
     law: UniformLengths | NormalLengths | FixedLengths, clips: int, blocks: int, generator: torch.Generator
 ) -> Tensor:
     if isinstance(law, UniformLengths):
-        return torch.randint(law.least, law.most + 1, (clips, blocks), generator=generator)
+        return torch.randint(law.min, law.max + 1, (clips, blocks), generator=generator)
     if isinstance(law, NormalLengths):
         normal = torch.randn(clips, blocks, generator=generator) * law.std + law.mean
-        return normal.round().long().clamp(law.least, law.most)
+        return normal.round().long().clamp(law.min, law.max)
     return torch.full((clips, blocks), law.length)
 
 

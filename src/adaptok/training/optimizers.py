@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from adaptok.config.training import OptimizerConfig
+from adaptok.config.optimization import OptimizerConfig
 from adaptok.training.muon import Muon
 
 _LAYER_MATRICES = (
@@ -38,12 +38,12 @@ def build_optimizers(
         if settings.kind == "muon" and name.endswith(_LAYER_MATRICES) and not name.startswith((*written, "prior.")):
             matrices.append(parameter)
             continue
-        multiplier = settings.prior_multiplier if name.startswith("prior.") else 1.0
-        multiplier = settings.written_multiplier if name.startswith(written) else multiplier
+        multiplier = settings.prior_lr_multiplier if name.startswith("prior.") else 1.0
+        multiplier = settings.linear_lr_multiplier if name.startswith(written) else multiplier
         decay = settings.weight_decay if parameter.ndim > 1 or settings.decay_vectors else 0.0
-        members.setdefault((settings.learning_rate * multiplier, decay), []).append(parameter)
+        members.setdefault((settings.lr * multiplier, decay), []).append(parameter)
     groups = [{"params": group, "initial_lr": rate, "weight_decay": decay} for (rate, decay), group in members.items()]
-    rate, decay = settings.learning_rate, settings.weight_decay
+    rate, decay = settings.lr, settings.weight_decay
     optimizers: dict[str, torch.optim.Optimizer] = {
         "optimizer": torch.optim.AdamW(groups, lr=rate, betas=settings.betas, weight_decay=decay, fused=True)
     }

@@ -94,8 +94,8 @@ def _sheets(rows: Sequence[Tensor]) -> Iterator[NDArray[np.uint8]]:
 
 def _origin(config: AnyConfig) -> str:
     parts = list(config.data.train)
-    if config.stage != "generator" and config.data.drawn_share:
-        parts.append(f"drawn clips ({config.data.drawn_share:.0%})")
+    if config.stage != "generator" and config.data.drawn_fraction:
+        parts.append(f"drawn clips ({config.data.drawn_fraction:.0%})")
     return ", ".join(parts) or "clips given by a program"
 
 
@@ -107,7 +107,7 @@ class About(NamedTuple):
     code: Sequence[str]
 
 
-def write_card(path: Path, about: About, config: AnyConfig, metrics: Path, steps: int) -> None:
+def write_card(path: Path, about: About, config: AnyConfig, metrics: Path, steps: int, batch_size: int) -> None:
     """A model card: what was trained, on what, and how good it was on the validation clips."""
     measured: dict[str, float] = {}
     for line in read_metrics(metrics):
@@ -115,7 +115,7 @@ def write_card(path: Path, about: About, config: AnyConfig, metrics: Path, steps
     lines = [
         f"# {about.name}",
         "",
-        f"{about.text}, after {steps} steps of {config.batch * config.accumulation} clips on each process.",
+        f"{about.text}, after {steps} steps of {batch_size} clips.",
         "",
         f"Trained on: {_origin(config)}.",
         "",

@@ -15,7 +15,8 @@ from torch import nn
 
 from adaptok.checkpoints.model_folder import read_generator
 from adaptok.config.model import GeneratorConfig
-from adaptok.config.training import AnyConfig, GeneratorTrainingConfig, RunConfig, TrainingConfig
+from adaptok.config.optimization import RunConfig
+from adaptok.config.training import AnyConfig, GeneratorTrainingConfig, TrainingConfig
 from adaptok.models.feed_forward import FeedForward, Mlp
 from adaptok.models.generator import GeneratorModel
 from adaptok.models.layers import TransformerStack
@@ -117,10 +118,10 @@ class Stage(ABC, Generic[ModelT]):
     def about(self) -> About:
         """What the model's card says."""
 
-    def write_card(self, folder: Path, steps: int) -> None:
+    def write_card(self, folder: Path, steps: int, batch_size: int) -> None:
         """The card of `FOLDER/model`."""
         config: Any = self.config
-        write_card(folder / "model" / "README.md", self.about(), config, folder / "metrics.jsonl", steps)
+        write_card(folder / "model" / "README.md", self.about(), config, folder / "metrics.jsonl", steps, batch_size)
 
 
 class ClipStage(Stage[Model]):
@@ -143,14 +144,14 @@ class ClipStage(Stage[Model]):
                         part.compile()
 
     def optimizers(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, torch.optim.Optimizer]:
-        written = tuple(f"tokenizer.{name}" for name in WRITTEN) if self.config.start == "linear" else ()
+        written = tuple(f"tokenizer.{name}" for name in WRITTEN) if self.config.initialization == "linear" else ()
         return build_optimizers(self.config.optimizer, parameters, written)
 
     def collate(self, per_step: int) -> Collate:
         return Collate(self.data.train)
 
     def check_broken(self, broken: Mapping[str, str]) -> None:
-        check_broken(broken, self.data.listed, self.config.data.most_broken)
+        check_broken(broken, self.data.listed, self.config.data.max_broken_fraction)
 
     def about(self) -> About:
         tokenizer = self.config.model.tokenizer
@@ -172,7 +173,7 @@ class TokenizerStage(ClipStage):
         if not losses.adversarial:
             return None
         adversary = Adversary(self.config.discriminator, self.config.model.tokenizer)
-        return Critic(adversary, losses.start.get("adversarial", 0))
+        return Critic(adversary, losses.start_steps.get("adversarial", 0))
 
     @torch.inference_mode()
     def figures(self, model: Model) -> dict[str, float]:
@@ -263,12 +264,12 @@ class GeneratorStage(Stage[GeneratorModel]):
         return GeneratorObjective(model)
 
     def collate(self, per_step: int) -> PackRows:
-        return PackRows(self.data.train, per_step, self.config.batch)
+        return PackRows(self.data.train, per_step, self.config.pass_size)
 
     def figures(self, model: GeneratorModel) -> dict[str, float]:
         """Loss, bits and accuracy on clips of other videos."""
         rows = self.data.validation
-        return {} if rows is None else validate_generator(model, rows, self.config.batch)
+        return {} if rows is None else validate_generator(model, rows, self.config.pass_size)
 
     def draw(self, model: GeneratorModel, stem: Path) -> None:
         """Clips that are generated under the conditions of some of the data, beside these."""

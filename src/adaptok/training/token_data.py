@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from adaptok.config.model import GeneratorConfig
-from adaptok.config.training import GeneratorPlan, GeneratorTrainingConfig
+from adaptok.config.training import GeneratorTrainingConfig, PartialGeneratorConfig
 from adaptok.data.token_datasets import TokenClip, TokenDataset, TokenDatasetInfo
 
 _NOT_GIVEN = "nothing to train on; name token datasets, which 'adaptok tokenize' writes, with --data.train"
@@ -246,7 +246,7 @@ def open_token_data(config: GeneratorTrainingConfig) -> TokenData:
     return TokenData(Rows(dataset, train, model, numbers, config.seed), validation, model, examples)
 
 
-def resolve(plan: GeneratorPlan, info: TokenDatasetInfo, labels: Sequence[str]) -> GeneratorConfig:
+def resolve(plan: PartialGeneratorConfig, info: TokenDatasetInfo, labels: Sequence[str]) -> GeneratorConfig:
     """The whole configuration of a generator, from what a run says and what its token dataset is.
 
     Args:

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from adaptok.checkpoints.model_folder import write_folder
-from adaptok.config.training import AnyConfig, RunConfig
+from adaptok.config.optimization import RunConfig
+from adaptok.config.training import AnyConfig, dump_config
 from adaptok.training import checkpoint, sharding
 from adaptok.training.checkpoint import AnyModel
 from adaptok.training.data import Batch
@@ -56,9 +56,12 @@ class Run:
         folder: Path,
         report: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
+        self.accelerator = _accelerator(config, folder)
+        processes = self.accelerator.num_processes
+        self.given, self.batch_plan = config, config.batch_plan(processes)
+        config = config.with_batch_plan(processes)
         self.config, self.data, self.folder, self.report = config, data, folder, report
         self.broken = dict(data.broken)
-        self.accelerator = _accelerator(config, folder)
         folder.mkdir(parents=True, exist_ok=True)
         if self.accelerator.is_main_process:
             self._claim_folder()
@@ -68,7 +71,7 @@ class Run:
         # the plan of a run that goes on does not change with the number of files or processes
         self.steps: int
         self.warmup: int
-        self.steps, self.warmup = state.get("plan") or run_length(config, data.files, self.accelerator.num_processes)
+        self.steps, self.warmup = state.get("plan") or run_length(config, data.files, processes)
         self.stage = build_stage(config, data, self.accelerator.device)
         model = self.stage.again(state["model"]) if found else self.stage.start()
         self.model: AnyModel = model.to(self.accelerator.device)
@@ -111,7 +114,7 @@ class Run:
         self.critic, self.critic_optimizer = self.accelerator.prepare(self._adversary, optimizer)
 
     def _claim_folder(self) -> None:
-        path, text = self.folder / "config.yaml", yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
+        path, text = self.folder / "config.yaml", dump_config(self.given)
         if path.exists() and not self._is_claimed(path):
             raise ValueError(f"{self.folder} holds a run of another configuration; choose another folder or remove it")
         with replacing(path) as temporary:
@@ -120,7 +123,8 @@ class Run:
     def _is_claimed(self, path: Path) -> bool:
         """Whether the file holds this configuration; fields that are new since then have their defaults."""
         try:
-            return type(self.config).load(path) == self.config
+            earlier = type(self.config).load(path).with_batch_plan(self.accelerator.num_processes)
+            return earlier == self.config
         except ValueError:
             return False
 
@@ -141,20 +145,20 @@ class Run:
 
     def batches(self) -> Iterator[Batch | TokenBatch]:
         """This process's batches from the current step to the last."""
-        config, processes = self.config, self.accelerator.num_processes
-        per_step = config.batch * config.accumulation * processes
+        processes, plan = self.accelerator.num_processes, self.batch_plan
+        per_step, size = plan.batch_size, plan.micro_batch_size
         rank = self.accelerator.process_index
 
         def order() -> Iterator[list[int]]:
             for step in range(self.step, self.steps):
-                for micro in range(config.accumulation):
-                    first = step * per_step + (micro * processes + rank) * config.batch
-                    yield list(range(first, first + config.batch))
+                for micro in range(plan.gradient_accumulation_steps):
+                    first = step * per_step + (micro * processes + rank) * size
+                    yield list(range(first, first + size))
 
         loader: DataLoader[Any] = DataLoader(
             self.data.train,
             batch_sampler=_Lazy(order),
-            num_workers=config.data.workers,
+            num_workers=self.config.data.workers,
             collate_fn=self.stage.collate(per_step),
             pin_memory=self.accelerator.device.type == "cuda",
         )
@@ -170,11 +174,11 @@ class Run:
             self.step += 1
             last = self.step == self.steps
             if self.step % self.config.log_every == 0 or last:
-                clips = (self.step - logged) * self.config.batch * self.config.accumulation
+                clips = (self.step - logged) * self.batch_plan.batch_size
                 elapsed = time.monotonic() - started
                 values = {name: self._mean(value) for name, value in metrics.items()}
                 speed = {
-                    "clips_per_second": clips * self.accelerator.num_processes / elapsed,
+                    "clips_per_second": clips / elapsed,
                     "waiting_for_data": waited / elapsed,
                 }
                 self._log({**values, **speed})
@@ -200,6 +204,7 @@ class Run:
             ValueError: more files turned out to be broken than may be.
         """
         config, accelerator = self.config, self.accelerator
+        accumulation = self.batch_plan.gradient_accumulation_steps
         factor = learning_rate_factor(config.optimizer, self.step, self.steps, self.warmup)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -209,7 +214,7 @@ class Run:
         criticise = critic is not None and self.step % critic.adversary.config.every == 0
         metrics: dict[str, Tensor] = {}
         waited = 0.0
-        for micro in range(config.accumulation):
+        for micro in range(accumulation):
             started = time.monotonic()
             batch, broken = next(batches)
             clips = batch.to(accelerator.device, non_blocking=True)
@@ -219,19 +224,20 @@ class Run:
                 self.stage.check_broken(self.broken)
             draw = self._draw(micro)
             maker = None if critic is None else critic.adversary.of_maker
-            with self._gradients(last=micro == config.accumulation - 1):
+            with self._gradients(last=micro == accumulation - 1):
                 with self._autocast():
                     outcome = self.objective(clips, draw, self.step, self.step / self.steps, maker)
                 self._check(outcome.loss, outcome.metrics)
-                accelerator.backward(outcome.loss / config.accumulation)
+                accelerator.backward(outcome.loss / accumulation)
             metrics = {"loss": outcome.loss.detach(), **outcome.metrics}
             if criticise:
                 with self._autocast():
                     loss, more_metrics = self.critic(clips, outcome.prediction, draw.device)
                 self._check(loss, more_metrics)
-                accelerator.backward(loss / config.accumulation)
+                accelerator.backward(loss / accumulation)
                 metrics |= more_metrics
-        norm = sharding.whole(accelerator.clip_grad_norm_(self.parameters.values(), config.optimizer.clip_norm))
+        limit = math.inf if config.optimizer.max_grad_norm is None else config.optimizer.max_grad_norm
+        norm = sharding.whole(accelerator.clip_grad_norm_(self.parameters.values(), limit))
         self._check_gradient(norm)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -273,7 +279,7 @@ class Run:
         )
 
     def _draw(self, micro: int) -> Draw:
-        position = (self.step * self.config.accumulation + micro) * self.accelerator.num_processes
+        position = (self.step * self.batch_plan.gradient_accumulation_steps + micro) * self.accelerator.num_processes
         seed = (self.config.seed << 32) + position + self.accelerator.process_index
         torch.manual_seed(seed)  # dropout
         return Draw(torch.Generator().manual_seed(seed), torch.Generator(self.accelerator.device).manual_seed(seed))
@@ -348,7 +354,7 @@ class Run:
         if self.accelerator.is_main_process:
             model = self.stage.finish(model)
             write_folder(model, self.folder / "model")
-            self.stage.write_card(self.folder, self.step)
+            self.stage.write_card(self.folder, self.step, self.batch_plan.batch_size)
         self.accelerator.wait_for_everyone()  # nobody leaves while files are being written
         return model
 

@@ -48,7 +48,7 @@ def test_text_covers_a_part_of_a_clip_at_any_place_and_size():
 
 def test_a_run_can_be_of_drawings_alone():
     config = load_config("tiny", "tokenizer")
-    drawn = config.data.model_copy(update={"drawn_share": 1.0, "train": (), "validation": None})
+    drawn = config.data.model_copy(update={"drawn_fraction": 1.0, "train": (), "validation": None})
     alone = config.model_copy(update={"data": drawn})
     data = open_data(alone)
     assert data.listed == 0
@@ -58,9 +58,9 @@ def test_a_run_can_be_of_drawings_alone():
 def test_the_share_of_drawings_is_of_all_clips():
     config = load_config("tiny", "tokenizer")
     with as_file(files("adaptok") / "assets") as folder:
-        data = config.data.model_copy(update={"drawn_share": 0.25, "train": (str(folder),), "validation": None})
+        data = config.data.model_copy(update={"drawn_fraction": 0.25, "train": (str(folder),), "validation": None})
         mixture = open_data(config.model_copy(update={"data": data})).train
-        plain = open_data(config.model_copy(update={"data": data.model_copy(update={"drawn_share": 0.0})})).train
+        plain = open_data(config.model_copy(update={"data": data.model_copy(update={"drawn_fraction": 0.0})})).train
         drawn = [not torch.equal(mixture[i], plain[i]) and _has_flat_parts(mixture[i]) for i in range(40)]
     assert 4 <= sum(drawn) <= 16
 

@@ -36,7 +36,7 @@ def new_model(config: TrainingConfig, data: Data) -> Model:
 
 def _random_or_linear(config: TrainingConfig, data: Data) -> Model:
     model = Model(config.model)
-    if config.start == "linear":
+    if config.initialization == "linear":
         clips = torch.stack([data.train[i] for i in range(START_CLIPS)])
         plain = Tokenizer(config.model.tokenizer.model_copy(update=dict.fromkeys(GROWING)))
         linear_start(plain, clips)
@@ -48,10 +48,10 @@ def _fitting_batches(config: TrainingConfig, data: Data) -> Iterator[tuple[Tenso
     """The first clips of a run, with lengths as in training."""
     generator = torch.Generator().manual_seed(config.seed)
     blocks = config.model.tokenizer.blocks
-    starts = range(0, config.fit_output_clips, config.batch)
+    starts = range(0, config.fit_output_clips, config.pass_size)
     console = Console(stderr=True)
     for start in track(starts, "fitting the output layer", console=console, disable=not console.is_terminal):
-        stop = min(start + config.batch, config.fit_output_clips)
+        stop = min(start + config.pass_size, config.fit_output_clips)
         clips = torch.stack([data.train[i] for i in range(start, stop)])
         yield clips, draw_lengths(config.lengths, len(clips), blocks, generator)
 
@@ -85,7 +85,7 @@ def measure_targets(model: Model, config: TrainingConfig, data: Data, measures: 
     with torch.inference_mode():
         for batch in range(STATISTICS_BATCHES):
             generator = torch.Generator().manual_seed(batch)
-            clips = torch.stack([data.train[batch * config.batch + i] for i in range(config.batch)])
+            clips = torch.stack([data.train[batch * config.pass_size + i] for i in range(config.pass_size)])
             block = batch % model.config.tokenizer.blocks
             lengths = torch.randint(1, model.config.tokenizer.latents + 1, (block,), generator=generator).tolist()
             clips = clips[:, :, : (block + 1) * model.config.tokenizer.temporal_patch_size]

@@ -1,0 +1,87 @@
+"""Distributions from which training draws the length of each block."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, Field, model_validator
+
+from adaptok.config.model import Config, Positive
+
+
+class BoundedLengths(Config):
+    """Smallest and largest length of a distribution."""
+
+    min: Annotated[int, Field(ge=0, validation_alias=AliasChoices("min", "least"))]
+    """Smallest number of latents of a block. The first block of a clip always keeps at least one."""
+    max: Annotated[int, Field(gt=0, validation_alias=AliasChoices("max", "most"))]
+    """Largest number of latents of a block."""
+
+    @model_validator(mode="after")
+    def _check_bounds(self) -> BoundedLengths:
+        if self.min > self.max:
+            raise ValueError(f"lengths: min {self.min} is above max {self.max}; lower min or raise max")
+        return self
+
+
+class UniformLengths(BoundedLengths):
+    """Uniform distribution over `min … max`, drawn for each block of each clip."""
+
+    kind: Literal["uniform"] = "uniform"
+
+
+class NormalLengths(BoundedLengths):
+    """Normal distribution, rounded and clamped to `min … max`, as in the official recipe."""
+
+    kind: Literal["normal"] = "normal"
+    mean: float
+    """Mean length before clamping."""
+    std: Annotated[float, Field(gt=0.0)]
+    """Standard deviation of the length before clamping."""
+
+
+class FixedLengths(Config):
+    """The same length for every block of every clip."""
+
+    kind: Literal["fixed"] = "fixed"
+    length: Positive
+    """Number of latents of each block."""
+
+    @property
+    def max(self) -> int:
+        """Largest length, for symmetry with the other distributions."""
+        return self.length
+
+
+SimpleLengths = Annotated[UniformLengths | NormalLengths | FixedLengths, Field(discriminator="kind")]
+
+
+class MixtureLengths(Config):
+    """Mixture of distributions, one of which is drawn for each clip."""
+
+    kind: Literal["mixture"] = "mixture"
+    components: Annotated[
+        tuple[SimpleLengths, ...], Field(min_length=1, validation_alias=AliasChoices("components", "laws"))
+    ]
+    """Distributions to choose from."""
+    weights: tuple[Annotated[float, Field(ge=0.0)], ...]
+    """Relative probability of each component. The weights need not sum to 1."""
+
+    @property
+    def max(self) -> int:
+        """Largest length of any component."""
+        return max(component.max for component in self.components)
+
+    @model_validator(mode="after")
+    def _check(self) -> MixtureLengths:
+        if len(self.weights) != len(self.components) or sum(self.weights) <= 0:
+            raise ValueError(
+                f"lengths: {len(self.weights)} weights for {len(self.components)} components; give one weight for each"
+                " component, not all 0"
+            )
+        return self
+
+
+LengthDistribution = Annotated[
+    UniformLengths | NormalLengths | FixedLengths | MixtureLengths, Field(discriminator="kind")
+]
