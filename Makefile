@@ -1,29 +1,62 @@
-# `make demo` and `make test` do all their own set-up in .venv.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# Every target does its own set-up in $(VENV), with the versions that constraints.txt pins.
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || command -v python)
 VENV ?= .venv
+ifeq ($(OS),Windows_NT)
+BIN = $(VENV)/Scripts
+else
 BIN = $(VENV)/bin
+endif
+PIP = $(BIN)/python -m pip install --quiet --constraint constraints.txt
 SAMPLE = src/adaptok/assets/walk.mp4
 
-.PHONY: demo test clean
+# Arguments of pytest, as in `make test TESTS="tests/codec -m 'not slow'"`.
+TESTS ?= -n auto
+
+# The lowest versions need a Python that has wheels for them.
+LOWEST_PYTHON ?= 3.10
+LOWEST_VENV ?= .venv-lowest
+LOWEST_TESTS ?= -n auto -m "not slow and not ray"
+
+.PHONY: demo test lint test-lowest lock clean
+
 demo: $(VENV)/installed
 	mkdir -p out
 	$(BIN)/adaptok reconstruct $(SAMPLE) out/demo.mp4 --budget 192 --compare-uniform --side-by-side --plot out/demo.png --force
 	@echo "Look at out/demo.mp4 and out/demo.png"
 
-test: $(VENV)/installed-dev
+test: lint
+	$(BIN)/python -m pytest $(TESTS)
+
+lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/typos
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	$(PIP) torch
+	$(PIP) --editable ".[eval]"
 	touch $@
 
+# lpips goes without its dependency torchvision, which must match torch exactly and which no test needs.
 $(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(PIP) --editable ".[dev]"
+	$(PIP) --no-deps lpips
 	touch $@
+
+test-lowest: $(VENV)/installed-dev
+	$(BIN)/uv venv --quiet --clear --python $(LOWEST_PYTHON) $(LOWEST_VENV)
+	VIRTUAL_ENV=$(LOWEST_VENV) $(BIN)/uv pip install --quiet --resolution lowest-direct --editable ".[dev]"
+	$(LOWEST_VENV)/bin/python -m pytest $(LOWEST_TESTS)
+
+# Recompiles constraints.txt; commit the result once `make test` and `make demo` have passed with it.
+lock: $(VENV)/installed-dev
+	( echo "# Versions that CI and make install, compiled on $$(date +%Y-%m-%d) by 'make lock' for Python 3.10 to 3.14:"; \
+	  echo "# $(LOCK)"; $(BIN)/$(LOCK) --no-header --quiet ) > constraints.new
+	mv constraints.new constraints.txt
+
+LOCK = uv pip compile --universal --upgrade --python-version 3.10 --extra dev --extra docs --no-annotate --config-file .ci/lock.toml .ci/lock.in pyproject.toml
 
 clean:
-	rm -rf $(VENV) out
+	rm -rf $(VENV) $(LOWEST_VENV) out build dist src/*.egg-info
