@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from adaptok.codec.codec import to_bytes
-from adaptok.data.synthetic.shapes import CLASSES, shape_clip
+from adaptok.data.synthetic.shapes import CLASSES, draw_shape_clip
 from adaptok.evaluation.report.contact_sheet import save_sheet
 from adaptok.generation import Generator, Sampling
 from adaptok.metrics.distortion import psnr
@@ -117,7 +117,7 @@ def predicted(options: argparse.Namespace) -> dict[str, float]:
 def drawn(seed: int, count: int, frames: int, size: int = 128) -> tuple[Tensor, Tensor]:
     """Draw clips `[N, 3, T, S, S]` of all classes in turn; also returns their classes `[N]`."""
     places = [(i // len(CLASSES), i % len(CLASSES)) for i in range(count)]
-    clips = torch.stack([shape_clip(seed, index, CLASSES[kind], frames, size) for index, kind in places])
+    clips = torch.stack([draw_shape_clip(seed, index, CLASSES[kind], frames, size) for index, kind in places])
     return clips, torch.tensor([kind for _, kind in places])
 
 

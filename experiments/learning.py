@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 from adaptok import AdapTok
 from adaptok.cli.train import report
 from adaptok.config.training import TrainingConfig, load_config
-from adaptok.data import fixed_clips
+from adaptok.data.clips import fixed_clips
 from adaptok.metrics.distortion import psnr
 from adaptok.models.model import Model
 from adaptok.models.tokenizer import Tokenizer

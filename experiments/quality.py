@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from adaptok import AdapTok, LengthPolicy, VideoTokens
 from adaptok.codec.codec import to_bytes
 from adaptok.codec.length_selection import measure_block
-from adaptok.data import VIDEO_SUFFIXES, find_entries
+from adaptok.data.manifests import VIDEO_SUFFIXES, find_entries
 from adaptok.metrics.correlation import rank_correlation
 from adaptok.metrics.distortion import psnr
 from adaptok.metrics.similarity import frame_ssim

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from adaptok import AdapTok
 from adaptok.codec.codec import to_bytes
-from adaptok.data import fixed_clips
+from adaptok.data.clips import fixed_clips
 from adaptok.utils.files import replacing
 
 SCALE = 2

@@ -11,7 +11,7 @@ import yaml
 
 from adaptok import AdapTok
 from adaptok.cli.main import main
-from adaptok.data import read_manifest
+from adaptok.data.manifests import read_manifest
 from tests.helpers.training import config
 from tests.helpers.videos import write_video
 

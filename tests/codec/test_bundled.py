@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from adaptok import AdapTok, Generator
-from adaptok.data.synthetic.shapes import CLASSES, shape_clip
+from adaptok.data.synthetic.shapes import CLASSES, draw_shape_clip
 from adaptok.evaluation.reconstruction import compare
 from adaptok.generation.rows import write_row
 
@@ -34,7 +34,7 @@ def test_generator_in_the_box_knows_its_classes():
     assert generator.config.labels == CLASSES
     right, losses = 0, []
     for label, name in enumerate(CLASSES):
-        clip = shape_clip(77, 0, name, generator.clip_frames, codec.config.tokenizer.size)
+        clip = draw_shape_clip(77, 0, name, generator.clip_frames, codec.config.tokenizer.size)
         tokens = codec.encode(clip[None].numpy(), 256, "clip")
         row = torch.from_numpy(write_row(tokens.ids, tokens.lengths, end))
         logits = generator(row[None, :-1].expand(len(CLASSES), -1), torch.arange(len(CLASSES)))

@@ -8,7 +8,10 @@ import torch
 from PIL import Image
 
 from adaptok.config.training import load_config
-from adaptok.data import ClipMixture, ImageFolder, VideoFolder, fixed_clips, read_manifest
+from adaptok.data.clips import ClipMixture, fixed_clips
+from adaptok.data.images import ImageFolder
+from adaptok.data.manifests import read_manifest
+from adaptok.data.videos import VideoFolder
 from adaptok.training.data import open_data
 from adaptok.video.writing import VideoWriter
 
@@ -95,12 +98,12 @@ def test_broken_files_are_named_and_too_many_stop(folder):
 
 
 def test_reversed_clips_are_the_same_clips_backwards(folder):
-    plain, backwards = mixture(folder), mixture(folder, reversed_share=1.0)
+    plain, backwards = mixture(folder), mixture(folder, reversed_fraction=1.0)
     assert all(torch.equal(backwards[i], plain[i].flip(1)) for i in range(8))
 
 
 def test_a_cut_goes_over_to_another_clip(folder):
-    plain, cut = mixture(folder, still_share=0.0), mixture(folder, still_share=0.0, cut_share=1.0)
+    plain, cut = mixture(folder, still_fraction=0.0), mixture(folder, still_fraction=0.0, cut_fraction=1.0)
     kept = [(plain[i] == cut[i]).all(0).flatten(1).all(1).tolist() for i in range(12)]  # for each frame
     assert all(frames == sorted(frames, reverse=True) for frames in kept)  # the beginning, and nothing after it
     assert len({sum(frames) for frames in kept}) > 2  # the cut is at other frames
@@ -108,8 +111,8 @@ def test_a_cut_goes_over_to_another_clip(folder):
 
 def test_smaller_crops_show_less(folder):
     sources = [VideoFolder(folder / "videos")]
-    near, far = (ClipMixture(sources, [1.0], frames=4, size=32, least_crop=least) for least in (0.3, 1.0))
+    near, far = (ClipMixture(sources, [1.0], frames=4, size=32, min_crop=least) for least in (0.3, 1.0))
     detail = [sum(float(clips[i].diff(dim=-1).abs().mean()) for i in range(16)) for clips in (near, far)]
     assert detail[0] < 0.9 * detail[1]
-    with pytest.raises(ValueError, match="least_crop"):
-        ClipMixture(sources, [1.0], least_crop=1.5)
+    with pytest.raises(ValueError, match="min_crop"):
+        ClipMixture(sources, [1.0], min_crop=1.5)

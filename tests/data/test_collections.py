@@ -12,8 +12,11 @@ import torch
 from PIL import Image
 
 from adaptok.cli.main import main
-from adaptok.data import ClipMixture, Entry, FrameCache, VideoFolder, read_manifest, resize_collection, write_index
-from adaptok.data.videos import ClipShape
+from adaptok.data.clips import ClipMixture
+from adaptok.data.decoding import FrameCache
+from adaptok.data.manifests import Entry, read_manifest, write_index
+from adaptok.data.resizing import resize_collection
+from adaptok.data.videos import ClipSpec, VideoFolder
 from adaptok.video.reading import probe, read_video
 from tests.helpers.videos import write_video
 
@@ -49,7 +52,7 @@ def folder(tmp_path):
 def test_seeking_gives_the_same_clips(folder):
     videos = VideoFolder(folder)
     assert not videos.broken
-    shape = ClipShape(frames=8, size=32, strides=(1, 2), still_share=0.2)
+    shape = ClipSpec(frames=8, size=32, strides=(1, 2), still_fraction=0.2)
     for seed in range(60):
         sought, decoded = (
             videos.clip(np.random.default_rng(seed), shape, FrameCache(capacity)) for capacity in (0, 2**30)
@@ -65,7 +68,7 @@ def test_an_index_is_the_folder(folder, capsys):
     assert list(told["broken"]) == [str(folder / "b" / "zero.avi")]
     entries = {entry.path.name: entry for entry in read_manifest(folder / "index.parquet")}
     long = entries["long.mp4"]
-    assert (long.frames, long.rate, long.width, long.height, long.label) == (700, 30, 64, 48, "a")
+    assert (long.frames, long.fps, long.width, long.height, long.label) == (700, 30, 64, 48, "a")
     index, opened = VideoFolder(folder / "index.parquet"), VideoFolder(folder)
     assert index.broken.keys() == opened.broken.keys()
     clips = [ClipMixture([source], [1], frames=8, size=32) for source in (index, opened)]
@@ -77,7 +80,7 @@ def test_an_index_is_the_folder(folder, capsys):
 
 
 def test_an_index_is_not_opened_again(tmp_path):
-    write_index(tmp_path / "x.parquet", [Entry(tmp_path / "not-there.mp4", frames=40, rate=25)])
+    write_index(tmp_path / "x.parquet", [Entry(tmp_path / "not-there.mp4", frames=40, fps=25)])
     assert VideoFolder(tmp_path / "x.parquet").segments[0].frames == 40
 
 
@@ -116,8 +119,8 @@ def test_a_small_copy_is_whole_and_goes_on(folder, tmp_path):
     [
         (["index", "{}/nothing"], "no such folder"),
         (["index", "{}/empty"], "no video and no photograph"),
-        (["resize", "{}/empty", "{}/out"], "no video and no photograph"),
-        (["resize", "{}", "{}/out"], "lies in"),
+        (["resize", "{}/empty", "{}/out"], "contains no video and no photograph"),
+        (["resize", "{}", "{}/out"], "one folder lies in the other"),
         (["resize", "{}/empty", "{}/out", "--size", "4"], "16 pixels or more"),
     ],
 )

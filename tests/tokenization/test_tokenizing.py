@@ -24,7 +24,7 @@ from adaptok.allocation.knapsack import allocate
 from adaptok.cli.main import main
 from adaptok.codec.codec import AdapTok
 from adaptok.data.manifests import find_entries, write_index
-from adaptok.data.statistics import survey
+from adaptok.data.statistics import collect_statistics
 from adaptok.data.token_datasets import TokenClip, TokenDataset
 from adaptok.models.model import Model, weights_hash
 from adaptok.tokenization import TokenOptions, TokenPlan, tokenize
@@ -208,7 +208,7 @@ def test_everything_or_no_scores(codec, videos, tmp_path):
 def test_lists_and_indices_are_the_folder(codec, videos, tmp_path):
     names = sorted(path.relative_to(videos).as_posix() for path in videos.rglob("*.*"))
     (tmp_path / "list.csv").write_text("".join(f"{name},{name.split('/')[0]}\n" for name in names))
-    write_index(tmp_path / "index.parquet", survey(find_entries(videos, frozenset({".mp4", ".mkv"}))))
+    write_index(tmp_path / "index.parquet", collect_statistics(find_entries(videos, frozenset({".mp4", ".mkv"}))))
     tokenize(videos, tmp_path / "a", codec, options())
     tokenize(tmp_path / "list.csv", tmp_path / "b", codec, options(), root=videos)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")

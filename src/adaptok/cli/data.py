@@ -11,7 +11,9 @@ import tyro
 from tyro.conf import Positional
 
 from adaptok.cli.common import output_path, progress
-from adaptok.data import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_entries, resize_collection, survey, write_index
+from adaptok.data.manifests import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_entries, write_index
+from adaptok.data.resizing import resize_collection
+from adaptok.data.statistics import collect_statistics
 from adaptok.data.synthetic.shapes import write_shapes
 
 
@@ -46,7 +48,7 @@ class Index:
         if not entries:
             raise ValueError(f"{self.src}: no video and no photograph in it")
         with progress("indexing", len(entries), "files", self.quiet) as advance:
-            entries = survey(entries, advance, self.thorough)
+            entries = collect_statistics(entries, advance, self.thorough)
         write_index(out, entries)
         broken = {str(entry.path): entry.error for entry in entries if entry.error is not None}
         if self.json:
@@ -84,7 +86,9 @@ class Resize:
             raise ValueError(f"--crf {self.crf} --workers {self.workers}, expected 0 to 51, and 1 or more")
         self.dst.mkdir(parents=True, exist_ok=True)
         with progress("resizing", None, "files", self.quiet) as advance:
-            done = resize_collection(self.src, self.dst, self.size, crf=self.crf, workers=self.workers, advance=advance)
+            done = resize_collection(
+                self.src, self.dst, self.size, crf=self.crf, workers=self.workers, progress=advance
+            )
         if self.json:
             counts = {"out": str(self.dst), "written": done.written, "kept": done.kept, "broken": done.broken}
             print(json.dumps(counts))
@@ -125,7 +129,7 @@ class Shapes:
                 size=self.size,
                 seed=self.seed,
                 crf=self.crf,
-                advance=advance,
+                progress=advance,
             )
         if self.json:
             print(json.dumps({"out": str(self.dst), "classes": counts}))

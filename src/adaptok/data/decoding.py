@@ -1,6 +1,6 @@
-"""Frames of files, small enough to keep many of them.
+"""Decoding files into frames, and a cache of decoded frames.
 
-Legend: `N` frames, `H`, `W` their size.
+Legend: `N` frames, `H`, `W` frame size.
 """
 
 from __future__ import annotations
@@ -8,24 +8,30 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
 import av
 import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from adaptok.data.statistics import UNREADABLE, reason
-from adaptok.video.reading import decoded_frames, scaled
+from adaptok.video.reading import DEFAULT_FPS, decoded_frames, scaled
 
 logger = logging.getLogger(__name__)
 
 Frames = NDArray[np.uint8]
 
+DECODING_ERRORS = (av.FFmpegError, OSError, ValueError)
+"""Exceptions that opening and decoding a damaged file raises."""
 
-class Decoded(NamedTuple):
+
+class DecodedFrames(NamedTuple):
     """Frames `[N, H, W, 3]` and their times `[N]` in seconds from the beginning of the file."""
 
     frames: Frames
@@ -33,15 +39,15 @@ class Decoded(NamedTuple):
 
 
 class FrameCache:
-    """Decoded frames by key, the least recently used dropped first once they fill `capacity` bytes."""
+    """Least-recently-used cache of decoded frames with a capacity in bytes."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.used = 0
-        self._entries: OrderedDict[str, Decoded] = OrderedDict()
+        self._entries: OrderedDict[str, DecodedFrames] = OrderedDict()
 
-    def get(self, key: str, load: Callable[[], Decoded]) -> Decoded:
-        """The entry of this key, loaded if it is not there."""
+    def get(self, key: str, load: Callable[[], DecodedFrames]) -> DecodedFrames:
+        """Return the entry of `key`, and load it first if it is missing."""
         if key in self._entries:
             self._entries.move_to_end(key)
             return self._entries[key]
@@ -55,89 +61,115 @@ class FrameCache:
 
 
 class FileSet:
-    """Files of a kind, of which the unreadable ones are reported once and left out.
+    """Files of one kind. Unreadable ones are reported once and skipped from then on.
 
     Attributes:
-        broken: those that could not be read so far, with the reason.
-        listed: how many there are, broken ones included.
+        broken: Reason for each file that could not be read so far.
+        num_files: Number of files, broken ones included.
     """
 
     def __init__(self) -> None:
         self.broken: dict[str, str] = {}
-        self.listed = 0
+        self.num_files = 0
 
-    def exclude(self, path: Path, why: str) -> None:
-        """Leave a file out from now on."""
+    def exclude(self, path: Path, reason: str) -> None:
+        """Skip a file from now on."""
         if str(path) not in self.broken:
-            self.broken[str(path)] = why
-            logger.warning("skipping %s: %s", path, why)
+            self.broken[str(path)] = reason
+            logger.warning("skipping %s: %s", path, reason)
 
-    def load(self, path: Path, load: Callable[[], Decoded]) -> Decoded | None:
-        """The frames, or None where the file is broken: the caller then draws again, from whatever process it asks."""
+    def load(self, path: Path, load: Callable[[], DecodedFrames]) -> DecodedFrames | None:
+        """Return the frames of a file, or None if it is broken. The caller then draws another file."""
         if str(path) in self.broken:
             return None
         try:
             return load()
-        except UNREADABLE as error:
-            self.exclude(path, reason(error))
+        except DECODING_ERRORS as error:
+            self.exclude(path, describe_error(error))
             return None
 
 
-def decode(
-    path: Path, most: int, short_side: int | None = None, start: Fraction | None = None, rate: Fraction | None = None
-) -> Decoded:
-    """The first `most` frames, scaled down so that the short side is at most `short_side`. Damaged parts are left out.
+def describe_error(error: Exception) -> str:
+    """Format an error in one line, with its type."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
-    Args:
-        start: seconds from the beginning of the file; frames that are half a period earlier are left out, and the file
-            is entered at the last key frame before.
-        rate: frames per second, of a video; says how long a period is, and when frames without a time are shown.
+
+@contextmanager
+def open_video_stream(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open the first video stream of a file. A photograph is a video stream of one frame.
 
     Raises:
-        ValueError, OSError, av.FFmpegError: nothing can be decoded.
+        ValueError: The file has no video stream.
+        OSError, av.FFmpegError: The file cannot be opened.
+    """
+    with av.open(str(path)) as container:
+        if not container.streams.video:
+            raise ValueError("no video stream found")
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        yield container, stream
+
+
+def decode(
+    path: Path,
+    max_frames: int,
+    short_side: int | None = None,
+    start: Fraction | None = None,
+    fps: Fraction | None = None,
+) -> DecodedFrames:
+    """Decode up to `max_frames` frames. Damaged parts of the file and frames that change size are left out.
+
+    Args:
+        short_side: Scale frames down so that their short side has at most this many pixels.
+        start: Seconds from the beginning of the file. Decoding starts at the last key frame before it, and frames
+            earlier than half a period before it are dropped.
+        fps: Frames per second of a video. It defines the period, and the times of frames without a timestamp.
+
+    Raises:
+        ValueError, OSError, av.FFmpegError: Nothing can be decoded.
     """
     frames: list[Frames] = []
     times: list[float] = []
     damage: list[str] = []
-    with av.open(str(path)) as container:
-        if not container.streams.video:
-            raise ValueError("there is no picture in it")
-        for frame, time in _timed(container, start, float(rate or 25), damage.append):
-            frames.append(picture(frame, short_side))
+    with open_video_stream(path) as (container, stream):
+        for frame, time in _iter_timed_frames(container, stream, start, float(fps or DEFAULT_FPS), damage.append):
+            frames.append(_to_rgb(frame, short_side))
             times.append(time)
-            if len(frames) == most:
+            if len(frames) == max_frames:
                 break
     if damage and frames:
         logger.warning("%s is damaged, %d frames are used: %s", path, len(frames), damage[0])
-    same = [index for index, frame in enumerate(frames) if frame.shape == frames[0].shape]
-    if not same:
+    same_size = [index for index, frame in enumerate(frames) if frame.shape == frames[0].shape]
+    if not same_size:
         raise ValueError(f"no frame could be decoded ({damage[0]})" if damage else "no frame could be decoded")
-    return Decoded(np.stack([frames[index] for index in same]), np.array(times)[same])
+    return DecodedFrames(np.stack([frames[index] for index in same_size]), np.array(times)[same_size])
 
 
-def _timed(
-    container: av.container.InputContainer, start: Fraction | None, rate: float, note: Callable[[str], None]
-) -> Iterator[tuple[av.VideoFrame, float]]:
-    """Frames from `start` on with their times."""
-    stream = container.streams.video[0]
-    stream.thread_type = "AUTO"
+def _iter_timed_frames(
+    container: InputContainer,
+    stream: VideoStream,
+    start: Fraction | None,
+    fps: float,
+    on_damage: Callable[[str], None],
+) -> Iterator[tuple[VideoFrame, float]]:
+    """Yield frames from `start` on, each with its time in seconds."""
     base = stream.time_base
     origin = float((stream.start_time or 0) * base) if base is not None else 0.0
-    time = -1 / rate
+    time = -1 / fps
     if start is not None and base is not None:
         container.seek(round(start / base) + (stream.start_time or 0), stream=stream)
         time += float(start)
-    earliest = -np.inf if start is None else float(start) - 0.5 / rate
-    for frame in decoded_frames(container, stream, note):
-        time = time + 1 / rate if frame.time is None else frame.time - origin
+    earliest = -np.inf if start is None else float(start) - 0.5 / fps
+    for frame in decoded_frames(container, stream, on_damage):
+        time = time + 1 / fps if frame.time is None else frame.time - origin
         if time >= earliest:
             yield frame, time
 
 
-def picture(frame: av.VideoFrame, short_side: int | None) -> Frames:
-    """RGB `[H, W, 3]` as it is shown."""
+def _to_rgb(frame: VideoFrame, short_side: int | None) -> Frames:
+    """Convert a frame to RGB `[H, W, 3]`, rotated for display."""
     width, height = scaled(frame.width, frame.height, short_side)
-    # AREA averages every source pixel: bilinear scaling of FFmpeg is antialiased too, but blurs more
+    # AREA averages all source pixels. FFmpeg's bilinear scaling is antialiased too, but blurs more.
     area = Interpolation.AREA
     rgb = np.asarray(frame.to_ndarray(format="rgb24", width=width, height=height, interpolation=area), np.uint8)
     return np.rot90(rgb, round(frame.rotation / 90) % 4) if frame.rotation else rgb

@@ -1,20 +1,24 @@
-"""What a collection lists: folders, the lists that data sets are published with, and Parquet indices."""
+"""Files of a collection, from folders, from lists in the formats that datasets are published with, or from an index."""
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from adaptok.utils.extras import require
+from adaptok.utils.files import replacing
+
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"})
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 LIST_SUFFIXES = (".csv", ".txt", ".parquet")
 
-Folders = str | Path | Sequence[str | Path]
+Paths = str | Path | Sequence[str | Path]
+"""One folder or list, or several."""
 
 
 @dataclass(frozen=True)
@@ -22,33 +26,34 @@ class Entry:
     """A file of a collection.
 
     Attributes:
-        path: of the file.
-        label: its class, a number or a name, where one is known.
-        frames, rate, width, height: what an index says of it; None where nobody has looked yet. A photograph has one
-            frame, and no rate.
-        error: why it cannot be read.
+        label: Class of the file, a number or a name, or None if unknown.
+        frames, fps, width, height: Statistics from an index, or None if the file was not opened yet. A photograph has
+            one frame and no frame rate.
+        error: Reason why the file cannot be read.
     """
 
     path: Path
     label: str | None = None
     frames: int | None = None
-    rate: Fraction | None = None
+    fps: Fraction | None = None
     width: int | None = None
     height: int | None = None
     error: str | None = None
 
 
-def find_entries(sources: Folders, suffixes: frozenset[str], root: str | Path | None = None) -> Iterator[Entry]:
-    """Files with one of these suffixes: in folders, searched recursively and in order, or in lists.
+def find_entries(sources: Paths, suffixes: frozenset[str], root: str | Path | None = None) -> Iterator[Entry]:
+    """Yield the files with one of these suffixes. Folders are searched recursively and in sorted order.
 
-    A folder within a folder is the label of its files, as UCF-101 and Kinetics unpack.
+    In a folder, the name of a file's parent folder is its label, as in the archives of UCF-101 and Kinetics. Files
+    directly in the folder have no label.
 
     Args:
-        root: where relative paths in lists start; the folder of the list if None.
+        sources: Folders or lists.
+        root: Folder of the relative paths in lists. None is the folder of the list.
 
     Raises:
-        FileNotFoundError: a folder or list does not exist.
-        ValueError: a file is no list.
+        FileNotFoundError: A folder or list does not exist.
+        ValueError: A file is not a list.
     """
     for source in [sources] if isinstance(sources, str | Path) else sources:
         source = Path(source)
@@ -62,62 +67,74 @@ def find_entries(sources: Folders, suffixes: frozenset[str], root: str | Path | 
             yield from (entry for entry in read_manifest(source, root) if entry.path.suffix.lower() in suffixes)
 
 
+def no_readable_message(kind: str, sources: Paths, broken: Mapping[str, str]) -> str:
+    """Format the error message for a collection without a readable file of this kind."""
+    places = sources if isinstance(sources, str | Path) else ", ".join(map(str, sources))
+    example = "".join(f"; {path}: {reason}" for path, reason in list(broken.items())[:1])
+    return f"no readable {kind} in {places} ({len(broken)} broken{example})"
+
+
 def read_manifest(path: str | Path, root: str | Path | None = None) -> list[Entry]:
     """Read a list of files.
 
-    CSV: `id,path,action,label` as the official lists have it, or `path[,label]`, with a header or without. Text:
-    `path [label]`, as UCF-101's lists. Parquet: an index of `adaptok data index`.
+    CSV files have the columns `id,path,action,label`, as in the official lists, or `path[,label]`, with or without a
+    header. Lines of text files are `path [label]`, as in the lists of UCF-101. Parquet files are indices written by
+    `adaptok data index`.
 
     Args:
-        root: where relative paths start; the folder of the list if None.
+        root: Folder of the relative paths. None is the folder of the list.
 
     Raises:
-        ValueError: it is none of these, there is no column of paths, or a line has none.
+        ValueError: The format is unknown, or a path is missing.
     """
     path = Path(path)
-    start = path.parent if root is None else Path(root)
-    if path.suffix.lower() not in LIST_SUFFIXES:
+    folder = path.parent if root is None else Path(root)
+    suffix = path.suffix.lower()
+    if suffix not in LIST_SUFFIXES:
         raise ValueError(f"{path}: expected a folder, or a list of files ({', '.join(LIST_SUFFIXES)})")
-    if path.suffix.lower() == ".parquet":
-        return _read_index(path, start)
-    text = path.read_text(encoding="utf-8-sig")
-    if path.suffix.lower() == ".txt":
-        rows = [_split_label(line) for line in text.splitlines() if line.strip()]
+    if suffix == ".parquet":
+        return _read_index(path, folder)
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    if suffix == ".txt":
+        rows = [_split_label(line) for line in lines if line.strip()]
     else:
-        rows = [row for row in csv.reader(text.splitlines()) if any(cell.strip() for cell in row)]
+        rows = [row for row in csv.reader(lines) if any(cell.strip() for cell in row)]
     if not rows:
-        raise ValueError(f"{path}: an empty list, expected lines of path[,label] or id,path,action,label")
+        raise ValueError(f"{path}: the list is empty, expected lines of path[,label] or id,path,action,label")
+    return _parse_rows(rows, path, folder)
+
+
+def _parse_rows(rows: list[list[str]], path: Path, folder: Path) -> list[Entry]:
     header = [cell.strip().lower() for cell in rows[0]]
     if "path" in header:
         rows = rows[1:]
     else:
         header = ["id", "path", "action", "label"] if len(header) == 4 else ["path", "label"]
-    place = header.index("path")
-    labels = header.index("label") if "label" in header else None
+    path_column = header.index("path")
+    label_column = header.index("label") if "label" in header else None
     entries = []
     for number, row in enumerate(rows, 1):
-        if len(row) <= place or not row[place].strip():
-            raise ValueError(f"{path}: entry {number} {row} has no path, expected it in column {place + 1}")
-        label = row[labels].strip() if labels is not None and len(row) > labels else None
-        entries.append(Entry(start / row[place].strip(), label or None))
+        if len(row) <= path_column or not row[path_column].strip():
+            raise ValueError(f"{path}: entry {number} {row} has no path, expected it in column {path_column + 1}")
+        label = row[label_column].strip() if label_column is not None and len(row) > label_column else None
+        entries.append(Entry(folder / row[path_column].strip(), label or None))
     return entries
 
 
 def _split_label(line: str) -> list[str]:
-    """`path label`, where the label is a number; a path may have spaces."""
+    """Split `path label`, where the label is a number. Paths may contain spaces."""
     path, _, label = line.strip().rpartition(" ")
     return [path.strip(), label] if path and label.isdigit() else [line.strip()]
 
 
 def write_index(path: Path, entries: Sequence[Entry]) -> None:
-    """Write a Parquet file of entries; paths below its folder are stored relative to it.
+    """Write a Parquet index of entries. Paths below its folder are stored relative to it.
 
-    Columns: path, label, frames, rate (frames per second), width, height, readable, error.
+    The columns are path, label, frames, rate (frames per second), width, height, readable and error.
     """
+    require("pyarrow", extra="train", purpose="an index")
     import pyarrow as pa
     import pyarrow.parquet as pq
-
-    from adaptok.utils.files import replacing
 
     folder = path.parent.resolve()
     rows = [
@@ -125,7 +142,7 @@ def write_index(path: Path, entries: Sequence[Entry]) -> None:
             "path": _relative(entry.path.resolve(), folder),
             "label": entry.label,
             "frames": entry.frames,
-            "rate": None if entry.rate is None else float(entry.rate),
+            "rate": None if entry.fps is None else float(entry.fps),
             "width": entry.width,
             "height": entry.height,
             "readable": entry.error is None,
@@ -143,29 +160,28 @@ def _relative(path: Path, folder: Path) -> str:
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
 
 
-def _read_index(path: Path, start: Path) -> list[Entry]:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ModuleNotFoundError:
-        raise ImportError(f"{path}: an index needs pyarrow; install it with: pip install 'adaptok[train]'") from None
+def _read_index(path: Path, folder: Path) -> list[Entry]:
+    require("pyarrow", extra="train", purpose=f"{path}: an index")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path}: not a Parquet file ({error})") from None
     if rows and "path" not in rows[0]:
         raise ValueError(f"{path}: columns {', '.join(rows[0])}, expected a column path; see 'adaptok data index'")
-    return [_index_entry(start, row) for row in rows]
+    return [_index_entry(folder, row) for row in rows]
 
 
-def _index_entry(start: Path, row: dict[str, Any]) -> Entry:
+def _index_entry(folder: Path, row: dict[str, Any]) -> Entry:
     label = row.get("label")
-    rate = float(row.get("rate") or 0.0)
+    fps = float(row.get("rate") or 0.0)
     return Entry(
-        start / row["path"],
+        folder / row["path"],
         None if label is None else str(label),
         row.get("frames"),
-        Fraction(rate).limit_denominator(100_000) if math.isfinite(rate) and rate > 0 else None,
+        Fraction(fps).limit_denominator(100_000) if math.isfinite(fps) and fps > 0 else None,
         row.get("width"),
         row.get("height"),
         (row.get("error") or "cannot be read") if row.get("readable") is False else None,

@@ -1,82 +1,75 @@
-"""What is in the files of a collection, each opened once."""
+"""Frame counts, frame rates and sizes of the files of a collection."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from fractions import Fraction
 
 import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
 
+from adaptok.data.decoding import DECODING_ERRORS, describe_error, open_video_stream
 from adaptok.data.manifests import IMAGE_SUFFIXES, Entry
-from adaptok.video.reading import decoded_frames
+from adaptok.video.reading import DEFAULT_FPS, decoded_frames
 
-UNREADABLE = (av.FFmpegError, OSError, ValueError)
-"""What opening and decoding a broken file raises."""
+MIN_DECODED_FRACTION = 0.9
+"""Smallest accepted fraction of the frames expected from a duration, for containers that store no frame count."""
 _THREADS = 8
-_MOSTLY = 0.9  # of the frames that a duration promises, where the file has no count
 
 
-def survey(
-    entries: Iterable[Entry], advance: Callable[[int], None] | None = None, thorough: bool = False
+def collect_statistics(
+    entries: Iterable[Entry], progress: Callable[[int], None] | None = None, thorough: bool = False
 ) -> list[Entry]:
-    """The entries with frames, rate and size, or the error of those that cannot be read; in the same order.
+    """Open files and fill in their frame count, frame rate and size, or the error of those that cannot be read.
 
-    Those that an index knows already are not opened again.
+    Entries that already have a frame count or an error, for example from an index, are not opened again.
 
     Args:
-        advance: called with the number of files just done.
-        thorough: decode every frame: counts are exact, and a file that is damaged anywhere is unreadable.
+        progress: Called with the number of files just processed.
+        thorough: Decode every frame. Counts are then exact, and a file with any damage is reported as unreadable.
+
+    Returns:
+        The entries, in the same order.
     """
 
-    def look(entry: Entry) -> Entry:
+    def fill(entry: Entry) -> Entry:
         known = entry.error is not None or entry.frames is not None
-        found = entry if known and not thorough else _look(entry, thorough)
-        if advance is not None:
-            advance(1)
-        return found
+        filled = entry if known and not thorough else _inspect(entry, thorough)
+        if progress is not None:
+            progress(1)
+        return filled
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(look, entries))
+        return list(pool.map(fill, entries))
 
 
-def reason(error: Exception) -> str:
-    """An error in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
-
-
-def _look(entry: Entry, thorough: bool) -> Entry:
+def _inspect(entry: Entry, thorough: bool) -> Entry:
     try:
-        with av.open(str(entry.path)) as container:
-            if not container.streams.video:
-                raise ValueError("there is no picture in it")
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            damage: list[str] = []
-            frames = decoded_frames(container, stream, damage.append)
-            first = next(frames, None)
-            if first is None:
-                raise ValueError("no frame could be decoded")
-            width, height = first.width, first.height
-            if round(first.rotation / 90) % 2:
-                width, height = height, width
-            rate = stream.average_rate or Fraction(25)
-            count = stream.frames or round(float(container.duration or 0) / av.time_base * rate)
-            if thorough:
-                decoded = 1 + sum(1 for _ in frames)
-                if damage or decoded < (stream.frames - 1 if stream.frames else _MOSTLY * count):
-                    told = f": {damage[0]}" if damage else ""
-                    raise ValueError(f"damaged, {decoded} of {count} frames could be decoded{told}")
-                count = decoded
-    except UNREADABLE as error:
-        return replace(entry, frames=None, error=reason(error))
-    photograph = entry.path.suffix.lower() in IMAGE_SUFFIXES
-    return replace(
-        entry,
-        frames=1 if photograph else max(1, count),
-        rate=None if photograph else rate,
-        width=width,
-        height=height,
-        error=None,
-    )
+        with open_video_stream(entry.path) as (container, stream):
+            filled = _read_statistics(entry, container, stream, thorough)
+    except DECODING_ERRORS as error:
+        return replace(entry, frames=None, error=describe_error(error))
+    is_image = entry.path.suffix.lower() in IMAGE_SUFFIXES
+    return replace(filled, frames=1, fps=None) if is_image else filled
+
+
+def _read_statistics(entry: Entry, container: InputContainer, stream: VideoStream, thorough: bool) -> Entry:
+    damage: list[str] = []
+    frames = decoded_frames(container, stream, damage.append)
+    first = next(frames, None)
+    if first is None:
+        raise ValueError("no frame could be decoded")
+    width, height = first.width, first.height
+    if round(first.rotation / 90) % 2:
+        width, height = height, width
+    fps = stream.average_rate or DEFAULT_FPS
+    count = stream.frames or round(float(container.duration or 0) / av.time_base * fps)
+    if thorough:
+        decoded = 1 + sum(1 for _ in frames)
+        if damage or decoded < (stream.frames - 1 if stream.frames else MIN_DECODED_FRACTION * count):
+            detail = f": {damage[0]}" if damage else ""
+            raise ValueError(f"damaged, {decoded} of {count} frames could be decoded{detail}")
+        count = decoded
+    return replace(entry, frames=max(1, count), fps=fps, width=width, height=height, error=None)

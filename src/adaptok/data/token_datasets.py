@@ -1,22 +1,22 @@
-"""Token datasets: clips as ids and lengths, in Parquet shards that any reader of Parquet opens.
+"""Token datasets: clips as token ids and lengths, in Parquet shards that any Parquet reader can open.
 
-A dataset is a folder of `*.parquet` files, or several. A row is a clip:
+A dataset is one or more `*.parquet` files, usually in one folder. Each row is a clip:
 
-| column | type | holds |
+| column | type | content |
 | --- | --- | --- |
-| ids | list of uint16 | kept ids of all blocks, one after the other |
-| lengths | list of uint16 | how many each of the G blocks keeps |
-| label | string or null | its class |
-| source | string | the file that it is of, relative to the collection where it lies in one |
-| start | int64 | its first frame in the video, as sampled |
-| scores | list of float32 or null | predicted distortions `[G, L]`, row after row |
-| condition | list of uint16 or null | ids of its first frames alone, all kept: the condition of frame prediction |
+| ids | list of uint16 | kept ids of all blocks, concatenated |
+| lengths | list of uint16 | number of kept ids in each of the G blocks |
+| label | string or null | class of the clip |
+| source | string | video file, relative to the root of the collection if it lies in it |
+| start | int64 | index of the clip's first frame in the sampled video |
+| scores | list of float32 or null | predicted distortions `[G, L]`, row by row |
+| condition | list of uint16 or null | all ids of the first frames encoded alone, the condition of frame prediction |
 
-The schema's metadata has an entry `adaptok`: the fields of `TokenDatasetInfo` as JSON. Shards of one dataset have the
-same. A second one, `adaptok.shard`, has the fields of `ShardNotes`, each shard's own; it may be missing.
-So `datasets.load_dataset("parquet", data_files=...)`, pandas and DuckDB read it as it is.
+The schema metadata has two entries in JSON. `adaptok` holds the fields of `TokenDatasetInfo`, the same in all shards of
+a dataset. `adaptok.shard` holds the fields of `ShardNotes` and is optional. Readers that ignore both, such as
+`datasets.load_dataset("parquet", data_files=...)`, pandas and DuckDB, see plain columns.
 
-Legend: `B` clips, `G` blocks of a clip, `K` latents of a block, `L` candidate lengths.
+Legend: `B` clips, `G` blocks per clip, `K` latents per block, `L` candidate lengths.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
+from adaptok.config.choices import Fit, Scope
 from adaptok.config.model import Config
+from adaptok.utils.extras import require
 from adaptok.utils.files import replacing
 
 if TYPE_CHECKING:
@@ -42,73 +44,92 @@ KEY = "adaptok"
 NOTES_KEY = "adaptok.shard"
 VERSION = 1
 _ROW_GROUP = 1024
-_INSTALL = "a token dataset needs pyarrow; install it with: pip install 'adaptok[train]'"
 
 Ids = NDArray[np.uint16]
 
 
+class TokenizationSettings(Config):
+    """Settings that lengths were chosen and frames were sampled with. See `TokenOptions`."""
+
+    budget: float | tuple[float, ...] | None = None
+    """Tokens per clip on average, or tokens per block for each block index with the scope "batch"."""
+    scope: Scope = "video"
+    """Blocks that share the budget."""
+    target: float | None = None
+    """Predicted distortion to reach with the fewest tokens."""
+    uniform: bool = False
+    """Whether the budget was distributed evenly."""
+    fit: Fit = "crop"
+    """How frames were fitted to the model's square."""
+    fps: float | None = Field(default=None, validation_alias=AliasChoices("fps", "rate"))
+    """Frames per second that videos were sampled at. None is their own frame rate."""
+
+
 class TokenDatasetInfo(Config):
-    """What all clips of a dataset share: the model that wrote them, and how."""
+    """Properties that all clips of a dataset share: the model that encoded them, and the settings."""
 
     version: int = VERSION
-    """Of this layout."""
+    """Version of the format."""
     model: str
     """Name of the tokenizer."""
     model_hash: str
-    """SHA-256 of its weights."""
+    """SHA-256 of the tokenizer's weights."""
     codebook_size: int = Field(ge=2, le=65536)
-    """Ids are below it."""
+    """Number of codes. Ids are below it."""
     levels: tuple[int, ...] = ()
-    """Of a scalar quantizer: an id's digits, the first the fastest; none for a codebook of vectors."""
+    """Levels of a scalar quantizer: the digits of an id, the fastest first. Empty for a vector quantizer."""
     latents: int = Field(ge=1, le=65535)
-    """K, most ids of a block."""
+    """K, the maximum number of ids per block."""
     blocks: int = Field(ge=1)
-    """G, blocks of a clip."""
+    """G, the number of blocks per clip."""
     block_frames: int = Field(ge=1)
-    """Frames of a block."""
+    """Frames per block."""
     size: int = Field(ge=1)
-    """S, pixels of a side of the model's square."""
-    step: int = Field(ge=1)
-    """Tokens between candidate lengths: L is K // step."""
+    """S, the side of the model's square in pixels."""
+    length_step: int = Field(ge=1, validation_alias=AliasChoices("length_step", "step"))
+    """Tokens between candidate lengths. L is K // length_step."""
     condition_frames: int = Field(default=0, ge=0)
-    """First frames that the condition is made of; 0 where there is none."""
+    """Number of first frames that form the condition. 0 means no condition."""
     stride: int = Field(default=1, ge=1)
     """Frames between the starts of neighbouring clips of a video."""
-    settings: dict[str, Any] = Field(default_factory=dict)
-    """How lengths were chosen and frames sampled: scope, budget, target, uniform, fit, rate."""
+    settings: TokenizationSettings = TokenizationSettings()
+    """Settings of the tokenization."""
 
     @property
     def frames(self) -> int:
-        """T, frames of a clip."""
+        """T, the number of frames per clip."""
         return self.blocks * self.block_frames
 
     @property
     def condition_ids(self) -> int:
-        """Ids of a condition: all latents of every block that its frames reach into."""
+        """Number of ids of a condition: all latents of every block that its frames reach."""
         return -(-self.condition_frames // self.block_frames) * self.latents
 
     @property
     def first_block(self) -> int:
-        """Blocks that the condition holds whole: a generator starts after them."""
+        """Number of blocks that lie wholly within the condition. A generator starts after them."""
         return self.condition_frames // self.block_frames
 
 
 class ShardNotes(Config):
-    """What a shard says of itself alone."""
+    """Properties of a single shard."""
 
     clips: int = Field(default=0, ge=0)
-    """Its rows."""
+    """Number of rows."""
     tokens: int = Field(default=0, ge=0)
-    """Ids in them."""
+    """Number of ids in all rows."""
     broken: dict[str, str] = Field(default_factory=dict)
-    """Sources that could not be read, or only in part, with the reason."""
+    """Reason for each source that could not be read, or only in part."""
 
 
 class TokenClip(NamedTuple):
-    """A row.
+    """A row of a token dataset.
 
-    ids: uint16 `[tokens]`; lengths: int64 `[G]`, their sum is the number of ids.
-    scores: float32 `[G, L]` or None; condition: uint16 `[condition_ids]` or None.
+    Attributes:
+        ids: uint16 `[tokens]`.
+        lengths: int64 `[G]`. Their sum is the number of ids.
+        scores: float32 `[G, L]` or None.
+        condition: uint16 `[condition_ids]` or None.
     """
 
     ids: Ids
@@ -121,7 +142,11 @@ class TokenClip(NamedTuple):
 
 
 def schema(info: TokenDatasetInfo) -> pa.Schema:
-    """Of every shard."""
+    """Return the Arrow schema of every shard, with `info` in its metadata.
+
+    Raises:
+        ImportError: pyarrow is not installed.
+    """
     pa = _pyarrow()
     ids = pa.list_(pa.uint16())
     fields = [
@@ -137,10 +162,10 @@ def schema(info: TokenDatasetInfo) -> pa.Schema:
 
 
 def write_shard(path: Path, clips: Sequence[TokenClip], info: TokenDatasetInfo) -> None:
-    """Write a shard, beside its place first and then renamed.
+    """Write a shard atomically.
 
     Raises:
-        ValueError: a clip does not fit `info`.
+        ValueError: A clip does not fit `info`.
     """
     with replacing(path) as temporary, open(temporary, "wb") as file:
         write_rows(file, clips, info)
@@ -149,13 +174,13 @@ def write_shard(path: Path, clips: Sequence[TokenClip], info: TokenDatasetInfo) 
 def write_rows(
     file: IO[bytes], clips: Sequence[TokenClip], info: TokenDatasetInfo, broken: Mapping[str, str] | None = None
 ) -> None:
-    """Write a shard into an open file.
+    """Write a shard to an open file.
 
     Args:
-        broken: sources that could not be read, or only in part, with the reason.
+        broken: Reason for each source that could not be read, or only in part.
 
     Raises:
-        ValueError: a clip does not fit `info`.
+        ValueError: A clip does not fit `info`.
     """
     pa = _pyarrow()
     import pyarrow.parquet as pq
@@ -163,13 +188,13 @@ def write_rows(
     for clip in clips:
         _check(clip, info)
     notes = ShardNotes(clips=len(clips), tokens=sum(len(clip.ids) for clip in clips), broken=dict(broken or {}))
-    kind = schema(info)
-    kind = kind.with_metadata({**kind.metadata, NOTES_KEY: json.dumps(notes.model_dump(), sort_keys=True)})
-    left = iter(clips)
-    with pq.ParquetWriter(file, kind, compression="zstd") as writer:
-        while group := list(islice(left, _ROW_GROUP)):
+    fields = schema(info)
+    fields = fields.with_metadata({**fields.metadata, NOTES_KEY: json.dumps(notes.model_dump(), sort_keys=True)})
+    remaining = iter(clips)
+    with pq.ParquetWriter(file, fields, compression="zstd") as writer:
+        while group := list(islice(remaining, _ROW_GROUP)):
             columns = _columns(group)
-            writer.write_table(pa.table([pa.array(columns[field.name], field.type) for field in kind], schema=kind))
+            writer.write_table(pa.table([pa.array(columns[field.name], field.type) for field in fields], schema=fields))
 
 
 def _columns(clips: Iterable[TokenClip]) -> dict[str, list[Any]]:
@@ -191,19 +216,19 @@ def _check(clip: TokenClip, info: TokenDatasetInfo) -> None:
         raise ValueError(f"ids of shape {clip.ids.shape}, expected ({int(clip.lengths.sum())},), the sum of lengths")
     for ids in (clip.ids, clip.condition):
         if ids is not None and len(ids) and int(ids.max()) >= info.codebook_size:
-            raise ValueError(f"id {int(ids.max())}, expected less than the codebook's {info.codebook_size}")
-    found = 0 if clip.condition is None else len(clip.condition)
-    if found != info.condition_ids:
-        raise ValueError(f"{found} ids of the condition, expected {info.condition_ids}")
+            raise ValueError(f"id {int(ids.max())}, expected an id below the codebook size {info.codebook_size}")
+    count = 0 if clip.condition is None else len(clip.condition)
+    if count != info.condition_ids:
+        raise ValueError(f"condition of {count} ids, expected {info.condition_ids}")
 
 
 @dataclass(frozen=True)
 class TokenDataset:
-    """Clips of some shards, held in memory as Arrow tables: some two bytes for an id.
+    """Clips of one or more shards, held in memory as an Arrow table. An id takes two bytes.
 
     Attributes:
-        info: what all shards share.
-        table: of all rows, with the columns `ids`, `lengths`, `label`, `condition`, `source` and `start`.
+        info: Properties that all shards share.
+        table: All rows, with the columns `ids`, `lengths`, `label`, `condition`, `source` and `start`.
     """
 
     info: TokenDatasetInfo
@@ -211,34 +236,37 @@ class TokenDataset:
 
     @classmethod
     def open(cls, paths: str | Path | Sequence[str | Path]) -> TokenDataset:
-        """Read the shards in some folders, or files.
+        """Read shards.
+
+        Args:
+            paths: Folders of shards, or shard files.
 
         Raises:
-            FileNotFoundError: there is no such folder or file, or no shard in it.
-            ValueError: a file is no shard, shards are of different models or settings, or there is no clip in them.
+            FileNotFoundError: A folder or file does not exist, or a folder has no shard.
+            ValueError: A file is not a shard, shards have different models or settings, or there are no clips.
         """
         pa = _pyarrow()
         import pyarrow.parquet as pq
 
-        shards = list(_shards([paths] if isinstance(paths, str | Path) else paths))
+        shards = list(_iter_shards([paths] if isinstance(paths, str | Path) else paths))
         info = read_info(shards[0])
-        parts = []
+        tables = []
         for shard in shards:
             other = read_info(shard)
             if other != info:
                 raise ValueError(f"{shard}: {_difference(other, info)} than {shards[0]}; train on one of them")
             columns = ["ids", "lengths", "label", "condition", "source", "start"]
-            parts.append(pq.read_table(shard, columns=columns))
-        table = pa.concat_tables(parts).combine_chunks()
+            tables.append(pq.read_table(shard, columns=columns))
+        table = pa.concat_tables(tables).combine_chunks()
         if len(table) == 0:
-            raise ValueError(f"{shards[0].parent}: an empty token dataset, expected a clip or more; tokenize again")
+            raise ValueError(f"{shards[0].parent}: an empty token dataset, expected at least one clip")
         return cls(info, table)
 
     def __len__(self) -> int:
         return len(self.table)
 
     def __getitem__(self, index: int) -> TokenClip:
-        """Row `index` in [0, len), without its scores."""
+        """Return row `index` in [0, len), without its scores."""
         row = {name: self.table[name][index] for name in self.table.column_names}
         condition = row["condition"]
         return TokenClip(
@@ -253,29 +281,40 @@ class TokenDataset:
     def __iter__(self) -> Iterator[TokenClip]:
         return (self[index] for index in range(len(self)))
 
-    def counts(self) -> NDArray[np.int64]:
-        """Ids of each clip `[B]`."""
-        import pyarrow.compute as pc
-
-        counted: NDArray[np.int64] = pc.list_value_length(self.table["ids"]).to_numpy().astype(np.int64)
-        return counted
-
     def labels(self) -> list[str]:
-        """Classes that occur, in the order of their names, numbers by value."""
-        found = [label for label in self.table["label"].unique().to_pylist() if label is not None]
-        return sorted(found, key=lambda label: (not label.isdecimal(), int(label) if label.isdecimal() else 0, label))
+        """Return the labels that occur. Numbers come first and are sorted by value, names alphabetically."""
+        labels = [label for label in self.table["label"].unique().to_pylist() if label is not None]
+        return sorted(labels, key=lambda label: (not label.isdecimal(), int(label) if label.isdecimal() else 0, label))
 
 
 def read_notes(path: Path) -> ShardNotes:
-    """What a shard says of itself alone, read without its rows.
+    """Read the notes of a shard from its metadata, without its rows.
 
     Raises:
-        ValueError: it is no shard of a token dataset.
+        ValueError: The file is not a shard of a token dataset.
     """
-    return ShardNotes.parse(json.loads(_metadata(path).get(NOTES_KEY.encode(), b"{}")), str(path))
+    return ShardNotes.parse(json.loads(_read_metadata(path).get(NOTES_KEY.encode(), b"{}")), str(path))
 
 
-def _metadata(path: Path) -> Mapping[bytes, bytes]:
+def read_info(path: Path) -> TokenDatasetInfo:
+    """Read the dataset properties of a shard from its metadata, without its rows.
+
+    Raises:
+        ValueError: The file is not a shard of a token dataset, or its format version is not supported.
+    """
+    metadata = _read_metadata(path)
+    try:
+        document = json.loads(metadata[KEY.encode()])
+    except (KeyError, ValueError):
+        raise ValueError(
+            f"{path}: a Parquet file, but not of a token dataset; expected an output of 'adaptok tokenize'"
+        ) from None
+    if document.get("version") != VERSION:
+        raise ValueError(f"{path}: token dataset of version {document.get('version')!r}, expected version {VERSION}")
+    return TokenDatasetInfo.parse(document, str(path))
+
+
+def _read_metadata(path: Path) -> Mapping[bytes, bytes]:
     pa = _pyarrow()
     import pyarrow.parquet as pq
 
@@ -285,39 +324,22 @@ def _metadata(path: Path) -> Mapping[bytes, bytes]:
         raise ValueError(f"{path}: not a Parquet file, or damaged; tokenize again") from None
 
 
-def read_info(path: Path) -> TokenDatasetInfo:
-    """What a shard says of its dataset.
-
-    Raises:
-        ValueError: it is no shard of a token dataset, or of another version.
-    """
-    metadata = _metadata(path)
-    try:
-        document = json.loads(metadata[KEY.encode()])
-    except (KeyError, ValueError):
-        raise ValueError(f"{path}: Parquet, but no token dataset; expected what 'adaptok tokenize' wrote") from None
-    if document.get("version") != VERSION:
-        raise ValueError(f"{path}: version {document.get('version')!r} of the layout, this program reads {VERSION}")
-    return TokenDatasetInfo.parse(document, str(path))
-
-
-def _shards(paths: Sequence[str | Path]) -> Iterator[Path]:
+def _iter_shards(paths: Sequence[str | Path]) -> Iterator[Path]:
     for path in map(Path, paths):
         if not path.exists():
-            raise FileNotFoundError(f"{path}: no such token dataset; expected a folder that 'adaptok tokenize' wrote")
-        found = [path]
+            raise FileNotFoundError(f"{path}: no such token dataset; expected a folder written by 'adaptok tokenize'")
+        shards = [path]
         if path.is_dir():
-            found = sorted(file for file in path.glob("*.parquet") if not file.name.startswith("."))
-        if not found:
-            raise FileNotFoundError(f"{path}: no shard (*.parquet) in it; expected what 'adaptok tokenize' wrote")
-        yield from found
+            shards = sorted(file for file in path.glob("*.parquet") if not file.name.startswith("."))
+        if not shards:
+            raise FileNotFoundError(f"{path}: contains no shard (*.parquet); expected an output of 'adaptok tokenize'")
+        yield from shards
 
 
 def _difference(one: TokenDatasetInfo, other: TokenDatasetInfo) -> str:
-    """The first field that differs, in words."""
-    a, b = one.model_dump(), other.model_dump()
-    name = next(name for name in a if a[name] != b[name])
-    return f"another {name} ({a[name]!r}, not {b[name]!r})"
+    """Describe the first field that differs."""
+    name = next(name for name in TokenDatasetInfo.model_fields if getattr(one, name) != getattr(other, name))
+    return f"another {name} ({getattr(one, name)!r}, not {getattr(other, name)!r})"
 
 
 def _array(scalar: Any) -> NDArray[np.uint16]:
@@ -326,8 +348,7 @@ def _array(scalar: Any) -> NDArray[np.uint16]:
 
 
 def _pyarrow() -> Any:
-    try:
-        import pyarrow
-    except ModuleNotFoundError:
-        raise ImportError(_INSTALL) from None
+    require("pyarrow", extra="train", purpose="a token dataset")
+    import pyarrow
+
     return pyarrow

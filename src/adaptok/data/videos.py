@@ -1,6 +1,6 @@
-"""Random clips of videos.
+"""Training clips from videos.
 
-Legend: `N` frames of a video, `T` frames of a clip, `S` pixels of its side, `H`, `W` size of a source picture.
+Legend: `N` frames of a video, `T` frames of a clip, `S` side of a clip in pixels, `H`, `W` frame size.
 """
 
 from __future__ import annotations
@@ -13,50 +13,54 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptok.data.decoding import Decoded, FileSet, FrameCache, Frames, decode
-from adaptok.data.manifests import VIDEO_SUFFIXES, Folders, find_entries
-from adaptok.data.statistics import UNREADABLE, survey
-from adaptok.video.reading import scaled
+from adaptok.data.augmentation import resize
+from adaptok.data.decoding import DECODING_ERRORS, DecodedFrames, FileSet, FrameCache, Frames, decode
+from adaptok.data.manifests import VIDEO_SUFFIXES, Paths, find_entries, no_readable_message
+from adaptok.data.statistics import collect_statistics
+from adaptok.video.reading import DEFAULT_FPS, scaled
 
-_SEGMENT_FRAMES = 512  # a longer video is decoded and cached in pieces, so that memory does not grow with its length
-_ATTEMPTS = 100
+MAX_ATTEMPTS = 100
+"""Broken files drawn in a row before drawing a clip fails."""
+_SEGMENT_FRAMES = 512  # longer videos are decoded and cached in segments, so that memory does not grow with length
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipShape:
-    """What a source is asked for.
+class ClipSpec:
+    """Properties of the clips that a source draws.
 
-    frames, size: T and S.
-    strides: a video is sampled at every first, second … frame; one is drawn per clip.
-    still_share: share of the video clips that show one frame all the time.
-    least_crop: side of the smallest square that is cut from a video, as a share of S: much smaller ones only show blur.
+    Attributes:
+        frames, size: T and S.
+        strides: Candidate steps between video frames. One is drawn per clip.
+        still_fraction: Fraction of the video clips that show one frame for their whole duration.
+        min_crop: Side of the smallest square crop of a video, as a fraction of S. Much smaller crops only show blur.
     """
 
     frames: int
     size: int
     strides: tuple[int, ...] = (1,)
-    still_share: float = 0.0
-    least_crop: float = 0.9
+    still_fraction: float = 0.0
+    min_crop: float = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class _Segment:
-    """Some consecutive frames of a video: from `start` seconds on (None: from its beginning), `frames` of them."""
+    """Consecutive frames of a video, starting at `start` seconds. None is the beginning of the video."""
 
     path: Path
     start: Fraction | None
     frames: int
-    rate: Fraction
+    fps: Fraction
 
 
 @dataclass(frozen=True)
 class _View:
-    """What a clip shows of a segment: frames `first + i * stride`, and a square, all in shares of what there is."""
+    """Frames `first + i * stride` of a segment, and a square crop.
+
+    `side`, `top` and `left` are fractions of their possible range.
+    """
 
     first: int
     stride: int
@@ -65,137 +69,123 @@ class _View:
     left: float
 
     def span(self, frames: int) -> int:
+        """Number of segment frames from the first to the last of `frames` clip frames."""
         return (frames - 1) * self.stride + 1
 
 
 class VideoFolder(FileSet):
-    """The videos in some folders and the folders within, or in lists of files.
+    """Videos of folders (searched recursively) or lists.
 
-    A video is drawn with a probability in proportion to the square root of its number of frames: long ones more often,
-    but not at the cost of variety. A collection that fits the cache is decoded once; of a larger one, only the frames
-    of a clip are, from the last key frame before them. The clips are the same.
+    A video is drawn with a probability proportional to the square root of its number of frames, a compromise between
+    the amount of footage and variety. A collection that fits the cache is decoded once. For a larger one, only the
+    frames of each clip are decoded, from the last key frame before them. Both give the same clips.
     """
 
     def __init__(
-        self, folders: Folders, root: str | Path | None = None, advance: Callable[[int], None] | None = None
+        self, folders: Paths, root: str | Path | None = None, progress: Callable[[int], None] | None = None
     ) -> None:
-        """Look through the folders and open every video once, except those that an index knows.
+        """List the videos, and open each one that is not described by an index.
 
         Args:
-            root: where relative paths in lists start.
-            advance: called with the number of files just opened.
+            root: Folder of the relative paths in lists. None is the folder of the list.
+            progress: Called with the number of files just opened.
 
         Raises:
-            FileNotFoundError: a folder does not exist.
-            ValueError: there is no readable video.
+            FileNotFoundError: A folder does not exist.
+            ValueError: No video is readable.
         """
         super().__init__()
         self.segments: list[_Segment] = []
         weights: list[float] = []
-        self._shapes: list[tuple[int, int, int]] = []  # frames, width, height of every video
-        for entry in survey(find_entries(folders, VIDEO_SUFFIXES, root), advance):
-            self.listed += 1
+        self._sizes: list[tuple[int, int, int]] = []  # frames, width, height of every video
+        for entry in collect_statistics(find_entries(folders, VIDEO_SUFFIXES, root), progress):
+            self.num_files += 1
             if entry.error is not None or entry.frames is None:
-                self.exclude(entry.path, entry.error or "its length is not known")
+                self.exclude(entry.path, entry.error or "unknown number of frames")
                 continue
-            rate, frames = entry.rate or Fraction(25), entry.frames
+            fps, frames = entry.fps or DEFAULT_FPS, entry.frames
             pieces = math.ceil(frames / _SEGMENT_FRAMES)
             edges = [frames * piece // pieces for piece in range(pieces + 1)]
             for start, stop in pairwise(edges):
-                self.segments.append(_Segment(entry.path, start / rate if start else None, stop - start, rate))
+                self.segments.append(_Segment(entry.path, start / fps if start else None, stop - start, fps))
                 weights.append((stop - start) / frames**0.5)
-            self._shapes.append((frames, entry.width or 640, entry.height or 360))
+            self._sizes.append((frames, entry.width or 640, entry.height or 360))
         if not self.segments:
-            raise ValueError(nothing("video", folders, self.broken))
+            raise ValueError(no_readable_message("video", folders, self.broken))
         self._bytes: dict[int, int] = {}
         self._thresholds = np.cumsum(weights) / sum(weights)
 
     def __len__(self) -> int:
-        return len(self._shapes)
+        return len(self._sizes)
 
-    def clip(self, rng: np.random.Generator, shape: ClipShape, cache: FrameCache) -> Tensor:
-        """A random crop `[3, T, S, S]` of random consecutive frames; see `ClipSource`."""
-        for _ in range(_ATTEMPTS):
+    def clip(self, rng: np.random.Generator, spec: ClipSpec, cache: FrameCache) -> Tensor:
+        """Draw a random crop `[3, T, S, S]` of random consecutive frames. See `ClipSource`."""
+        for _ in range(MAX_ATTEMPTS):
             index = min(int(np.searchsorted(self._thresholds, rng.random())), len(self.segments) - 1)
             segment = self.segments[index]
-            view = _draw_view(rng, shape, segment.frames)
-            frames = self._frames(segment, view, shape, cache)
+            view = _draw_view(rng, spec, segment.frames)
+            frames = self._frames(segment, view, spec, cache)
             if frames is not None:
-                return _crop(frames, view, shape)
-        raise ValueError(f"{_ATTEMPTS} videos in a row could not be read; the last ones: {list(self.broken)[-3:]}")
+                return _crop(frames, view, spec)
+        raise ValueError(f"{MAX_ATTEMPTS} videos in a row could not be read, such as {list(self.broken)[-3:]}")
 
     def bytes(self, short_side: int) -> int:
-        """Memory that all frames take at this size."""
+        """Return the memory that all frames take when scaled to this short side."""
         if short_side not in self._bytes:
-            sizes = ((n, *scaled(w, h, short_side)) for n, w, h in self._shapes)
+            sizes = ((n, *scaled(w, h, short_side)) for n, w, h in self._sizes)
             self._bytes[short_side] = sum(3 * frames * width * height for frames, width, height in sizes)
         return self._bytes[short_side]
 
-    def _frames(self, segment: _Segment, view: _View, shape: ClipShape, cache: FrameCache) -> Frames | None:
-        """The T frames of a view, at a size that is near the clip's."""
-        short = shape.size * 9 // 8
-        start = (segment.start or Fraction(0)) + view.first / segment.rate
-        span = min(view.span(shape.frames), segment.frames - view.first)
+    def _frames(self, segment: _Segment, view: _View, spec: ClipSpec, cache: FrameCache) -> Frames | None:
+        """Return the T frames of a view at a size close to that of the clip, or None if the file is broken."""
+        short = spec.size * 9 // 8
+        start = (segment.start or Fraction(0)) + view.first / segment.fps
+        span = min(view.span(spec.frames), segment.frames - view.first)
         if str(segment.path) not in self.broken and self.bytes(short) > cache.capacity:
-            alone = _sought(segment, start, span, short)
-            if alone is not None:
-                return _take(alone.frames, 0, view, shape)
+            direct = _decode_span(segment, start, span, short)
+            if direct is not None:
+                return _select(direct.frames, 0, view, spec)
         key = f"{segment.path}#{segment.start}@{short}"
         whole = self.load(
             segment.path,
-            lambda: cache.get(key, lambda: decode(segment.path, segment.frames, short, segment.start, segment.rate)),
+            lambda: cache.get(key, lambda: decode(segment.path, segment.frames, short, segment.start, segment.fps)),
         )
         if whole is None:
             return None
-        first = int(np.searchsorted(whole.times, float(start) - 0.5 / float(segment.rate)))
-        if first >= len(whole.frames):  # a file that is shorter than it says
+        first = int(np.searchsorted(whole.times, float(start) - 0.5 / float(segment.fps)))
+        if first >= len(whole.frames):  # the file has fewer frames than its header says
             first = max(0, len(whole.frames) - span)
-        return _take(whole.frames[: first + span], first, view, shape)
+        return _select(whole.frames[: first + span], first, view, spec)
 
 
-def _sought(segment: _Segment, start: Fraction, span: int, short: int) -> Decoded | None:
-    """The frames of a clip alone; None where the file does not give them, being damaged or impossible to enter."""
+def _decode_span(segment: _Segment, start: Fraction, span: int, short_side: int) -> DecodedFrames | None:
+    """Decode the frames of one clip. Return None if the file is damaged or cannot be seeked."""
     try:
-        return decode(segment.path, span, short, start or None, segment.rate)
-    except UNREADABLE:
+        return decode(segment.path, span, short_side, start or None, segment.fps)
+    except DECODING_ERRORS:
         return None
 
 
-def nothing(kind: str, folders: Folders, broken: dict[str, str]) -> str:
-    """The message that a collection has nothing readable."""
-    places = folders if isinstance(folders, str | Path) else ", ".join(map(str, folders))
-    first = "".join(f"; {path}: {why}" for path, why in list(broken.items())[:1])
-    return f"no readable {kind} in {places} ({len(broken)} broken{first})"
-
-
-def resize(frames: Frames, height: int, width: int) -> Tensor:
-    """`[T, H, W, 3]` to `[3, T, height, width]` in [0, 1], antialiased bilinear."""
-    pictures = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 255
-    if pictures.shape[2:] != (height, width):
-        pictures = F.interpolate(pictures, size=(height, width), mode="bilinear", antialias=True)
-    return pictures.transpose(0, 1)
-
-
-def _draw_view(rng: np.random.Generator, shape: ClipShape, count: int) -> _View:
-    """A view of a segment of `count` frames."""
-    stride = shape.strides[rng.integers(len(shape.strides))]
-    stride = 0 if rng.random() < shape.still_share else stride
-    span = (shape.frames - 1) * stride + 1
+def _draw_view(rng: np.random.Generator, spec: ClipSpec, count: int) -> _View:
+    """Draw a view of a segment of `count` frames."""
+    stride = spec.strides[rng.integers(len(spec.strides))]
+    stride = 0 if rng.random() < spec.still_fraction else stride
+    span = (spec.frames - 1) * stride + 1
     return _View(int(rng.integers(max(1, count - span + 1))), stride, *rng.random(3))
 
 
-def _take(frames: Frames, first: int, view: _View, shape: ClipShape) -> Frames:
-    """T frames of a view, or one where nothing moves; a video that ends too soon repeats its last frame."""
-    steps: NDArray[np.int64] = np.arange(shape.frames if view.stride else 1) * view.stride
-    return frames[np.minimum(first + steps, len(frames) - 1)]
+def _select(frames: Frames, first: int, view: _View, spec: ClipSpec) -> Frames:
+    """Select the T frames of a view, or one for a still clip. The last frame is repeated if the video ends too soon."""
+    offsets: NDArray[np.int64] = np.arange(spec.frames if view.stride else 1) * view.stride
+    return frames[np.minimum(first + offsets, len(frames) - 1)]
 
 
-def _crop(frames: Frames, view: _View, shape: ClipShape) -> Tensor:
-    """The square of a view `[3, T, S, S]`."""
+def _crop(frames: Frames, view: _View, spec: ClipSpec) -> Tensor:
+    """Crop the square of a view and resize it to `[3, T, S, S]`."""
     height, width = frames.shape[1:3]
     short = min(height, width)
-    least = min(round(shape.size * shape.least_crop), short)
-    side = least + int(view.side * (short - least + 1))
+    smallest = min(round(spec.size * spec.min_crop), short)
+    side = smallest + int(view.side * (short - smallest + 1))
     top, left = int(view.top * (height - side + 1)), int(view.left * (width - side + 1))
-    clip = resize(frames[:, top : top + side, left : left + side], shape.size, shape.size)
-    return clip.expand(-1, shape.frames, -1, -1)
+    clip = resize(frames[:, top : top + side, left : left + side], spec.size, spec.size)
+    return clip.expand(-1, spec.frames, -1, -1)

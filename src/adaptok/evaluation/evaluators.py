@@ -17,7 +17,7 @@ from torch import Tensor
 
 from adaptok.allocation.policy import LengthPolicy, Scope
 from adaptok.codec.codec import AdapTok, to_bytes
-from adaptok.data import VIDEO_SUFFIXES, find_entries
+from adaptok.data.manifests import VIDEO_SUFFIXES, find_entries
 from adaptok.evaluation.measures import Measures
 from adaptok.evaluation.pairs import PairsTask, pair_videos
 from adaptok.evaluation.partial_results import Part, Parts, Plan, PlannedVideo, Task, planned

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptok.data import VIDEO_SUFFIXES, find_entries
-from adaptok.data.statistics import UNREADABLE, reason
+from adaptok.data.decoding import DECODING_ERRORS, describe_error
+from adaptok.data.manifests import VIDEO_SUFFIXES, find_entries
 from adaptok.evaluation.measures import Measures
 from adaptok.evaluation.partial_results import Part, Plan, PlannedVideo, VideoRecord, note_source, planned
 from adaptok.evaluation.protocols import Cut
@@ -136,7 +136,7 @@ class FeaturesTask:
                     features.append(self.measures.features(clip.to(self.device))[None])
                     record.clips += 1
                 record.sha256 = sha256_of(self.root / video.path)
-            except UNREADABLE as error:
-                record.skipped = reason(error)
+            except DECODING_ERRORS as error:
+                record.skipped = describe_error(error)
         arrays = {"features": np.stack(features)} if features else {}
         return Part(records, arrays, {"measure": time.perf_counter() - started})

@@ -21,7 +21,7 @@ from torch import Tensor
 from adaptok.allocation.policy import LengthPolicy, StreamChooser
 from adaptok.codec.codec import AdapTok, EncodedClips
 from adaptok.config.model import Distortion
-from adaptok.data.statistics import UNREADABLE, reason
+from adaptok.data.decoding import DECODING_ERRORS, describe_error
 from adaptok.evaluation.measures import Measures
 from adaptok.evaluation.partial_results import Part, Plan, PlannedVideo, VideoRecord, note_source
 from adaptok.evaluation.protocols import Cut
@@ -90,11 +90,11 @@ class _Clips:
                 yield clip
                 count += 1
             record.sha256 = record.sha256 or sha256_of(path)
-        except UNREADABLE as error:
+        except DECODING_ERRORS as error:
             if count:
-                record.warning = reason(error)
+                record.warning = describe_error(error)
             else:
-                record.skipped = reason(error)
+                record.skipped = describe_error(error)
         record.clips = count
 
 

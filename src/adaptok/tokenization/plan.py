@@ -18,10 +18,9 @@ from pydantic import Field
 from adaptok.allocation.policy import ClipLayout, LengthPolicy, Scope
 from adaptok.codec.codec import AdapTok
 from adaptok.config.model import Config, ModelConfig, Positive
-from adaptok.data.manifests import VIDEO_SUFFIXES, Entry, find_entries
-from adaptok.data.statistics import survey
-from adaptok.data.token_datasets import TokenDatasetInfo, schema
-from adaptok.data.videos import nothing
+from adaptok.data.manifests import VIDEO_SUFFIXES, Entry, find_entries, no_readable_message
+from adaptok.data.statistics import collect_statistics
+from adaptok.data.token_datasets import TokenDatasetInfo, TokenizationSettings, schema
 from adaptok.utils.files import claiming
 from adaptok.video.geometry import FITS, Fit
 from adaptok.video.reading import MAX_FPS
@@ -151,14 +150,14 @@ class Choice:
     @classmethod
     def of(cls, info: TokenDatasetInfo, model: ModelConfig) -> Choice:
         settings, whole, first = info.settings, ClipLayout.of(model), info.first_block
-        budget = settings["budget"]
+        budget = settings.budget
         # the scopes "batch" and "stream" count by block, and a list is one of blocks: there is nothing to share
         share = (whole.blocks - first) / whole.blocks
         policy = LengthPolicy(
-            budget if budget is None or isinstance(budget, list) else budget * share,
-            settings["scope"],
-            settings["target"],
-            settings["uniform"],
+            budget if budget is None or isinstance(budget, tuple) else budget * share,
+            settings.scope,
+            settings.target,
+            settings.uniform,
         )
         return cls(policy, replace(whole, blocks=whole.blocks - first), first)
 
@@ -202,7 +201,7 @@ def make_plan(
         "shard_clips": options.shard_clips,
     }
     if not _begun(out):
-        entries = survey(_entries(source, root), looked)
+        entries = collect_statistics(_entries(source, root), looked)
         new = _new_plan(frame, entries, options)
         out.mkdir(parents=True, exist_ok=True)
         with claiming(out / PLAN_FILE, wait=True) as file:
@@ -236,8 +235,7 @@ def _begun(out: Path) -> bool:
 def _describe(codec: AdapTok, options: TokenOptions) -> TokenDatasetInfo:
     """What the shards will say; ValueError where options do not fit the model."""
     model, c = codec.config, codec.config.tokenizer
-    budget = list(options.budget) if isinstance(options.budget, tuple) else options.budget
-    policy = LengthPolicy(budget, options.scope, options.target, options.uniform)
+    policy = LengthPolicy(options.budget, options.scope, options.target, options.uniform)
     policy.check(codec.layout)
     if policy.needs_scores and model.scorer is None:
         raise ValueError(f"the model {model.name!r} has no scorer; spend the budget uniformly, or use another")
@@ -254,14 +252,14 @@ def _describe(codec: AdapTok, options: TokenOptions) -> TokenDatasetInfo:
             f"{options.condition_frames} frames of the condition, expected 1 to {c.frames - 1} of the {c.frames} frames"
             " of a clip, or 0 for none"
         )
-    settings = {
-        "budget": budget,
-        "scope": options.scope,
-        "target": options.target,
-        "uniform": options.uniform,
-        "fit": options.fit,
-        "rate": options.rate,
-    }
+    settings = TokenizationSettings(
+        budget=options.budget,
+        scope=options.scope,
+        target=options.target,
+        uniform=options.uniform,
+        fit=options.fit,
+        fps=options.rate,
+    )
     return TokenDatasetInfo(
         model=model.name,
         model_hash=codec.weights_hash,
@@ -271,7 +269,7 @@ def _describe(codec: AdapTok, options: TokenOptions) -> TokenDatasetInfo:
         blocks=c.blocks,
         block_frames=c.temporal_patch_size,
         size=c.size,
-        step=codec.length_step,
+        length_step=codec.length_step,
         condition_frames=options.condition_frames,
         stride=stride,
         settings=settings,
@@ -303,7 +301,7 @@ def _new_plan(frame: dict[str, Any], entries: Sequence[Entry], options: TokenOpt
         if entry.error is None
     ]
     if not videos:
-        raise ValueError(nothing("video", frame["source"], broken))
+        raise ValueError(no_readable_message("video", frame["source"], broken))
     return TokenPlan(**frame, videos=tuple(videos), shards=tuple(_shards(videos, options.shard_clips)), broken=broken)
 
 
@@ -319,7 +317,7 @@ def _expected(entry: Entry, info: TokenDatasetInfo, options: TokenOptions) -> in
     """Clips of a video, as far as its container knows its frames."""
     frames = Fraction(entry.frames or 1)
     if options.rate is not None:
-        frames = frames * Fraction(options.rate) / (entry.rate or 25)
+        frames = frames * Fraction(options.rate) / (entry.fps or 25)
     count = max(1, math.floor((frames - info.frames) / info.stride) + 1)
     return count if options.limit is None else min(count, options.limit)
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from adaptok.allocation.policy import LengthPolicy, Scores, StreamChooser
 from adaptok.codec.codec import AdapTok, EncodedClips
-from adaptok.data.statistics import UNREADABLE, reason
+from adaptok.data.decoding import DECODING_ERRORS, describe_error
 from adaptok.data.token_datasets import TokenClip, write_rows
 from adaptok.tokenization.plan import Choice, PlannedVideo, TokenPlan, shard_path
 from adaptok.utils.files import claiming
@@ -148,8 +148,8 @@ class ShardWriter:
             if not path.exists():  # a disk that is gone is no reason to leave its files out for ever
                 raise FileNotFoundError(f"{path}: was there when the dataset was begun; bring it back and go on")
             try:
-                with VideoReader(path, fps=info.settings["rate"], threads=1) as reader:
-                    geometry = Geometry(info.settings["fit"], reader.info.width, reader.info.height, size)
+                with VideoReader(path, fps=info.settings.fps, threads=1) as reader:
+                    geometry = Geometry(info.settings.fit, reader.info.width, reader.info.height, size)
                     for start, pixels in iter_clips(
                         reader, geometry.apply, info.frames, stride=info.stride, max_clips=self.plan.limit
                     ):
@@ -159,8 +159,8 @@ class ShardWriter:
                             yield _Clip(video, start, pad_clip(pixels, info.frames))
                     if damage := _damage(reader):
                         broken[video.source] = damage
-            except UNREADABLE as error:
-                broken[video.source] = reason(error)
+            except DECODING_ERRORS as error:
+                broken[video.source] = describe_error(error)
 
     def _encode(self, batch: Sequence[_Clip], streams: dict[str, StreamChooser]) -> Iterator[_Coded]:
         pixels = torch.stack([clip.pixels for clip in batch])

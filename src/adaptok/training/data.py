@@ -11,17 +11,11 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from adaptok.config.training import TrainingConfig
-from adaptok.data import (
-    IMAGE_SUFFIXES,
-    VIDEO_SUFFIXES,
-    ClipMixture,
-    ClipSource,
-    Drawings,
-    ImageFolder,
-    VideoFolder,
-    find_entries,
-    fixed_clips,
-)
+from adaptok.data.clips import ClipMixture, ClipSource, fixed_clips
+from adaptok.data.images import ImageFolder
+from adaptok.data.manifests import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_entries
+from adaptok.data.synthetic.drawings import Drawings
+from adaptok.data.videos import VideoFolder
 
 
 @dataclass(frozen=True)
@@ -100,7 +94,7 @@ def open_data(config: TrainingConfig, advance: Callable[[int], None] | None = No
         sources.append(Drawings())
         weights.append(data.drawn_fraction)
     broken = {path: why for source in sources for path, why in source.broken.items()}
-    listed = sum(source.listed for source in sources)
+    listed = sum(source.num_files for source in sources)
     check_broken(broken, listed, data.max_broken_fraction)
     train = ClipMixture(
         sources,
@@ -110,16 +104,16 @@ def open_data(config: TrainingConfig, advance: Callable[[int], None] | None = No
         seed=config.seed,
         strides=data.strides,
         flip=data.flip,
-        text_share=data.text_fraction,
-        reversed_share=data.reversed_fraction,
-        cut_share=data.cut_fraction,
-        least_crop=data.min_crop,
+        text_fraction=data.text_fraction,
+        reversed_fraction=data.reversed_fraction,
+        cut_fraction=data.cut_fraction,
+        min_crop=data.min_crop,
         cache_bytes=int(data.cache_gib * 2**30),
     )
     validation = None
     if data.validation is not None:
         validation = fixed_clips(data.validation, frames=tokenizer.frames, size=tokenizer.size, per_video=1)
-    return Data(train, validation, train.files, broken, listed)
+    return Data(train, validation, train.num_readable_files, broken, listed)
 
 
 def check_broken(broken: Mapping[str, str], listed: int, most: float) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from adaptok.config.training import load_config
-from adaptok.data import ClipMixture, Drawings
-from adaptok.data.synthetic.drawings import drawn_clip, write_over
+from adaptok.data.clips import ClipMixture
+from adaptok.data.synthetic.drawings import Drawings, add_caption, draw_clip
 from adaptok.training.data import open_data
 
 
@@ -18,13 +18,13 @@ def rng(seed):
 
 
 def test_a_drawing_is_a_function_of_the_random_state():
-    clips = [drawn_clip(rng(seed), 8, 48) for seed in range(12)]
+    clips = [draw_clip(rng(seed), 8, 48) for seed in range(12)]
     for seed, clip in enumerate(clips):
         assert clip.shape == (3, 8, 48, 48)
         assert clip.dtype == torch.float32
         assert clip.min() >= 0
         assert clip.max() <= 1
-        assert torch.equal(clip, drawn_clip(rng(seed), 8, 48))
+        assert torch.equal(clip, draw_clip(rng(seed), 8, 48))
     assert len({clip.mean().item() for clip in clips}) == len(clips)
     moving = [not torch.equal(clip[:, 0], clip[:, -1]) for clip in clips]
     assert any(moving)
@@ -38,11 +38,11 @@ def test_drawings_have_sharp_edges():
 
 def test_text_covers_a_part_of_a_clip_at_any_place_and_size():
     clip = torch.full((3, 6, 64, 64), 0.5)
-    covered = [(write_over(clip, rng(seed)) != clip).float().mean().item() for seed in range(60)]
+    covered = [(add_caption(clip, rng(seed)) != clip).float().mean().item() for seed in range(60)]
     assert max(covered) > 0.1
     assert np.median(covered) > 0.02
     assert (clip == 0.5).all()
-    small = write_over(torch.rand(3, 2, 8, 8), rng(0))
+    small = add_caption(torch.rand(3, 2, 8, 8), rng(0))
     assert small.shape == (3, 2, 8, 8)
 
 
@@ -73,10 +73,10 @@ def _has_flat_parts(clip):
 
 def test_text_is_written_after_all_else_and_clips_without_it_stay_as_they_are():
     without = ClipMixture([Drawings()], [1.0], frames=4, size=48, seed=2)
-    some = ClipMixture([Drawings()], [1.0], frames=4, size=48, seed=2, text_share=0.5)
+    some = ClipMixture([Drawings()], [1.0], frames=4, size=48, seed=2, text_fraction=0.5)
     same = [torch.equal(without[i], some[i]) for i in range(20)]
     assert 4 <= sum(same) <= 16
 
 
 def _drawings(count):
-    return [drawn_clip(rng(seed), 2, 64) for seed in range(count)]
+    return [draw_clip(rng(seed), 2, 64) for seed in range(count)]

@@ -1,0 +1,1 @@
+"""Synthetic training clips: shapes, text and camera movements."""

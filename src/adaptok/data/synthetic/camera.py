@@ -1,6 +1,6 @@
-"""Photographs under a moving camera: a smooth path of homographies, and the clip that such a camera sees.
+"""Clips of photographs seen by a moving camera, which follows a smooth path of homographies.
 
-Legend: `T` frames, `S` pixels, `H`, `W` size of the photograph.
+Legend: `T` frames, `S` side of the clip in pixels, `H`, `W` size of the photograph, `h`, `w` size of its visible part.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ from torch import Tensor
 Floats = NDArray[np.float64]
 
 _CORNERS = np.array([[-1, -1, 1], [1, -1, 1], [-1, 1, 1], [1, 1, 1]], dtype=np.float64)
-_CLOSEST = 0.9  # the closest view magnifies the photograph by 1 / 0.9: nearer would only show blur
+_MIN_SCALE = 0.9  # photograph pixels per clip pixel in the closest view; closer views only show blur
 
 
 @dataclass(frozen=True)
 class _View:
-    """A camera placed in a photograph: what it sees, and how it samples that.
+    """A camera path placed in a photograph.
 
-    top, left, height, width: the part of the photograph that the camera ever sees, in pixels.
-    grid: `[T, S, S, 2]` positions (x, y) in that part, in [-1, 1] from edge to edge.
-    scale: output pixels per pixel of the photograph where the camera is widest, so at most 1 is free of aliasing.
+    Attributes:
+        top, left, height, width: Part of the photograph that is visible in any frame, in pixels.
+        grid: `[T, S, S, 2]` sampling positions (x, y) in that part, from -1 to 1 between its edges.
+        scale: Clip pixels per photograph pixel in the widest frame. Below 1, the photograph is downscaled first, which
+            avoids aliasing.
     """
 
     top: int
@@ -37,22 +39,26 @@ class _View:
 
 
 def photograph_clip(photographs: list[NDArray[np.uint8]], rng: np.random.Generator, frames: int, size: int) -> Tensor:
-    """The clip that a moving camera sees: `[3, T, S, S]` in [0, 1].
+    """Render the view of a camera that moves over photographs.
 
     Args:
-        photographs: one or two of `[H, W, 3]`; parts of the second are a layer in front of the first.
-        rng: decides the movement.
+        photographs: One or two photographs uint8 `[H, W, 3]`. Parts of the second move in front of the first.
+        rng: Draws the movement.
+        frames, size: T and S.
+
+    Returns:
+        float32 `[3, T, S, S]` in [0, 1].
     """
-    backdrop = _shoot(photographs[0], _place(camera_path(rng, frames), photographs[0], rng, size), size)
+    backdrop = _render(photographs[0], _place(camera_path(rng, frames), photographs[0], rng, size))
     if len(photographs) == 1:
         return backdrop
     view = _place(camera_path(rng, frames), photographs[1], rng, size)
     mask = _sample(_blob(rng, view), view)
-    return backdrop + mask * (_shoot(photographs[1], view, size) - backdrop)
+    return backdrop + mask * (_render(photographs[1], view) - backdrop)
 
 
 def camera_path(rng: np.random.Generator, frames: int) -> Floats:
-    """A smooth path: `[T, 3, 3]` homographies from the square [-1, 1]² to multiples of half its side."""
+    """Draw a smooth camera path: homographies `[T, 3, 3]` of the square [-1, 1]²."""
     pan = _direction(rng) * np.exp(rng.uniform(np.log(0.03), np.log(1.2)))
     zoom = _sometimes(rng, 0.5) * rng.uniform(-0.3, 0.3)
     turn = _sometimes(rng, 0.4) * rng.uniform(-0.2, 0.2)
@@ -72,18 +78,19 @@ def _homographies(position: Floats, angle: Floats, scale: Floats, tilt: Floats) 
     return np.moveaxis(np.array(rows), -1, 0)  # [T, 3, 3]
 
 
-def _sometimes(rng: np.random.Generator, share: float) -> float:
-    return float(rng.random() < share)
+def _sometimes(rng: np.random.Generator, probability: float) -> float:
+    """Draw 1 with the given probability, else 0."""
+    return float(rng.random() < probability)
 
 
 def _direction(rng: np.random.Generator) -> Floats:
-    """A unit vector, more often sideways than up or down, as cameras are panned."""
+    """Draw a unit vector. Horizontal directions are more likely, as in real camera pans."""
     vector = rng.normal(size=2) * (1.0, 0.6)
     return vector / max(float(np.linalg.norm(vector)), 1e-9)
 
 
 def _progress(rng: np.random.Generator, frames: int) -> Floats:
-    """How far along the path each frame is, 0 to 1: steady, easing in and out, or starting and stopping within."""
+    """Draw the progress of the frames along the path, 0 to 1: linear, eased, or eased within part of the clip."""
     t = np.linspace(0, 1, frames)
     kind = rng.integers(3)
     if kind == 0:
@@ -95,7 +102,7 @@ def _progress(rng: np.random.Generator, frames: int) -> Floats:
 
 
 def _tremor(rng: np.random.Generator, frames: int) -> Floats:
-    """Handheld shake about 0: `[T, 3]` sums of slow and quick sine waves of about unit size."""
+    """Draw handheld shake around 0: sums `[T, 3]` of slow and fast sine waves of about unit amplitude."""
     periods = rng.uniform((5, 9, 18), (9, 18, 40), (3, 3))  # frames
     phases = rng.uniform(0, 2 * np.pi, (3, 3))
     waves = np.sin(2 * np.pi * np.arange(frames)[:, None, None] / periods + phases)  # [T, 3, 3]
@@ -103,19 +110,19 @@ def _tremor(rng: np.random.Generator, frames: int) -> Floats:
 
 
 def _project(path: Floats, points: Floats) -> Floats:
-    """Points `[N, 3]` through every homography: `[T, N, 2]`."""
+    """Map points `[N, 3]` by every homography to `[T, N, 2]`."""
     mapped = points @ np.swapaxes(path, 1, 2)
     return mapped[..., :2] / mapped[..., 2:]
 
 
 def _place(path: Floats, photograph: NDArray[np.uint8], rng: np.random.Generator, size: int) -> _View:
-    """Choose how near the camera is and where it looks, so that it never leaves the photograph."""
+    """Draw the distance and position of the camera so that it never sees beyond the photograph."""
     height, width = photograph.shape[:2]
-    corners = _project(path, _CORNERS)  # [T, 4, 2]; a convex quadrilateral: its corners bound it
+    corners = _project(path, _CORNERS)  # [T, 4, 2]; they bound the convex quadrilateral that is visible
     low, high = corners.min((0, 1)), corners.max((0, 1))
     extent = high - low
     farthest = min(width / extent[0], height / extent[1])
-    nearest = min(size * _CLOSEST / 2, farthest)
+    nearest = min(size * _MIN_SCALE / 2, farthest)
     half = np.exp(rng.uniform(np.log(nearest), np.log(farthest)))
     room = np.maximum((width, height) - extent * half, 0)
     centre = rng.uniform(0, 1, 2) * room - low * half
@@ -123,25 +130,26 @@ def _place(path: Floats, photograph: NDArray[np.uint8], rng: np.random.Generator
     last = np.clip(np.ceil(centre + high * half), first + 1, (width, height)).astype(int)
     positions = (_project(path, _raster(size)) * half + centre - first) / (last - first) * 2 - 1
     grid = torch.from_numpy(positions.astype(np.float32)).view(len(path), size, size, 2)
-    extent_px = last - first
-    return _View(int(first[1]), int(first[0]), int(extent_px[1]), int(extent_px[0]), grid, _scale(corners, half, size))
+    width, height = (last - first).tolist()
+    return _View(int(first[1]), int(first[0]), height, width, grid, _scale(corners, half, size))
 
 
 def _raster(size: int) -> Floats:
-    """Centres of the output's pixels in [-1, 1]², row by row: `[S·S, 3]`."""
+    """Return the homogeneous coordinates `[S·S, 3]` of the pixel centres in [-1, 1]², row by row."""
     line = (np.arange(size) + 0.5) / size * 2 - 1
     y, x = np.meshgrid(line, line, indexing="ij")
     return np.stack([x, y, np.ones_like(x)], -1).reshape(-1, 3)
 
 
 def _scale(corners: Floats, half: float, size: int) -> float:
-    """Output pixels per photograph's pixel in the widest frame, judged by the longest side seen."""
+    """Return clip pixels per photograph pixel in the widest frame, measured along the longest visible side."""
     order = corners[:, [0, 1, 3, 2]]
     sides = np.linalg.norm(order - np.roll(order, 1, axis=1), axis=-1)  # [T, 4]
     return float(size / (sides.max() * half))
 
 
-def _shoot(photograph: NDArray[np.uint8], view: _View, size: int) -> Tensor:
+def _render(photograph: NDArray[np.uint8], view: _View) -> Tensor:
+    """Render a photograph in a view: `[3, T, S, S]`."""
     part = photograph[view.top : view.top + view.height, view.left : view.left + view.width]
     picture = torch.from_numpy(np.ascontiguousarray(part)).permute(2, 0, 1)[None].float() / 255
     if view.scale < 1:
@@ -151,16 +159,16 @@ def _shoot(photograph: NDArray[np.uint8], view: _View, size: int) -> Tensor:
 
 
 def _sample(picture: Tensor, view: _View) -> Tensor:
-    """`picture [1, C, h, w]` seen by the camera: `[C, T, S, S]`."""
+    """Sample a picture `[1, C, h, w]` of the visible part: `[C, T, S, S]`."""
     frames, size = view.grid.shape[:2]
-    seen = F.grid_sample(
+    sampled = F.grid_sample(
         picture, view.grid.view(1, frames * size, size, 2), mode="bilinear", padding_mode="border", align_corners=False
     )
-    return seen[0].unflatten(1, (frames, size))
+    return sampled[0].unflatten(1, (frames, size))
 
 
 def _blob(rng: np.random.Generator, view: _View) -> Tensor:
-    """Where the front layer is opaque: `[1, 1, h, w]`, about a third, with soft edges one or two pixels wide."""
+    """Draw the opacity `[1, 1, h, w]` of the front layer: about a third is opaque, with edges of one or two pixels."""
     shape = (max(8, round(view.height * min(1.0, view.scale))), max(8, round(view.width * min(1.0, view.scale))))
     coarse = torch.from_numpy(rng.normal(size=(1, 1, 5, 5)).astype(np.float32))
     field = F.interpolate(coarse, size=shape, mode="bicubic", align_corners=True)
