@@ -41,9 +41,6 @@ LONG_FUNCTIONS = {"codec/codec.py:encode"}
 PRIVATE_NAMES = {
     "tests/benchmark/test_benchmarks.py:_SHAPES",
     "tests/evaluation/test_measuring.py:_SCALE_WEIGHTS",
-    "tests/generation/test_sampling.py:_PAGE",
-    "tests/generation/test_sampling.py:_SIZES",
-    "tests/ops/test_attention.py:_dropped",
     "tests/training/test_discriminators.py:_adversary",
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from adaptok.benchmark.page import HEAD
-from adaptok.models.flops import decoder_work, probe_work
+from adaptok.models.flops import decoder_flops, probe_flops
 from tests.helpers.commands import fails, run
 from tests.helpers.models import small_config
 
@@ -39,7 +39,7 @@ def test_work_of_anchors():
     one = config.tokenizer.model_copy(update={"frames": config.tokenizer.temporal_patch_size})
     scorer = config.scorer.model_copy(update={"probe_lengths": (4,)})
     config = config.model_copy(update={"tokenizer": one, "scorer": scorer})
-    assert probe_work(config) == pytest.approx(decoder_work(config, [4]))
+    assert probe_flops(config) == pytest.approx(decoder_flops(config, [4]))
 
 
 def test_generation(capsys, monkeypatch):

@@ -14,9 +14,10 @@ from torch._dynamo.testing import CompileCounter
 from adaptok.config.model import GeneratorConfig
 from adaptok.generation.rows import read_row, write_row
 from adaptok.generation.sampling import Sampler, Sampling, draw
-from adaptok.models import kv_cache as memory
+from adaptok.models import kv_cache
 from adaptok.models.generator import GeneratorModel
-from adaptok.ops.prepacked_linear import reorder_linears
+from adaptok.ops.paged_attention import PAGE
+from adaptok.ops.prepacked_linear import prepack_linears
 
 SHARED = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -95,10 +96,10 @@ def test_cached_equals_uncached(model, rules, count, batch_size, dense):
     if model.config.condition_ids and rules.guided:
         return
     conditions, seeds = conditions_of(model.config, count), list(range(10, 10 + count))
-    kind = memory.DenseMemory if dense else memory.PagedMemory
+    kind = kv_cache.DenseKVCache if dense else kv_cache.PagedKVCache
     sampler = Sampler(model, rules, batch_size)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory, "PagedMemory", kind)
+        patch.setattr(kv_cache, "PagedKVCache", kind)
         found = dict(sampler.rows(conditions, seeds))
     assert sorted(found) == list(range(count))
     for index, condition in enumerate(conditions):
@@ -109,7 +110,7 @@ def test_cached_equals_uncached(model, rules, count, batch_size, dense):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_clip_is_the_same_in_any_company(model, dtype):
     model = model.to(dtype)
-    reorder_linears(model)
+    prepack_linears(model)
     conditions = conditions_of(model.config, 7)
     alone = {}
     for index in range(7):
@@ -169,8 +170,8 @@ def test_a_compiled_step_has_few_shapes(model):
     rules = Sampling(temperature=0, least=55)
     found = dict(Sampler(long, rules, 2, compile=compiler).rows(torch.tensor([0, 1, 2]), [0, 1, 2]))
     assert found == dict(Sampler(long, rules, 2).rows(torch.tensor([0, 1, 2]), [0, 1, 2]))
-    assert max(map(len, found.values())) > memory._PAGE
-    assert 1 < compiler.frame_count <= memory._SIZES
+    assert max(map(len, found.values())) > PAGE
+    assert 1 < compiler.frame_count <= kv_cache.MAX_READ_SIZES
 
 
 def test_long_rows_cross_pages(model):
@@ -179,7 +180,7 @@ def test_long_rows_cross_pages(model):
     rules = Sampling(temperature=0, least=55)
     found = dict(Sampler(long, rules, 2).rows(torch.tensor([0, 1, 2]), [0, 1, 2]))
     for index in range(3):
-        assert len(found[index]) > memory._PAGE
+        assert len(found[index]) > PAGE
         assert found[index] == uncached(long, torch.tensor(index), rules, index)
 
 

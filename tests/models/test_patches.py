@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from adaptok import AdapTok
 from adaptok.checkpoints.model_folder import read_folder, write_folder
 from adaptok.config.model import ConvolutionConfig, ModelConfig, TokenizerConfig
-from adaptok.models.flops import decoder_work, encoder_work
+from adaptok.models.flops import decoder_flops, encoder_flops
 from adaptok.models.model import weights_hash
 from adaptok.models.patches import patchify, taper, unpatchify
 from adaptok.models.tokenizer import Tokenizer
@@ -138,8 +138,8 @@ def test_counted_work_is_what_torch_counts(name, clips):
 
     lengths = [8, 8, 8, 8]
     more = [a - b for a, b in zip(counted(tokenizer, [lengths]), counted(plain, [lengths]), strict=True)]
-    assert more[0] == encoder_work(config) - encoder_work(small_config())
-    assert more[1] == decoder_work(config, lengths) - decoder_work(small_config(), lengths)
+    assert more[0] == encoder_flops(config) - encoder_flops(small_config())
+    assert more[1] == decoder_flops(config, lengths) - decoder_flops(small_config(), lengths)
 
 
 @pytest.mark.parametrize(

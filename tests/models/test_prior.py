@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from adaptok import AdapTok
 from adaptok.config.model import PriorConfig
-from adaptok.models.prior import Prior, squeeze
+from adaptok.models.prior import Prior, select_kept
 from adaptok.models.tokenizer import kept_mask
 
 POSITIONS, CODE_DIM, VOCABULARY = 12, 4, 9
@@ -67,14 +67,14 @@ def test_loss_is_that_of_every_kept_latent_given_those_before(prior):
             logits = plain_logits(prior, codes[clip, seen], seen, codebook)
             target = ids[clip, places[count]] if count < len(places) else torch.tensor(0)
             losses.append(F.cross_entropy(logits, target))
-    actual = prior.loss(squeeze(codes, ids, kept), codebook)
+    actual = prior.loss(select_kept(codes, ids, kept), codebook)
     torch.testing.assert_close(actual, torch.stack(losses).mean(), atol=1e-5, rtol=0)
 
 
 def test_scheduled_sampling_is_the_mean_of_two_rounds(prior):
     codes = F.normalize(torch.randn(2, POSITIONS, CODE_DIM), dim=-1)
     ids, codebook = torch.randint(VOCABULARY, (2, POSITIONS)), torch.randn(VOCABULARY, CODE_DIM)
-    row = squeeze(codes, ids, torch.ones(2, POSITIONS, dtype=torch.bool))
+    row = select_kept(codes, ids, torch.ones(2, POSITIONS, dtype=torch.bool))
     once = prior.loss(row, codebook)
     barely = prior.loss(row, codebook, replaced=1e-9, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(barely, once)  # nothing was replaced: both rounds are the same
@@ -98,8 +98,8 @@ def test_official_prior():
     assert torch.equal(ids, golden["ids"].long())
     counts = golden["counts"].long()
     kept = kept_mask(counts, tokenizer.config.latents, counts.device).flatten(1)
-    full = squeeze(codes, ids, torch.ones_like(kept))
+    full = select_kept(codes, ids, torch.ones_like(kept))
     logits = model.prior(full.codes[:, :-1], full.positions[:, :-1], codebook)
     torch.testing.assert_close(logits, golden["prior_logits_full"], atol=1e-4, rtol=0)
-    for row, name in ((full, "prior_ce_full"), (squeeze(codes, ids, kept), "prior_ce_counts")):
+    for row, name in ((full, "prior_ce_full"), (select_kept(codes, ids, kept), "prior_ce_counts")):
         torch.testing.assert_close(model.prior.loss(row, codebook), golden[name][0], atol=1e-4, rtol=0)

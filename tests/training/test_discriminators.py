@@ -12,7 +12,7 @@ from adaptok.cli.train import parse
 from adaptok.config.model import PatchDiscriminatorConfig, TransformerDiscriminatorConfig
 from adaptok.config.training import TrainingConfig
 from adaptok.models.discriminator import PatchDiscriminator, build_discriminator
-from adaptok.models.flops import discriminator_work
+from adaptok.models.flops import discriminator_flops
 from adaptok.models.model import Model
 from adaptok.training.data import Data
 from adaptok.training.estimate import parameter_counts, step_memory, step_work
@@ -245,12 +245,12 @@ def test_estimates_count_either_kind(tmp_path):
     patch = PatchDiscriminatorConfig(**PATCH)
     # 3 x 4 x 4 kernels over 4 x 8 x 8 and 4 x 4 x 4 places, and the logits
     expected = 2 * (48 * 3 * 8 * 4 * 64 + 48 * 8 * 16 * 4 * 16 + 27 * 16 * 4 * 16)
-    assert discriminator_work(PatchDiscriminatorConfig(**{**PATCH, "temporal_layers": 1}), CLIPS) == expected
+    assert discriminator_flops(PatchDiscriminatorConfig(**{**PATCH, "temporal_layers": 1}), CLIPS) == expected
     without = config(tmp_path, "tokenizer", losses={"l1": 1})
     for kind in (patch, TransformerDiscriminatorConfig(width=16, depth=1, heads=2, patch_size=4)):
         options = TrainingConfig.parse({**without.model_dump(), "discriminator": kind.model_dump(), "losses": LOSSES})
         count = sum(parameter.numel() for parameter in build_discriminator(kind, CLIPS).parameters())
         assert parameter_counts(options)["discriminator"] == count
         more = step_work(options) - step_work(without)
-        assert more == pytest.approx(2 * discriminator_work(kind, CLIPS) * (2 + 6 / kind.every))
+        assert more == pytest.approx(2 * discriminator_flops(kind, CLIPS) * (2 + 6 / kind.every))
         assert step_memory(options) > step_memory(without) + 16 * count

@@ -16,7 +16,7 @@ from torch import Tensor
 from adaptok.allocation.policy import LengthPolicy
 from adaptok.benchmark.timing import Measurement, measure
 from adaptok.codec.codec import AdapTok
-from adaptok.models.flops import decoder_work, encoder_work, probe_work, scorer_work
+from adaptok.models.flops import decoder_flops, encoder_flops, probe_flops, scorer_flops
 
 _SPREADS = ((0.875, 0.5, 0.375, 0.25), (0.25, 0.5, 0.5, 0.75), (1.0, 0.375, 0.375, 0.25), (0.5, 0.5, 0.5, 0.5))
 """Of the latents of the blocks of a clip: half of the tokens, as an allocation may spread them."""
@@ -27,12 +27,12 @@ Case = tuple[str, float, Callable[[], object]]
 def measure_encode(codec: AdapTok, clips: int, repeats: int) -> list[Measurement]:
     """The encoder alone, and with the scorer and an allocation of half of the tokens in two scopes."""
     config, video, half = codec.config, random_clips(codec, clips), codec.max_budget / 2
-    encode = clips * encoder_work(config)
+    encode = clips * encoder_flops(config)
     cases: list[Case] = [("encode", encode, lambda: codec.encode_clips(video))]
     if config.scorer is not None:
         choose = partial(LengthPolicy(half, "batch").batch_lengths, layout=codec.layout)
         lengths, _ = codec.choose_lengths(codec.encode_clips(video), choose)
-        causal = sum(scorer_work(config, clip) for clip in lengths.tolist())
+        causal = sum(scorer_flops(config, clip) for clip in lengths.tolist())
 
         def score_all() -> None:
             scores = codec.score_clips(codec.encode_clips(video), normalized=False).flatten(0, 1).cpu().numpy()
@@ -41,8 +41,8 @@ def measure_encode(codec: AdapTok, clips: int, repeats: int) -> list[Measurement
         def score_blocks() -> None:
             codec.choose_lengths(codec.encode_clips(video), choose)
 
-        probing = clips * probe_work(config)
-        whole = encode + clips * scorer_work(config, None) + probing
+        probing = clips * probe_flops(config)
+        whole = encode + clips * scorer_flops(config, None) + probing
         cases += [("encode, score and allocate, scope video", whole, score_all)]
         cases += [("encode, score and allocate, scope batch", encode + causal + probing, score_blocks)]
     return _measured(codec, cases, clips, repeats)
@@ -57,7 +57,7 @@ def measure_decode(codec: AdapTok, clips: int, repeats: int) -> list[Measurement
     lengths = [[round(share * c.latents) for share in clip] for clip in shares]
     even = [[c.latents // 2] * c.blocks] * clips
     cases: list[Case] = [
-        (f"decode, half of the tokens, {name}", sum(decoder_work(codec.config, clip) for clip in rows), run)
+        (f"decode, half of the tokens, {name}", sum(decoder_flops(codec.config, clip) for clip in rows), run)
         for name, rows, run in (
             ("lengths differ", lengths, lambda: codec.decode_clips(ids, lengths)),
             ("even lengths", even, lambda: codec.decode_clips(ids, even)),

@@ -14,7 +14,7 @@ from adaptok.benchmark.timing import Measurement, memory, summary, timed
 from adaptok.config.model import GeneratorConfig, generator_size
 from adaptok.generation.sampling import Sampler, Sampling
 from adaptok.models.generator import GeneratorModel
-from adaptok.ops.prepacked_linear import reorder_linears
+from adaptok.ops.prepacked_linear import prepack_linears
 
 CLASSES = 101
 UNEVEN_CLIPS, UNEVEN_BATCH = 64, 8
@@ -43,7 +43,7 @@ def measure_generation(
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     speed = reading_speed(model)
     if not compile:
-        reorder_linears(model)
+        prepack_linears(model)
     found = [
         _measure(model, size, batch, count, weights, speed, repeats, compile) for count in tokens for batch in batches
     ]

@@ -163,7 +163,7 @@ def read_generator(folder: str | Path, dtype: torch.dtype = torch.float32) -> Ge
         model = GeneratorModel(config)
     check_names(state, model.state_dict())
     model.load_state_dict({name: tensor.to(dtype) for name, tensor in state.items()}, assign=True)
-    model.make_tables()
+    model.fill_tables()
     return model.eval()
 
 

@@ -26,7 +26,7 @@ from adaptok.codec.length_selection import calibrate_scores
 from adaptok.codec.streaming import BlockTokens, Streaming
 from adaptok.codec.token_file import TokenInfo, TokenMismatchError, VideoTokens
 from adaptok.config.model import ModelConfig
-from adaptok.models.layers import KeyValueCache
+from adaptok.models.kv_cache import BlockKVCache
 from adaptok.models.model import Model
 from adaptok.models.scorer import Scorer
 from adaptok.video.clips import iter_clips, pad_clip
@@ -463,13 +463,13 @@ class AdapTok:
         for i in range(g):
             now = latents.encoded[:, i : i + 1], latents.inputs[:, i : i + 1]
             full = [[*clip, k] for clip in lengths]
-            raw = scorer.denormalize(scorer(*now, full, first_block=i, cache=cache, peek=True))[:, 0]
+            raw = scorer.denormalize(scorer(*now, full, first_block=i, cache=cache, update_cache=False))[:, 0]
             scores = self._anchored(latents, raw, lengths).cpu().numpy()
             chosen = choose(scores, i)
             for clip, length in zip(lengths, chosen.tolist(), strict=True):
                 clip.append(length)
             if i < g - 1:
-                scorer.remember(*now, lengths, first_block=i, cache=cache)
+                scorer.prefill(*now, lengths, first_block=i, cache=cache)
             found.append(scores)
         return np.array(lengths), np.stack(found, 1)
 
@@ -478,7 +478,7 @@ class AdapTok:
         latents: EncodedClips,
         scores: Tensor,
         earlier: Sequence[Sequence[int]],
-        cache: KeyValueCache | None = None,
+        cache: BlockKVCache | None = None,
     ) -> Tensor:
         """Predicted distortions `[B, L]` of the block after those with lengths `earlier [B][i]`, corrected."""
         if latents.clips is None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from adaptok.config.model import Distortion
 from adaptok.metrics.distortion import block_distortion
 from adaptok.metrics.lpips import Lpips
-from adaptok.models.layers import KeyValueCache
+from adaptok.models.kv_cache import BlockKVCache
 from adaptok.models.model import Model
 from adaptok.models.tokenizer import Tokenizer
 
@@ -35,7 +35,7 @@ def measure_block(
     lengths: Sequence[int],
     kind: Distortion,
     lpips: Lpips | None = None,
-    cache: KeyValueCache | None = None,
+    cache: BlockKVCache | None = None,
 ) -> Tensor:
     """True distortions `[B, len(lengths)]` of a block decoded at some lengths.
 
@@ -51,7 +51,7 @@ def measure_block(
     if cache is None:
         cache = tokenizer.decoder_cache()
         if index:
-            tokenizer.remember(inputs[:, :index], earlier, cache)
+            tokenizer.prefill(inputs[:, :index], earlier, cache)
     held = cache.rows
     columns = []
     for length in lengths:
@@ -90,7 +90,7 @@ def calibrate_scores(
     block: Tensor,
     inputs: Tensor,
     earlier: Sequence[int],
-    cache: KeyValueCache | None = None,
+    cache: BlockKVCache | None = None,
 ) -> Tensor:
     """Predicted distortions `[B, L]` of a block, corrected by what is measured at the scorer's probe lengths.
 

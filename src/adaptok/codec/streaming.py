@@ -104,7 +104,7 @@ class Streaming:
         if self._scorer is not None and self._scorer_cache is not None:
             inputs = tokenizer.project_codes(quantized.codes)
             full = [[*self._lengths, config.latents]]
-            raw = self._scorer(encoded, inputs, full, first_block=place, cache=self._scorer_cache, peek=True)
+            raw = self._scorer(encoded, inputs, full, first_block=place, cache=self._scorer_cache, update_cache=False)
             self._inputs.append(inputs)
             known = torch.cat(self._inputs, 1)
             predicted = self._scorer.denormalize(raw)[:, 0]
@@ -112,7 +112,7 @@ class Streaming:
         length = self._chooser.choose(scores)
         self._lengths.append(length)
         if self._scorer is not None and self._scorer_cache is not None and place < config.blocks - 1:
-            self._scorer.remember(encoded, inputs, [self._lengths], first_block=place, cache=self._scorer_cache)
+            self._scorer.prefill(encoded, inputs, [self._lengths], first_block=place, cache=self._scorer_cache)
         self._encoded += 1
         ids = quantized.ids[0, 0, :length].cpu().numpy().astype(np.uint16)
         return BlockTokens(self._encoded - 1, ids, scores)

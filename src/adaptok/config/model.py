@@ -573,6 +573,11 @@ class GeneratorConfig(TransformerConfig):
         return self.codebook_size
 
     @property
+    def separator(self) -> int:
+        """Entry between the ids of first frames and the written ids."""
+        return self.codebook_size + 1
+
+    @property
     def prefix(self) -> int:
         """Rows of the condition: a class, or ids and a separator."""
         return self.condition_ids + 1

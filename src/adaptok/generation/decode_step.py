@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from adaptok.models.generator import GeneratorModel
-from adaptok.models.kv_cache import DenseMemory, Memory, build_memory
+from adaptok.models.kv_cache import DenseKVCache, KVCache, build_kv_cache
 
 Backend = str | Callable[..., Any]
 """Of `torch.compile`."""
@@ -27,7 +27,7 @@ class Step(Protocol):
     """What a sampler asks."""
 
     @property
-    def memory(self) -> Memory:
+    def memory(self) -> KVCache:
         """Of its rows."""
 
     def __call__(self, rows: Sequence[int], x: Tensor, positions: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ class PlainStep:
     def __init__(self, model: GeneratorModel, places: int, capacity: int) -> None:
         c = model.config
         self.model = model
-        self.memory = build_memory(c.depth, c.heads, c.width // c.heads, places, capacity, model.positions)
+        self.memory = build_kv_cache(c.depth, c.heads, c.width // c.heads, places, capacity, model.positions)
 
     def __call__(self, rows: Sequence[int], x: Tensor, positions: Tensor) -> Tensor:
         """See `Step`."""
@@ -60,7 +60,7 @@ class CompiledStep:
     def __init__(self, model: GeneratorModel, places: int, capacity: int, backend: Backend = "inductor") -> None:
         c, like = model.config, model.positions
         self.model, self.places, self.capacity, self.backend = model, places, capacity, backend
-        self.memory = DenseMemory(c.depth, c.heads, c.width // c.heads, places, capacity, like, fixed=True)
+        self.memory = DenseKVCache(c.depth, c.heads, c.width // c.heads, places, capacity, like, fixed=True)
         memory = self.memory
 
         def step(x: Tensor, positions: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from adaptok.config.model import GeneratorConfig
 from adaptok.generation.rows import read_row
 from adaptok.generation.sampling import Sampler, Samples, Sampling, Work
 from adaptok.models.generator import GeneratorModel
-from adaptok.ops.prepacked_linear import reorder_linears
+from adaptok.ops.prepacked_linear import prepack_linears
 from adaptok.video.geometry import Fit, Geometry
 from adaptok.video.sources import Video, open_frames
 
@@ -97,7 +97,7 @@ class Generator:
             model = read_generator(resolve(name), kind)
         model = model.to(where)
         if not compile:
-            reorder_linears(model)
+            prepack_linears(model)
         if codec is None:
             bundled = AdapTok.from_pretrained(device=where)
             return cls(model, bundled if belongs(model.config, bundled) else None, compile=compile)

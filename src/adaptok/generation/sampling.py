@@ -25,7 +25,7 @@ from torch import Tensor
 from adaptok.config.model import GeneratorConfig
 from adaptok.generation.decode_step import Backend, Step, open_step
 from adaptok.models.generator import GeneratorModel
-from adaptok.models.kv_cache import Memory
+from adaptok.models.kv_cache import KVCache
 
 
 class Samples(NamedTuple):
@@ -202,7 +202,7 @@ class Sampler:
             longest = min(longest, self.settings.budget + config.blocks)
         return config.prefix + longest - 1
 
-    def _begin(self, memory: Memory, clips: dict[int, _Clip]) -> None:
+    def _begin(self, memory: KVCache, clips: dict[int, _Clip]) -> None:
         """All rows of conditions but the last, which is the first step's entry. One clip at a time: they are long."""
         count = self.model.config.prefix - 1
         if not count:
@@ -246,7 +246,7 @@ class Sampler:
     def _embed(self, clips: Sequence[_Clip], unconditional: bool = False) -> Tensor:
         """The newest entry of each row `[R, D]`: of one that begins, the last row of the condition."""
         config, device = self.model.config, self.model.device
-        separator = config.end + 1 if config.condition_ids else 0
+        separator = config.separator if config.condition_ids else 0
         newest = torch.tensor([clip.row[-1] if clip.row else separator for clip in clips], device=device)
         x: Tensor = self.model.tokens(newest)
         if config.classes and not all(clip.row for clip in clips):

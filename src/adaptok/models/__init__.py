@@ -1,1 +1,1 @@
-"""Pure modules: tensors in, tensors out."""
+"""Models as pure torch modules. They read and write no files."""

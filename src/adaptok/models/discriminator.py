@@ -1,4 +1,4 @@
-"""Discriminators: a transformer with one logit per clip, and convolutions with one logit per patch.
+"""Discriminators: a transformer with one logit per clip, and convolutions with one logit per patch in space and time.
 
 Legend: `B` clips, `C` channels, `T` frames, `S` pixels, `N` patches of a clip, `D` width.
 """
@@ -16,20 +16,24 @@ from adaptok.config.model import (
     TokenizerConfig,
     TransformerDiscriminatorConfig,
 )
-from adaptok.models.layers import NORM_EPS, Plan, Segment, TransformerStack, initialize_linears
 from adaptok.models.patches import patchify
 from adaptok.models.positions import sincos_3d
+from adaptok.models.transformer import NORM_EPS, Plan, TransformerStack, initialize_linears
+from adaptok.ops.block_causal_attention import Segment
 
 _GROUPS = 8
 _SLOPE = 0.2
 
 
 class TransformerDiscriminator(nn.Module):
-    """Transformer over patches with a class token: one logit per clip. Every patch sees every other, of all frames.
+    """Transformer over patches with a class token: one logit per clip. Every patch sees all patches of the clip.
 
     Args:
-        config: its sizes.
-        clips: what a clip is.
+        config: sizes.
+        clips: format of the clips.
+
+    Raises:
+        ValueError: the patches do not divide the clips.
     """
 
     positions: Tensor
@@ -40,8 +44,8 @@ class TransformerDiscriminator(nn.Module):
         blocks, grid = clips.frames // config.temporal_patch_size, clips.size // config.patch_size
         if blocks * config.temporal_patch_size != clips.frames or grid * config.patch_size != clips.size:
             raise ValueError(
-                f"patches of {config.temporal_patch_size}x{config.patch_size}x{config.patch_size} of the discriminator"
-                f" do not divide clips of {clips.frames}x{clips.size}x{clips.size}"
+                f"discriminator patches of {config.temporal_patch_size}x{config.patch_size}x{config.patch_size} do not"
+                f" divide clips of {clips.frames}x{clips.size}x{clips.size}; change temporal_patch_size or patch_size"
             )
         values = clips.channels * config.temporal_patch_size * config.patch_size**2
         self.embedding = nn.Linear(values, config.width)
@@ -53,7 +57,7 @@ class TransformerDiscriminator(nn.Module):
         initialize_linears(self)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """`[B, C, T, S, S]` in [0, 1] to logits `[B]`; larger is more real."""
+        """Compute the logits `[B]` of clips `[B, C, T, S, S]` in [0, 1]; larger is more real."""
         config = self.config
         patches = patchify(clips.to(self.embedding.weight.dtype), config.patch_size, config.temporal_patch_size)
         x = self.embedding(patches.flatten(1, 2) * 2 - 1) + self.positions
@@ -87,8 +91,8 @@ class PatchDiscriminator(nn.Module):
         self.config = config
         if clips.size >> config.layers == 0:
             raise ValueError(
-                f"discriminator.layers {config.layers} halve clips of {clips.size} pixels to nothing, expected at most"
-                f" {clips.size.bit_length() - 1}"
+                f"discriminator.layers {config.layers}, expected at most {clips.size.bit_length() - 1} for clips of"
+                f" {clips.size} pixels, because each layer halves them"
             )
         inputs = (clips.channels, *config.widths)
         self.convolutions = nn.ModuleList(
@@ -130,7 +134,7 @@ def build_discriminator(
     """Build a discriminator of the configured kind with random weights.
 
     Raises:
-        ValueError: it does not fit the format of the clips.
+        ValueError: the discriminator does not fit the format of the clips.
     """
     if isinstance(config, PatchDiscriminatorConfig):
         return PatchDiscriminator(config, clips)

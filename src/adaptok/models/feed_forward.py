@@ -1,4 +1,4 @@
-"""The MLPs of transformer blocks, on rows `[..., D]`."""
+"""MLPs of transformer blocks, on rows `[..., D]`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adaptok.config.model import StackConfig
-from adaptok.ops.packed_attention import SwiGlu
+from adaptok.ops.swiglu import swiglu
 
 
 class Mlp(nn.Module):
-    """Two linears around an exact GELU."""
+    """Two linear layers around an exact GELU."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class Mlp(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """SwiGLU (arXiv 2002.05202): down(silu(gate x) * up x). Gate and up are one matrix, in this order."""
+    """SwiGLU (arXiv 2002.05202): down(silu(gate x) * up x). Gate and up are stored in one matrix, in this order."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -30,10 +30,10 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(hidden, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(SwiGlu.apply(self.gate_up(x)))
+        return self.down(swiglu(self.gate_up(x)))
 
 
 def build_mlp(config: StackConfig) -> Mlp | FeedForward:
-    """Build the MLP that the configuration selects."""
+    """Build the configured MLP."""
     kinds: dict[str, type[Mlp] | type[FeedForward]] = {"gelu": Mlp, "swiglu": FeedForward}
     return kinds[config.mlp](config.width, config.hidden)

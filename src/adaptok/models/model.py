@@ -1,4 +1,4 @@
-"""A whole model: tokenizer, and where there are, scorer and prior."""
+"""A whole model: a tokenizer, and optionally a scorer and a prior."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from adaptok.models.tokenizer import Tokenizer
 
 
 class Model(nn.Module):
-    """Container of the parts that one checkpoint holds. Parts are used directly; it has no forward of its own."""
+    """Container of the components in one checkpoint. They are used directly, so it has no forward of its own."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -34,13 +34,15 @@ class Model(nn.Module):
         return self.tokenizer.to_code.weight.device
 
     def parameter_counts(self) -> dict[str, int]:
-        """Parameters by part; fixed embeddings are not counted."""
-        parts = {name: part for name, part in self.named_children() if part is not None}
-        return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+        """Count the parameters of each component, without fixed embeddings."""
+        return {name: sum(p.numel() for p in child.parameters()) for name, child in self.named_children()}
 
 
 def weights_hash(state: Mapping[str, Tensor], prefix: str = "tokenizer.") -> str:
-    """SHA-256 of the weights of one part, the tokenizer, as float32: lossless storage formats give the same value."""
+    """Compute the SHA-256 of the weights of one component, by default the tokenizer.
+
+    Weights are hashed as float32, so that every lossless storage format has the same hash.
+    """
     digest = hashlib.sha256()
     for name in sorted(name for name in state if name.startswith(prefix)):
         tensor = state[name].detach().to("cpu", torch.float32).contiguous()

@@ -21,10 +21,10 @@ _GROUPS = 8
 
 
 def patchify(clips: Tensor, patch: int, temporal: int, window: int | None = None) -> Tensor:
-    """`[B, C, g * pt, S, S]` to `[B, g, P, C * pt * w * w]`, values in (c, pt, w, w) order.
+    """Split clips `[B, C, g * pt, S, S]` into patches `[B, g, P, C * pt * w * w]`, with values in (c, pt, w, w) order.
 
     Args:
-        window: w, side of the square around the centre of each patch that is read; p if None. Frames are padded by
+        window: w, side of the square that is read around the center of each patch; p if None. Frames are padded by
             reflection.
     """
     b, c, t, s, _ = clips.shape
@@ -39,7 +39,7 @@ def patchify(clips: Tensor, patch: int, temporal: int, window: int | None = None
 
 
 def unpatchify(x: Tensor, channels: int, patch: int, temporal: int, window: int | None = None) -> Tensor:
-    """`[B, g, P, pt * w * w * C]`, values in (pt, w, w, c) order, to `[B, C, g * pt, S, S]`.
+    """Join patches `[B, g, P, pt * w * w * C]`, with values in (pt, w, w, c) order, to clips `[B, C, g * pt, S, S]`.
 
     Args:
         window: w, side of the square that is written for each patch; p if None. Overlapping squares are added, and
@@ -57,7 +57,7 @@ def unpatchify(x: Tensor, channels: int, patch: int, temporal: int, window: int 
 
 
 def taper(patch: int, window: int) -> Tensor:
-    """Return the window function `[w, w]` of overlapping windows.
+    """Compute the window function `[w, w]` of overlapping windows.
 
     It is flat in the middle and follows a quarter period of a sine where windows overlap, so that the squares of its
     copies, shifted by p, sum to 1 (Princen and Bradley 1986, doi:10.1109/TASSP.1986.1164954).

@@ -1,7 +1,9 @@
-"""The prior: a small causal transformer that makes ids easy to predict (LARP, arXiv 2410.21264).
+"""Prior: a small causal transformer whose training loss makes ids easy to predict (LARP, arXiv 2410.21264).
 
-Legend: `B` clips, `M` kept latents of the longest clip, `Z` dimensions of a code, `V` codebook entries, `D` width.
-Dropped latents are squeezed out: a clip is its kept codes, each with the position it has in the full row.
+Dropped latents are removed: a clip is its kept codes, each with its position among all latents of the clip.
+
+Legend: `B` clips, `N` latents of a clip, `M` kept latents of the longest clip, `Z` dimensions of a code, `V` codebook
+entries, `D` width.
 """
 
 from __future__ import annotations
@@ -13,16 +15,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adaptok.config.model import MLP_RATIO, PriorConfig
-from adaptok.models.layers import causal_attention
 from adaptok.models.quantizer import draw
+from adaptok.ops.causal_attention import causal_attention
 
 INIT_STD = 0.02
 
 
-class Squeezed(NamedTuple):
-    """Kept latents, left-aligned and padded with zeros. `valid [B, M]` bool tells rows from padding.
+class KeptCodes(NamedTuple):
+    """Kept latents of each clip, left-aligned and padded with zeros.
 
-    A row is at least one longer than its kept latents, unless nothing was dropped: see `Prior.loss`.
+    Rows are one longer than the kept latents of the longest clip, unless it dropped nothing; see `Prior.loss`.
+
+    codes: `[B, M, Z]`.
+    ids: int64 `[B, M]`.
+    positions: int64 `[B, M]`, index of each code among all latents of its clip.
+    valid: bool `[B, M]`, False for padding.
     """
 
     codes: Tensor
@@ -31,12 +38,12 @@ class Squeezed(NamedTuple):
     valid: Tensor
 
 
-def squeeze(codes: Tensor, ids: Tensor, kept: Tensor) -> Squeezed:
-    """`codes [B, N, Z]`, `ids [B, N]` and `kept [B, N]` bool to left-aligned rows `[B, M, …]`."""
+def select_kept(codes: Tensor, ids: Tensor, kept: Tensor) -> KeptCodes:
+    """Select the kept latents of `codes [B, N, Z]` and `ids [B, N]`, given the bool mask `kept [B, N]`."""
     order = torch.argsort(~kept, dim=1, stable=True)[:, : int(kept.sum(1).max()) + 1]
     valid = kept.gather(1, order)
     rows = codes.gather(1, order[..., None].expand(-1, -1, codes.shape[-1])) * valid[..., None]
-    return Squeezed(rows, ids.gather(1, order) * valid, order, valid)
+    return KeptCodes(rows, ids.gather(1, order) * valid, order, valid)
 
 
 class PriorAttention(nn.Module):
@@ -51,12 +58,13 @@ class PriorAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         b, m, width = x.shape
         q, k, v = (f(x).view(b, m, self.heads, -1).transpose(1, 2) for f in (self.query, self.key, self.value))
-        p = self.dropout if self.training else 0.0
-        y = causal_attention(q, k, v, p)
+        y = causal_attention(q, k, v, self.dropout if self.training else 0.0)
         return F.dropout(self.proj(y.transpose(1, 2).reshape(b, m, width)), self.dropout, self.training)
 
 
 class PriorBlock(nn.Module):
+    """Pre-norm block: x + attention(norm(x)), then x + mlp(norm(x))."""
+
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.ln1, self.ln2 = nn.LayerNorm(width), nn.LayerNorm(width)
@@ -87,11 +95,11 @@ class Prior(nn.Module):
         self.apply(_initialize)
 
     def forward(self, codes: Tensor, positions: Tensor, codebook: Tensor) -> Tensor:
-        """Logits `[B, M, V]` for the code after each of `codes [B, M, Z]`.
+        """Compute the logits `[B, M, V]` of the id after each of `codes [B, M, Z]`.
 
         Args:
-            positions: `[B, M]` index of each code in its clip's full row of latents.
-            codebook: `[V, Z]`; no gradient flows into it.
+            positions: int64 `[B, M]`, index of each code among all latents of its clip.
+            codebook: `[V, Z]`. It receives no gradient.
         """
         x = self.input(codes.to(self.input.weight.dtype)) + self.positions[positions]
         x = F.dropout(x, self.config.dropout, self.training)
@@ -102,26 +110,26 @@ class Prior(nn.Module):
 
     def loss(
         self,
-        row: Squeezed,
+        row: KeptCodes,
         codebook: Tensor,
         *,
         replaced: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Mean cross-entropy in nats of the id after each kept latent, given all up to it.
+        """Compute the mean cross-entropy, in nats, of the id after each kept latent given all latents up to it.
 
-        As in the official program, id 0 is what follows the last kept latent of a clip that dropped some.
+        As in the official program, the id after the last kept latent of a clip that dropped some is 0.
 
         Args:
-            replaced: share of the inputs that a second round replaces by ids drawn from the first round's logits
-                (scheduled sampling); the loss is the mean of both rounds. 0 does one teacher-forced round.
+            replaced: fraction of the inputs that a second round replaces by ids drawn from the logits of the first
+                (scheduled sampling). The loss is the mean of both rounds. 0 computes one teacher-forced round.
         """
         targets, valid = row.ids[:, 1:], row.valid[:, :-1]
         logits = self(row.codes[:, :-1], row.positions[:, :-1], codebook)
         first = _cross_entropy(logits, targets, valid)
         if replaced <= 0:
             return first
-        drawn = draw(logits.detach()[:, :-1], generator)  # of positions 1 … M - 2, which are inputs too
+        drawn = draw(logits.detach()[:, :-1], generator)  # the ids at 1 … M - 2, which are inputs too
         chance = torch.rand(drawn.shape, generator=generator, device=drawn.device)
         mixed = row.codes[:, :-1].clone()
         swap = (chance < replaced)[..., None]
@@ -129,8 +137,8 @@ class Prior(nn.Module):
         second = _cross_entropy(self(mixed, row.positions[:, :-1], codebook), targets, valid)
         return (first + second) / 2
 
-    def replaced_share(self, progress: float) -> float:
-        """Share of replaced inputs at `progress` in [0, 1] of the training."""
+    def replaced_fraction(self, progress: float) -> float:
+        """Fraction of inputs to replace at `progress` in [0, 1] of the training."""
         return self.config.sampling_peak * min(1.0, progress / self.config.sampling_ramp)
 
 

@@ -1,6 +1,6 @@
-"""Codes to ids and back: cosine vector quantization, and finite scalar quantization.
+"""Quantizers, from codes to ids and back: cosine vector quantization, and finite scalar quantization.
 
-Legend: `Z` dimensions of a code, `V` codebook entries; leading dimensions are free.
+Legend: `Z` dimensions of a code, `V` codebook entries. Leading dimensions are free.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _CHUNK_SIMILARITIES = 2**23
 class Quantized(NamedTuple):
     """Result of a quantizer.
 
-    ids: `[...]` int64 in [0, V).
-    codes: `[..., Z]` what the decoder receives; the gradient passes straight through to the input.
-    normalized: `[..., Z]` the input as it is compared with the codebook.
-    commitment, codebook: scalar losses over the kept latents, unweighted; 0 where a quantizer has none.
+    ids: int64 `[...]` in [0, V).
+    codes: `[..., Z]`, the codebook entries of the ids. The gradient passes straight through to the input.
+    normalized: `[..., Z]`, the input as it is compared with the codebook.
+    commitment, codebook: scalar losses over the kept latents, unweighted; 0 for a quantizer without losses.
     """
 
     ids: Tensor
@@ -33,7 +33,7 @@ class Quantized(NamedTuple):
 
 
 class Quantizer(Protocol):
-    """What the tokenizer needs of a quantizer."""
+    """Interface of a quantizer to the tokenizer."""
 
     def __call__(
         self, z: Tensor, *, kept: Tensor | None = None, generator: torch.Generator | None = None, sample: bool = False
@@ -45,13 +45,14 @@ class Quantizer(Protocol):
 
 
 def draw(logits: Tensor, generator: torch.Generator | None) -> Tensor:
-    """One index per row of `logits [..., V]` from softmax(logits), by the Gumbel-max trick."""
+    """Draw one index `[...]` per row of `logits [..., V]` from softmax(logits), by the Gumbel-max trick."""
     noise = torch.empty_like(logits).exponential_(generator=generator)
     return (logits - noise.log()).argmax(-1)
 
 
 class VectorQuantizer(nn.Module):
-    """L2-normalised codebook, chosen by cosine similarity; straight-through gradient."""
+    """Quantize to the entry of a normalized codebook with the highest cosine similarity, with a straight-through
+    gradient."""
 
     def __init__(self, config: VectorQuantizerConfig) -> None:
         super().__init__()
@@ -65,8 +66,8 @@ class VectorQuantizer(nn.Module):
         """Quantize `z [..., Z]`.
 
         Args:
-            kept: `[...]` bool, the latents that the losses count; all where None.
-            generator: source of randomness of the draw.
+            kept: bool `[...]`, the latents that count in the losses; all if None.
+            generator: random state of the draw.
             sample: draw ids from softmax(cosine / temperature) instead of taking the nearest.
         """
         normalized = F.normalize(z.float(), dim=-1)
@@ -90,31 +91,31 @@ class VectorQuantizer(nn.Module):
         return torch.cat(chosen).view(z.shape[:-1])
 
     def lookup(self, ids: Tensor) -> Tensor:
-        """Ids `[...]` to codes `[..., Z]`."""
+        """Look up the codes `[..., Z]` of ids `[...]`."""
         return F.normalize(self.codebook.float()[ids], dim=-1)
 
     def loss(self, quantized: Quantized) -> Tensor:
-        """Weighted sum of the commitment and codebook losses."""
+        """Compute the weighted sum of the commitment and codebook losses."""
         config = self.config
         return config.commitment_weight * quantized.commitment + config.codebook_weight * quantized.codebook
 
 
 class ScalarQuantizer(nn.Module):
-    """Finite scalar quantization: tanh to an interval, then the nearest of `levels[i]` even values in [-1, 1]."""
+    """Quantize each dimension to the nearest of `levels[i]` evenly spaced values in [-1, 1], after tanh."""
 
     def __init__(self, config: ScalarQuantizerConfig) -> None:
         super().__init__()
         self.config = config
 
     def _constants(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Highest index of each dimension, and the place value of each dimension in an id."""
+        """Compute the highest index of each dimension, and the place value of each dimension in an id."""
         levels = torch.tensor(self.config.levels, device=device)
         return (levels - 1).float(), torch.cat([levels.new_ones(1), levels[:-1]]).cumprod(0)
 
     def forward(
         self, z: Tensor, *, kept: Tensor | None = None, generator: torch.Generator | None = None, sample: bool = False
     ) -> Quantized:
-        """Quantize `z [..., Z]`; see `VectorQuantizer.forward`. There are no losses to weigh, so `kept` is unused."""
+        """Quantize `z [..., Z]`; see `VectorQuantizer.forward`. There are no losses, so `kept` is not used."""
         top, strides = self._constants(z.device)
         bounded = z.float().tanh()
         place = (bounded + 1) / 2 * top  # 0 … level - 1
@@ -134,17 +135,17 @@ class ScalarQuantizer(nn.Module):
         return candidates.gather(-1, draw(logits, generator)[..., None])[..., 0]
 
     def lookup(self, ids: Tensor) -> Tensor:
-        """Ids `[...]` to codes `[..., Z]`."""
+        """Look up the codes `[..., Z]` of ids `[...]`."""
         top, strides = self._constants(ids.device)
         return (ids[..., None] // strides) % (top.long() + 1) / top * 2 - 1
 
     def loss(self, quantized: Quantized) -> Tensor:
-        """Nothing to add to the training objective."""
+        """Return 0: this quantizer has no losses."""
         return quantized.commitment
 
 
 def build_quantizer(config: VectorQuantizerConfig | ScalarQuantizerConfig) -> VectorQuantizer | ScalarQuantizer:
-    """The quantizer of a configuration."""
+    """Build the configured quantizer."""
     if isinstance(config, VectorQuantizerConfig):
         return VectorQuantizer(config)
     return ScalarQuantizer(config)

@@ -1,10 +1,11 @@
-"""The scorer: how badly would a block look at each candidate length?
+"""Scorer: predicted distortion of each block at every candidate length.
 
-Legend: `B` clips, `g` blocks of a call, `K` latents of a block, `L` = K / length_step candidates, `D` width.
+Latents of block i see the kept latents of blocks up to i. A block is scored with all of its K latents, given the
+lengths of earlier blocks. Scores at candidates beyond a block's own length are those of a dropped latent, which sees
+only itself. They carry no information about the clip and are returned because the official program returns them.
 
-Who sees whom: latents_i see the kept latents of blocks up to i. A block is scored with all K of its latents kept, given
-the lengths of earlier blocks. Scores at candidates past a block's own length are those of a dropped latent, which sees
-only itself: they say nothing about the clip, and are there because the official program gives them.
+Legend: `B` clips, `g` blocks of a call, `G` blocks of a clip, `K` latents of a block, `L` = K / length_step candidate
+lengths, `D` width, `N` rows of a transformer call.
 """
 
 from __future__ import annotations
@@ -16,16 +17,18 @@ import torch
 from torch import Tensor, nn
 
 from adaptok.config.model import ScorerConfig, StackConfig, TokenizerConfig
-from adaptok.models.layers import NORM_EPS, KeyValueCache, Plan, Segment, TransformerStack, initialize_linears
+from adaptok.models.kv_cache import BlockKVCache
+from adaptok.models.transformer import NORM_EPS, Plan, TransformerStack, initialize_linears
+from adaptok.ops.block_causal_attention import Segment
 
 
-def scorer_plan(lengths: Sequence[Sequence[int]], first_block: int, length_step: int, read: bool = True) -> Plan:
-    """Rows of the blocks from `first_block` on, block after block and within a block clip after clip, kept latents
-    only; rows of earlier blocks lie in a cache in the same order.
+def scorer_plan(lengths: Sequence[Sequence[int]], first_block: int, length_step: int, scores: bool = True) -> Plan:
+    """Plan the kept latents of the blocks from `first_block` on, block after block and clip after clip within a block.
+    The cache holds earlier blocks in the same order.
 
     Args:
-        lengths: of each clip, and every block up to the last of the call.
-        read: whether the rows that give scores leave the last layer; else none does.
+        lengths: of each clip and every block up to the last one of the call.
+        scores: whether the latents that give scores leave the last layer. Otherwise none does.
     """
     clips, blocks = len(lengths), len(lengths[0])
     ends = list(accumulate(lengths[n][i] for i in range(blocks) for n in range(clips)))
@@ -45,14 +48,14 @@ def scorer_plan(lengths: Sequence[Sequence[int]], first_block: int, length_step:
             rows = slice(own.start - past, own.stop - past)
             segments.append(Segment(rows, keys))
             reads = range(rows.start + length_step - 1, rows.stop, length_step)
-            if read and reads:
+            if scores and reads:
                 final.append(Segment(slice(len(outputs), len(outputs) + len(reads)), keys))
                 outputs.extend(slice(row, row + 1) for row in reads)
     return Plan(tuple(segments), tuple(outputs), tuple(final))
 
 
 def merge_runs(runs: Sequence[slice]) -> tuple[slice, ...]:
-    """Join runs that touch, so that their rows need no copy."""
+    """Merge adjacent runs, so that their rows need no copy."""
     merged: list[slice] = []
     for run in runs:
         if run.start == run.stop:
@@ -65,7 +68,7 @@ def merge_runs(runs: Sequence[slice]) -> tuple[slice, ...]:
 
 
 class Scorer(nn.Module):
-    """Block-causal transformer over latents with a scalar head at every `length_step`-th of them."""
+    """Block-causal transformer over latents, with a scalar head at each candidate length."""
 
     def __init__(self, config: ScorerConfig, tokenizer: TokenizerConfig) -> None:
         super().__init__()
@@ -79,9 +82,9 @@ class Scorer(nn.Module):
         self.head = nn.Sequential(nn.Linear(width, 2 * width), nn.Tanh(), nn.Linear(2 * width, 1))
         initialize_linears(self)
 
-    def cache(self, clips: int) -> KeyValueCache:
-        """For scoring `clips` clips of any lengths block by block."""
-        return KeyValueCache(self.config.depth, clips * self.blocks_per_clip * self.latents)
+    def cache(self, clips: int) -> BlockKVCache:
+        """Create an empty cache for scoring `clips` clips block by block."""
+        return BlockKVCache(self.config.depth, clips * self.blocks_per_clip * self.latents)
 
     def forward(
         self,
@@ -90,46 +93,46 @@ class Scorer(nn.Module):
         lengths: Sequence[Sequence[int]],
         *,
         first_block: int = 0,
-        cache: KeyValueCache | None = None,
-        peek: bool = False,
+        cache: BlockKVCache | None = None,
+        update_cache: bool = True,
     ) -> Tensor:
-        """Normalised scores `[B, g, L]`.
+        """Compute normalized scores `[B, g, L]`; `denormalize` converts them to distortions.
 
         Args:
-            encoded: `[B, g, K, D]`, encoder outputs.
-            decoder_inputs: `[B, g, K, D]`, quantized and projected.
+            encoded: encoder outputs `[B, g, K, D]`.
+            decoder_inputs: quantized and projected latents `[B, g, K, D]`.
             lengths: `[B][first_block + g]`, of all blocks up to the last one given.
-            first_block: index of the first block given; earlier ones lie in `cache`.
-            cache: of `cache(B)`.
-            peek: leave the cache as it was.
+            first_block: index of the first block given, within its clip.
+            cache: from `cache(B)`, with the earlier blocks.
+            update_cache: whether to add the blocks given to the cache.
         """
         b, g = encoded.shape[:2]
         x = self._embed(encoded, decoder_inputs, first_block)
         new = [clip[first_block:] for clip in lengths]
         if cache is None and all(tuple(clip) == tuple(lengths[0]) for clip in lengths):  # batched
             x = torch.cat([x[:, i, :length] for i, length in enumerate(new[0])], 1)
-            rows = self._score_rows(x, lengths[:1], first_block, cache)
+            rows = self._score_rows(x, scorer_plan(lengths[:1], first_block, self.config.length_step), None)
         else:  # packed
             x = torch.cat([x[n, i, : new[n][i]] for i in range(g) for n in range(b)])[None]
-            rows = self._score_rows(x, lengths, first_block, cache)[0]
-        if cache is not None and not peek:
+            rows = self._score_rows(x, scorer_plan(lengths, first_block, self.config.length_step), cache)[0]
+        if cache is not None and update_cache:
             cache.keep(cache.rows + x.shape[1])
         return self._scatter(rows, new, first_block)
 
-    def remember(
+    def prefill(
         self,
         encoded: Tensor,
         decoder_inputs: Tensor,
         lengths: Sequence[Sequence[int]],
         *,
         first_block: int,
-        cache: KeyValueCache,
+        cache: BlockKVCache,
     ) -> None:
-        """Add blocks at their chosen lengths to the cache without scoring them; arguments as for `forward`."""
+        """Add blocks at their chosen lengths to the cache without scoring them; see `forward`."""
         b, g = encoded.shape[:2]
         x = self._embed(encoded, decoder_inputs, first_block)
         x = torch.cat([x[n, i, : lengths[n][first_block + i]] for i in range(g) for n in range(b)])[None]
-        self.stack(x, scorer_plan(lengths, first_block, self.config.length_step, read=False), cache)
+        self.stack(x, scorer_plan(lengths, first_block, self.config.length_step, scores=False), cache)
         cache.keep(cache.rows + x.shape[1])
 
     def _embed(self, encoded: Tensor, decoder_inputs: Tensor, first_block: int) -> Tensor:
@@ -137,14 +140,12 @@ class Scorer(nn.Module):
         joined = torch.cat([encoded, decoder_inputs.to(encoded.dtype)], -1)
         return self.project(joined) + positions[first_block : first_block + encoded.shape[1]]
 
-    def _score_rows(
-        self, x: Tensor, lengths: Sequence[Sequence[int]], first_block: int, cache: KeyValueCache | None
-    ) -> Tensor:
-        x = self.stack(x, scorer_plan(lengths, first_block, self.config.length_step), cache)
-        return self.head(self.final_norm(x))[..., 0].float()
+    def _score_rows(self, x: Tensor, plan: Plan, cache: BlockKVCache | None) -> Tensor:
+        return self.head(self.final_norm(self.stack(x, plan, cache)))[..., 0].float()
 
     def _scatter(self, rows: Tensor, lengths: Sequence[Sequence[int]], first_block: int) -> Tensor:
-        """Rows in the plan's order to `[B, g, L]`, with the scores of dropped latents in the gaps."""
+        """Arrange rows in the order of the plan as `[B, g, L]`, and fill the gaps with the scores of dropped
+        latents."""
         b, g, length_step = len(lengths), len(lengths[0]), self.config.length_step
         levels = self.latents // length_step
         if all(length == self.latents for clip in lengths for length in clip):
@@ -164,18 +165,18 @@ class Scorer(nn.Module):
         return scores
 
     def _dropped_scores(self) -> Tensor:
-        """`[G, L]`: what the head says of a latent that is dropped, alone with its position."""
+        """Compute the scores `[G, L]` of latents that are dropped: each alone, with its position only."""
         length_step, width = self.config.length_step, self.config.width
         x = self.project.bias + self.positions[length_step - 1 :: length_step].view(-1, 1, width)
-        x = self.stack(x, Plan((Segment(slice(0, 1), (slice(0, 1),)),)))
-        return self.head(self.final_norm(x))[..., 0].float().view(self.blocks_per_clip, -1)
+        plan = Plan((Segment(slice(0, 1), (slice(0, 1),)),))
+        return self._score_rows(x, plan, None).view(self.blocks_per_clip, -1)
 
     def denormalize(self, scores: Tensor) -> Tensor:
-        """Network outputs to distortions."""
+        """Convert normalized scores to distortions."""
         values = scores.float() * self.config.std + self.config.mean
         return values.exp() if self.config.scale == "log" else values
 
     def normalize(self, distortions: Tensor) -> Tensor:
-        """Inverse of `denormalize`; distortions of 0 are floored where the scale is logarithmic."""
+        """Convert distortions to normalized scores. On a logarithmic scale, distortions below 1e-8 count as 1e-8."""
         values = distortions.clamp(min=1e-8).log() if self.config.scale == "log" else distortions
         return (values - self.config.mean) / self.config.std

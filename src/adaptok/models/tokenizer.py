@@ -1,11 +1,12 @@
-"""The tokenizer: clips to rows of latents per block, and rows of any lengths back to clips.
+"""Tokenizer: clips to latents per block, and the kept latents of each block back to clips.
+
+Attention is block-causal, so nothing of a later block is ever seen:
+- encoder: patches and latents of block i see all patches and latents of blocks up to i;
+- decoder: latents of block i see the kept latents of blocks up to i; patches of block i see the patches of block i and
+  the kept latents of blocks up to i.
 
 Legend: `B` clips, `C` channels, `T` frames, `S` pixels, `G` blocks of a full clip, `g` blocks of a call, `P` patches
-and `K` latents of a block, `D` width, `Z` dimensions of a code.
-
-Who sees whom (nothing of a later block is ever seen):
-- encoder: the group [patches_i, latents_i] sees all groups up to i;
-- decoder: latents_i see kept latents up to i; patches_i see the patches of block i and kept latents up to i.
+and `K` latents of a block, `pt` frames of a block, `D` width, `Z` dimensions of a code, `N` rows of a transformer call.
 """
 
 from __future__ import annotations
@@ -16,48 +17,52 @@ import torch
 from torch import Tensor, nn
 
 from adaptok.config.model import TokenizerConfig
-from adaptok.models.layers import (
-    KeyValueCache,
-    Plan,
-    Segment,
-    TransformerStack,
-    build_norm,
-    initialize_linears,
-)
+from adaptok.models.kv_cache import BlockKVCache
 from adaptok.models.patches import ConvolutionalHead, ConvolutionalStem, patchify, taper, unpatchify
 from adaptok.models.positions import sincos_1d, sincos_3d
 from adaptok.models.quantizer import Quantized, build_quantizer
 from adaptok.models.rotary import latent_positions, patch_positions
+from adaptok.models.transformer import Plan, TransformerStack, build_norm, initialize_linears
+from adaptok.ops.block_causal_attention import Segment
 
 QUERY_STD = 0.02
 FINAL_NORM_EPS = 1e-6
 
 
 def encoder_plan(blocks: int, patches: int, latents: int, past_rows: int = 0) -> Plan:
-    """Group-causal attention over rows [patches_0, latents_0, patches_1, …]; only latents leave the last layer."""
+    """Plan the rows [patches_0, latents_0, patches_1, …], of which the latents leave the last layer.
+
+    Args:
+        past_rows: number of rows of earlier blocks in the cache.
+    """
     group = patches + latents
-    segments, final, outputs = [], [], []
+    segments, output_segments, outputs = [], [], []
     for i in range(blocks):
         keys = (slice(0, past_rows + (i + 1) * group),)
         segments.append(Segment(slice(i * group, (i + 1) * group), keys))
-        final.append(Segment(slice(i * latents, (i + 1) * latents), keys))
+        output_segments.append(Segment(slice(i * latents, (i + 1) * latents), keys))
         outputs.append(slice(i * group + patches, (i + 1) * group))
-    return Plan(tuple(segments), tuple(outputs), tuple(final))
+    return Plan(tuple(segments), tuple(outputs), tuple(output_segments))
 
 
 def decoder_plan(lengths: Sequence[Sequence[int]], patches: int, past_rows: int = 0) -> Plan:
-    """Rows, clip after clip: kept latents of all blocks, then the patches of all blocks; only patches leave the last
-    layer, nothing where there are none. `past_rows` kept latents of earlier blocks lie in a cache (one clip only)."""
+    """Plan the rows, clip after clip: kept latents of all blocks, then patches of all blocks, which leave the last
+    layer.
+
+    Args:
+        lengths: of each clip and block.
+        patches: P, or 0 if there are only latents.
+        past_rows: number of kept latents of earlier blocks in the cache, with one clip only.
+    """
     assert past_rows == 0 or len(lengths) == 1
-    segments, final, outputs = [], [], []
-    row, out = 0, 0
+    segments, output_segments, outputs = [], [], []
+    row, output = 0, 0
     for clip in lengths:
         start = row
         ends = []
         for length in clip:
             if length:
-                queries = slice(row, row + length)
-                segments.append(Segment(queries, (slice(start, past_rows + row + length),)))
+                segments.append(Segment(slice(row, row + length), (slice(start, past_rows + row + length),)))
             row += length
             ends.append(row)
         first_patch = row
@@ -66,36 +71,45 @@ def decoder_plan(lengths: Sequence[Sequence[int]], patches: int, past_rows: int 
             seen = slice(start, past_rows + end)
             keys = (slice(start, own.stop),) if seen.stop == own.start else (seen, own)
             segments.append(Segment(slice(row, row + patches), keys))
-            final.append(Segment(slice(out, out + patches), keys))
-            row, out = row + patches, out + patches
+            output_segments.append(Segment(slice(output, output + patches), keys))
+            row, output = row + patches, output + patches
         outputs.append(slice(first_patch, row))
-    return Plan(tuple(segments), tuple(outputs), tuple(final))
+    return Plan(tuple(segments), tuple(outputs), tuple(output_segments))
 
 
-def _packed_rows(lengths: Sequence[Sequence[int]], latents: int, patches: int) -> Tensor:
-    """Where the rows of `decoder_plan` lie among all latents of all clips, followed by one set of patch queries."""
+def kept_mask(lengths: Sequence[Sequence[int]] | Tensor, latents: int, device: torch.device) -> Tensor:
+    """Convert lengths `[B, g]` to a bool mask `[B, g, K]` of the latents that are kept."""
+    return torch.arange(latents, device=device) < torch.as_tensor(lengths, device=device)[..., None]
+
+
+def _decoder_index(lengths: Sequence[Sequence[int]], latents: int, patches: int) -> Tensor:
+    """Index of the rows of `decoder_plan` among all latents of all clips, followed by the patch queries of one clip."""
     blocks = len(lengths[0])
     queries = torch.arange(patches) + len(lengths) * blocks * latents
     kept = kept_mask(lengths, latents, queries.device).flatten(1)
     rows = [mask.nonzero()[:, 0] + n * blocks * latents for n, mask in enumerate(kept)]
-    return torch.cat([part for own in rows for part in (own, queries)])
+    return torch.cat([piece for own in rows for piece in (own, queries)])
 
 
 def _kept_rows(latents: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Latents `[B, g, K, ...]` to the kept ones of all blocks `[B, N, ...]`, of the same lengths in each clip."""
+    """Select the kept latents `[B, N, ...]` of `[B, g, K, ...]`, with the same lengths in each clip."""
     return torch.cat([latents[:, i, :length] for i, length in enumerate(lengths)], 1)
 
 
 def _decoder_rows(latents: Tensor, queries: Tensor, lengths: Sequence[Sequence[int]]) -> Tensor:
-    """Rows in the order of `decoder_plan`, from latents `[B, g, K, D]` and patch queries `[g * P, D]`.
+    """Order latents `[B, g, K, D]` and patch queries `[g * P, D]` as in `decoder_plan`.
 
     Returns:
-        `[B, N, D]` if there is one row of lengths for all clips, else `[1, N, D]`, clip after clip.
+        `[B, N, D]` if all clips have the same lengths, given once; else `[1, N, D]`, clip after clip.
     """
     if len(lengths) == 1:
         return torch.cat([_kept_rows(latents, lengths[0]), queries.expand(len(latents), -1, -1)], 1)
     pool = torch.cat([latents.flatten(0, 2), queries])
-    return pool.index_select(0, _packed_rows(lengths, latents.shape[2], len(queries)).to(pool.device))[None]
+    return pool.index_select(0, _decoder_index(lengths, latents.shape[2], len(queries)).to(pool.device))[None]
+
+
+def _window_taper(config: TokenizerConfig, window: int | None) -> Tensor | None:
+    return None if window is None or window == config.patch_size else taper(config.patch_size, window)
 
 
 class Tokenizer(nn.Module):
@@ -130,8 +144,8 @@ class Tokenizer(nn.Module):
         self.to_pixels = nn.Linear(decoder.width, c.output_dim)
         self.stem = None if c.stem is None else ConvolutionalStem(c.stem, c)
         self.head = None if c.head is None else ConvolutionalHead(c.head, c)
-        self.register_buffer("encoder_taper", _taper(c, c.encoder_window), persistent=False)
-        self.register_buffer("decoder_taper", _taper(c, c.decoder_window), persistent=False)
+        self.register_buffer("encoder_taper", _window_taper(c, c.encoder_window), persistent=False)
+        self.register_buffer("decoder_taper", _window_taper(c, c.decoder_window), persistent=False)
         initialize_linears(self)
         nn.init.zeros_(self.to_pixels.weight)
 
@@ -142,7 +156,8 @@ class Tokenizer(nn.Module):
             self.register_buffer(name, values)
 
     def _rotary_positions(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Rotary positions int64 `[g, P, 4]` and `[g, K, 4]` of patches and latents in blocks `start` to `stop`."""
+        """Compute the rotary coordinates of patches int64 `[g, P, 4]` and latents `[g, K, 4]` in blocks `start … stop -
+        1`."""
         c, device = self.config, self.to_code.weight.device
         blocks = torch.arange(start, stop, device=device)
         return patch_positions(blocks, c.grid), latent_positions(blocks, c.latents)
@@ -151,22 +166,22 @@ class Tokenizer(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.patch_embedding.weight.dtype
 
-    def encoder_cache(self) -> KeyValueCache:
-        """For encoding a clip block by block."""
+    def encoder_cache(self) -> BlockKVCache:
+        """Create an empty cache for encoding a clip block by block."""
         c = self.config
-        return KeyValueCache(c.encoder.depth, c.blocks * (c.patches + c.latents))
+        return BlockKVCache(c.encoder.depth, c.blocks * (c.patches + c.latents))
 
-    def decoder_cache(self) -> KeyValueCache:
-        """For decoding a clip block by block."""
+    def decoder_cache(self) -> BlockKVCache:
+        """Create an empty cache for decoding a clip block by block."""
         c = self.config
-        return KeyValueCache(c.decoder.depth, c.blocks * c.latents + c.patches)
+        return BlockKVCache(c.decoder.depth, c.blocks * c.latents + c.patches)
 
-    def encode(self, clips: Tensor, *, first_block: int = 0, cache: KeyValueCache | None = None) -> Tensor:
-        """`[B, C, g * pt, S, S]` in [0, 1] to encoder outputs `[B, g, K, D]`.
+    def encode(self, clips: Tensor, *, first_block: int = 0, cache: BlockKVCache | None = None) -> Tensor:
+        """Encode clips `[B, C, g * pt, S, S]` in [0, 1] as latents `[B, g, K, D]`, before quantization.
 
         Args:
-            first_block: index of the first block given, of those of a clip; earlier ones lie in `cache`.
-            cache: of `encoder_cache`; without it the clip starts here.
+            first_block: index of the first block given, within its clip.
+            cache: from `encoder_cache`, with the earlier blocks of the clip. It is updated.
         """
         c = self.config
         b, g = clips.shape[0], clips.shape[2] // c.temporal_patch_size
@@ -196,7 +211,7 @@ class Tokenizer(nn.Module):
         return x if self.stem is None else x + self.stem(clips)
 
     def draw_patches(self, x: Tensor) -> Tensor:
-        """Turn the decoder's normalised patches `[B, g, P, D]` into clips `[B, C, g * pt, S, S]`."""
+        """Convert the decoder's normalized patches `[B, g, P, D]` to clips `[B, C, g * pt, S, S]`."""
         c = self.config
         pixels = self.to_pixels(x)
         if self.decoder_taper is not None:
@@ -213,15 +228,15 @@ class Tokenizer(nn.Module):
         generator: torch.Generator | None = None,
         sample: bool = False,
     ) -> Quantized:
-        """Encoder outputs `[..., D]` to ids `[...]` and codes `[..., Z]`."""
+        """Quantize encoder outputs `[..., D]` to ids `[...]` and codes `[..., Z]`; see `quantizer`."""
         return self.quantizer(self.to_code(encoded), kept=kept, generator=generator, sample=sample)
 
     def project_codes(self, codes: Tensor) -> Tensor:
-        """Codes `[..., Z]` to decoder inputs `[..., D]`, before the positional embedding."""
+        """Project codes `[..., Z]` to decoder inputs `[..., D]`, without positions."""
         return self.from_code(codes.to(self.dtype))
 
     def lookup(self, ids: Tensor) -> Tensor:
-        """Ids `[...]` to decoder inputs `[..., D]`."""
+        """Look up the decoder inputs `[..., D]` of ids `[...]`."""
         return self.project_codes(self.quantizer.lookup(ids))
 
     def decode(
@@ -230,16 +245,16 @@ class Tokenizer(nn.Module):
         lengths: Sequence[Sequence[int]],
         *,
         first_block: int = 0,
-        cache: KeyValueCache | None = None,
+        cache: BlockKVCache | None = None,
     ) -> Tensor:
-        """Decoder inputs `[B, g, K', D]` (K' at least the largest length) to clips `[B, C, g * pt, S, S]`.
-
-        Values are not clamped. Latents past a clip's length in a block are not looked at and cost nothing.
+        """Decode clips `[B, C, g * pt, S, S]`. Pixel values are not clamped to [0, 1].
 
         Args:
+            inputs: decoder inputs `[B, g, K', D]`, where K' is the largest length or more. Dropped latents are not
+                read and cost nothing.
             lengths: of each clip and block.
-            first_block: index of the first block given; the kept latents of earlier ones lie in `cache`.
-            cache: of `decoder_cache`, for one clip given block by block.
+            first_block: index of the first block given, within its clip.
+            cache: from `decoder_cache`, with the kept latents of the earlier blocks of one clip. It is updated.
         """
         return self.draw_patches(self.decode_patches(inputs, lengths, first_block=first_block, cache=cache))
 
@@ -249,10 +264,9 @@ class Tokenizer(nn.Module):
         lengths: Sequence[Sequence[int]],
         *,
         first_block: int = 0,
-        cache: KeyValueCache | None = None,
+        cache: BlockKVCache | None = None,
     ) -> Tensor:
-        """Compute the normalised patches `[B, g, P, D]` that `draw_patches` turns into clips. Arguments are those of
-        `decode`."""
+        """Compute the normalized patches `[B, g, P, D]` from which `draw_patches` makes clips; see `decode`."""
         c = self.config
         b, g, k = inputs.shape[:3]
         stop = first_block + g
@@ -263,26 +277,26 @@ class Tokenizer(nn.Module):
             queries = queries + self.decoder_patch_type
         queries = queries.flatten(0, 1)
         past = 0 if cache is None else cache.rows
-        if all(tuple(clip) == tuple(lengths[0]) for clip in lengths):  # batched: one plan for all clips
+        if all(tuple(clip) == tuple(lengths[0]) for clip in lengths):  # one plan for the whole batch
             lengths = lengths[:1]
         x, rotary = _decoder_rows(latents, queries, lengths), None
         if c.decoder.rope:
-            of_patches, of_latents = self._rotary_positions(first_block, stop)
-            of_latents = of_latents[:, :k].expand(len(lengths), -1, -1, -1)
-            rotary = _decoder_rows(of_latents, of_patches.flatten(0, 1), lengths)[0]
+            patch_rotary, latent_rotary = self._rotary_positions(first_block, stop)
+            latent_rotary = latent_rotary[:, :k].expand(len(lengths), -1, -1, -1)
+            rotary = _decoder_rows(latent_rotary, patch_rotary.flatten(0, 1), lengths)[0]
         plan = decoder_plan(lengths, c.patches, past)
         x = self.decoder(x, plan, cache, rotary)
         if cache is not None:
             cache.keep(past + sum(lengths[0]))
         return self.final_norm(x).view(b, g, c.patches, -1)
 
-    def remember(self, inputs: Tensor, lengths: Sequence[int], cache: KeyValueCache) -> None:
-        """Add the kept latents of a clip's first blocks to an empty cache, without decoding their pixels.
+    def prefill(self, inputs: Tensor, lengths: Sequence[int], cache: BlockKVCache) -> None:
+        """Add the kept latents of a clip's first blocks to an empty cache, without decoding pixels.
 
         Args:
-            inputs: `[B, g, K, D]` decoder inputs.
+            inputs: decoder inputs `[B, g, K, D]`.
             lengths: of the g blocks, the same for all clips.
-            cache: of `decoder_cache`.
+            cache: from `decoder_cache`.
         """
         g = inputs.shape[1]
         latents = inputs + self.decoder_latent_positions.view(self.config.blocks, self.config.latents, -1)[:g]
@@ -300,17 +314,12 @@ class Tokenizer(nn.Module):
         generator: torch.Generator | None = None,
         sample: bool = False,
     ) -> tuple[Tensor, Quantized]:
-        """Clips to reconstructions at these lengths, and the quantizer's result; trainable."""
+        """Reconstruct clips at these lengths. Differentiable.
+
+        Returns:
+            the clips `[B, C, T, S, S]`, not clamped, and the result of the quantizer.
+        """
         encoded = self.encode(clips)
         kept = kept_mask(lengths, self.config.latents, encoded.device)
         quantized = self.quantize(encoded, kept=kept, generator=generator, sample=sample)
         return self.decode(self.project_codes(quantized.codes), lengths), quantized
-
-
-def _taper(config: TokenizerConfig, window: int | None) -> Tensor | None:
-    return None if window is None or window == config.patch_size else taper(config.patch_size, window)
-
-
-def kept_mask(lengths: Sequence[Sequence[int]] | Tensor, latents: int, device: torch.device) -> Tensor:
-    """Lengths `[B, g]` to `[B, g, K]` bool: which latents are kept."""
-    return torch.arange(latents, device=device) < torch.as_tensor(lengths, device=device)[..., None]

@@ -10,13 +10,13 @@ from adaptok.config.model import PatchDiscriminatorConfig, StackConfig, Transfor
 from adaptok.config.training import AnyConfig, GeneratorTrainingConfig, TrainingConfig
 from adaptok.models.discriminator import build_discriminator
 from adaptok.models.flops import (
-    decoder_work,
-    discriminator_work,
-    encoder_work,
-    generator_work,
+    decoder_flops,
+    discriminator_flops,
+    encoder_flops,
+    generator_flops,
     patch_shapes,
-    prior_work,
-    scorer_work,
+    prior_flops,
+    scorer_flops,
     transformer_rows,
 )
 from adaptok.models.generator import GeneratorModel
@@ -52,15 +52,15 @@ def step_work(config: TrainingConfig) -> float:
     if config.stage == "scorer":
         assert config.model.scorer is not None
         levels = range(config.model.scorer.length_step, tokenizer.latents + 1, config.model.scorer.length_step)
-        decoded = sum(decoder_work(config.model, [n] * tokenizer.blocks) / tokenizer.blocks for n in levels)
-        return clips * (encoder_work(config.model) + decoded + 3 * scorer_work(config.model, None))
-    decode = sum(decoder_work(config.model, clip) for clip in lengths) / len(lengths)
-    work = 3 * (encoder_work(config.model) + decode)
+        decoded = sum(decoder_flops(config.model, [n] * tokenizer.blocks) / tokenizer.blocks for n in levels)
+        return clips * (encoder_flops(config.model) + decoded + 3 * scorer_flops(config.model, None))
+    decode = sum(decoder_flops(config.model, clip) for clip in lengths) / len(lengths)
+    work = 3 * (encoder_flops(config.model) + decode)
     if config.model.prior is not None:
         rounds = 2 if config.model.prior.sampling_peak else 1
-        work += 3 * rounds * sum(prior_work(config.model, sum(clip)) for clip in lengths) / len(lengths)
+        work += 3 * rounds * sum(prior_flops(config.model, sum(clip)) for clip in lengths) / len(lengths)
     if config.losses.adversarial:
-        once = discriminator_work(config.discriminator, tokenizer)
+        once = discriminator_flops(config.discriminator, tokenizer)
         # of the reconstructions; and of these and the originals, at the steps where the discriminator is updated
         work += 2 * once + 6 * once / config.discriminator.every
     return clips * work
@@ -139,7 +139,7 @@ def _describe_generator(config: GeneratorTrainingConfig, data: TokenData) -> dic
         "warmup_steps": warmup,
         "clips_per_step": clips,
         "entries_per_clip": entries,
-        "gflop_per_step": 3 * clips * generator_work(data.config, round(entries)) / 1e9,
+        "gflop_per_step": 3 * clips * generator_flops(data.config, round(entries)) / 1e9,
         "memory_gb": _generator_memory(config, data, parameters["generator"], entries) / 1e9,
         "clips": len(data.train),
         "labels": list(data.config.labels),

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adaptok.models.generator import DigitHead, GeneratorModel
+from adaptok.models.digits import DigitHead
+from adaptok.models.generator import GeneratorModel
 from adaptok.training.objectives import Draw, Outcome
 from adaptok.training.token_data import PackedRows, Row, Rows, pack
 

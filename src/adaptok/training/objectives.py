@@ -25,7 +25,7 @@ from adaptok.metrics.distortion import psnr
 from adaptok.metrics.lpips import DOWNLOAD, PUBLISHED, Lpips, Network, clip_lpips
 from adaptok.metrics.similarity import frame_ssim
 from adaptok.models.model import Model
-from adaptok.models.prior import squeeze
+from adaptok.models.prior import select_kept
 from adaptok.models.quantizer import VectorQuantizer
 from adaptok.models.tokenizer import kept_mask
 from adaptok.training.losses import PixelErrors, adaptive_loss, border_loss, frequency_loss
@@ -219,8 +219,8 @@ class TokenizerObjective(nn.Module):
         if self.model.prior is not None:
             kept = kept_mask(lengths, tokenizer.config.latents, clips.device).flatten(1)
             assert isinstance(tokenizer.quantizer, VectorQuantizer)
-            row = squeeze(quantized.codes.flatten(1, 2), quantized.ids.flatten(1), kept)
-            share = self.model.prior.replaced_share(progress)
+            row = select_kept(quantized.codes.flatten(1, 2), quantized.ids.flatten(1), kept)
+            share = self.model.prior.replaced_fraction(progress)
             terms["prior"] = self.model.prior.loss(
                 row, tokenizer.quantizer.codebook, replaced=share, generator=draw.device
             )

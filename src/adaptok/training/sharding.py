@@ -9,8 +9,8 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from adaptok.models.generator import Layer
-from adaptok.models.layers import TransformerBlock
 from adaptok.models.prior import PriorBlock
+from adaptok.models.transformer import TransformerBlock
 
 
 def shard(objective: nn.Module, device: torch.device, processes: int) -> None:

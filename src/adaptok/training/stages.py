@@ -19,9 +19,9 @@ from adaptok.config.optimization import RunConfig
 from adaptok.config.training import AnyConfig, GeneratorTrainingConfig, TrainingConfig
 from adaptok.models.feed_forward import FeedForward, Mlp
 from adaptok.models.generator import GeneratorModel
-from adaptok.models.layers import TransformerStack
 from adaptok.models.model import Model
 from adaptok.models.rotary import QueryTransform
+from adaptok.models.transformer import TransformerStack
 from adaptok.training import checkpoint
 from adaptok.training.data import Collate, Data, check_broken, open_data
 from adaptok.training.generator_objective import GeneratorObjective, validate_generator

@@ -84,7 +84,7 @@ def pack(rows: Sequence[Row], config: GeneratorConfig, weight: float = 1.0) -> P
     """Rows one after the other, without the last entry of each."""
     prefix = config.prefix
     heads = [
-        np.append(row.condition, config.end + 1) if config.condition_ids else np.zeros(1, np.int64) for row in rows
+        np.append(row.condition, config.separator) if config.condition_ids else np.zeros(1, np.int64) for row in rows
     ]
     lengths = [prefix + len(row.entries) - 1 for row in rows]
     starts = np.cumsum([0, *lengths[:-1]])

@@ -29,9 +29,9 @@ from torch import Tensor, nn
 
 from adaptok.config.model import ScalarQuantizerConfig, TokenizerConfig
 from adaptok.models.feed_forward import Mlp
-from adaptok.models.layers import TransformerBlock
 from adaptok.models.patches import patchify
 from adaptok.models.tokenizer import Tokenizer
+from adaptok.models.transformer import TransformerBlock
 
 CODE_SCALE = 2.0
 """Size of a code against a first component of unit variance. Larger, and LayerNorm divides by more nearly a constant;

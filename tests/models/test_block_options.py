@@ -12,10 +12,11 @@ from adaptok import AdapTok
 from adaptok.checkpoints.model_folder import read_folder, write_folder
 from adaptok.config.model import ModelConfig, StackConfig, TokenizerConfig, TransformerConfig
 from adaptok.config.optimization import OptimizerConfig
-from adaptok.models.flops import decoder_work, encoder_work
+from adaptok.models.flops import decoder_flops, encoder_flops
 from adaptok.models.model import Model, weights_hash
-from adaptok.models.rotary import QueryTransform, Rotate, latent_positions, patch_positions, rotations
+from adaptok.models.rotary import QueryTransform, latent_positions, patch_positions, rotations
 from adaptok.models.tokenizer import Tokenizer
+from adaptok.ops.rotary import rotate
 from adaptok.training.initialization.growing import grow
 from adaptok.training.initialization.linear_start import linear_start
 from adaptok.training.optimizers import build_optimizers
@@ -129,7 +130,7 @@ def test_block_by_block_equals_whole_clips(model, clips):
 def test_remembered_blocks_count_as_decoded(model, clips):
     tokenizer = model.tokenizer
     inputs, lengths, cache = decoder_inputs(tokenizer, clips), LENGTHS[0], tokenizer.decoder_cache()
-    tokenizer.remember(inputs[:, :3], lengths[:3], cache)
+    tokenizer.prefill(inputs[:, :3], lengths[:3], cache)
     last = tokenizer.decode(inputs[:, 3:], [lengths[3:]] * 3, first_block=3, cache=cache)
     torch.testing.assert_close(last, tokenizer.decode(inputs, [lengths] * 3)[:, :, 6:], atol=1e-4, rtol=1e-4)
 
@@ -194,20 +195,13 @@ def test_scores_depend_on_differences_of_coordinates(axis):
     positions = torch.randint(0, 30, (20, 4), generator=generator)
 
     def scores(of_queries, of_keys):
-        a, b = (Rotate.apply(x, rotations(at, 32)) for x, at in ((q, of_queries), (k, of_keys)))
+        a, b = (rotate(x, rotations(at, 32)) for x, at in ((q, of_queries), (k, of_keys)))
         return torch.einsum("bnhd,bmhd->bhnm", a, b)
 
     shift = 7 * (torch.arange(4) == axis)
     expected = scores(positions, positions)
     torch.testing.assert_close(scores(positions + shift, positions + shift), expected, atol=1e-3, rtol=1e-4)
     assert not torch.allclose(scores(positions + shift, positions), expected, atol=0.1)
-
-
-def test_gradient_of_the_rotation():
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2, 3, 2, 8, generator=generator, dtype=torch.float64, requires_grad=True)
-    rotation = rotations(torch.randint(0, 9, (3, 4), generator=generator), 8).double()
-    assert torch.autograd.gradcheck(lambda x: Rotate.apply(x, rotation), (x,))
 
 
 def test_half_precision_rotates_by_exact_angles():
@@ -233,8 +227,8 @@ def test_counted_work_is_what_torch_counts(model, clips):
         return encoding.get_total_flops(), decoding.get_total_flops()
 
     more = [a - b for a, b in zip(counted(model.tokenizer), counted(plain.tokenizer), strict=True)]
-    assert more[0] == encoder_work(config) - encoder_work(small_config())
-    assert more[1] == decoder_work(config, LENGTHS[0]) - decoder_work(small_config(), LENGTHS[0])
+    assert more[0] == encoder_flops(config) - encoder_flops(small_config())
+    assert more[1] == decoder_flops(config, LENGTHS[0]) - decoder_flops(small_config(), LENGTHS[0])
 
 
 @pytest.mark.parametrize("width", [192, 256, 384, 512, 768])

@@ -1,14 +1,12 @@
-"""The plans of attention against dense masks."""
+"""Plans of the tokenizer and the scorer equal dense attention masks."""
 
 from __future__ import annotations
 
-import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from adaptok.models.layers import CausalAttention, PlannedAttention, Segment, _dropped
 from adaptok.models.patches import patchify
 
 ROWS = st.lists(st.lists(st.integers(0, 8), min_size=4, max_size=4), min_size=3, max_size=3)
@@ -75,59 +73,3 @@ def test_scorer_equals_its_dense_mask(codec, clips, lengths):
     fast = codec.score_clips(latents, lengths)
     own = torch.tensor(lengths)[..., None] >= torch.tensor([2, 4, 6, 8])
     torch.testing.assert_close(fast[own], rows[own], atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize(("queries", "keys"), [(3, 1025), (1025, 1025), (300, 700), (64, 300)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_gradients_equal_those_of_plain_attention(dtype, queries, keys):
-    generator = torch.Generator().manual_seed(0)
-    shapes = (2, queries, 8, 16), (2, keys, 2, 8, 16), (2, queries, 8, 16)
-    q, kv, slope = (torch.randn(shape, generator=generator).to(dtype) for shape in shapes)
-    half = keys // 2
-    plan = (
-        Segment(slice(0, queries // 2), (slice(0, half),)),
-        Segment(slice(queries // 2, queries), (slice(0, keys // 3), slice(half, keys))),
-    )
-    alive = torch.ones(queries, keys, dtype=torch.bool)
-    alive[: queries // 2, half:] = False
-    alive[queries // 2 :, keys // 3 : half] = False
-    given = [x.clone().requires_grad_() for x in (q, kv)]
-    found = PlannedAttention.apply(*given, plan)
-    plain = [x.float().requires_grad_() for x in (q, kv)]
-    k, v = plain[1].permute(2, 0, 3, 1, 4)
-    expected = F.scaled_dot_product_attention(plain[0].transpose(1, 2), k, v, attn_mask=alive).transpose(1, 2)
-    found.backward(slope)
-    expected.backward(slope.float())
-    tolerance = 1e-5 if dtype == torch.float32 else 0.02
-    for mine, true in ((found, expected), *((a.grad, b.grad) for a, b in zip(given, plain, strict=True))):
-        error = (mine.float() - true).norm() / true.norm()
-        assert error < tolerance
-
-
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-@pytest.mark.parametrize("rows", [5, 300, 512])
-def test_causal_attention_equals_its_definition(rows, dropout):
-    generator = torch.Generator().manual_seed(0)
-    given = [torch.randn(2, 3, rows, 8, generator=generator, requires_grad=True) for _ in range(3)]
-    plain = [x.detach().double().requires_grad_() for x in given]
-    slope = torch.randn(2, 3, rows, 8, generator=generator)
-    keep = torch.ones(6, rows, rows)
-    masks = torch.Generator().manual_seed(7)
-    for start in range(0, rows, 256):  # as the tiles draw them
-        stop = min(start + 256, rows)
-        if dropout:
-            keep[:, start:stop, :stop] = 1 - _dropped(torch.Size((6, stop - start, stop)), dropout, masks).float()
-    hidden = torch.full((rows, rows), -torch.inf, dtype=torch.float64).triu(1)
-    weights = (plain[0] @ plain[1].transpose(-1, -2) * 8**-0.5 + hidden).softmax(-1)
-    expected = (weights * keep.view(2, 3, rows, rows) / (1 - dropout)) @ plain[2]
-    found = CausalAttention.apply(*given, dropout, 7)
-    expected.backward(slope.double())
-    found.backward(slope)
-    for mine, true in ((found, expected), *((a.grad, b.grad) for a, b in zip(given, plain, strict=True))):
-        torch.testing.assert_close(mine.double(), true, atol=1e-5, rtol=1e-4)
-
-
-def test_dropout_keeps_its_share():
-    kept = 1 - _dropped(torch.Size((500, 2001)), 0.1, torch.Generator().manual_seed(0)).float()
-    assert abs(kept.mean() - 0.9) < 0.002
-    assert abs(kept[:, 1:].mul(kept[:, :-1]).mean() - 0.81) < 0.003  # neighbours share a draw, not a fate
