@@ -24,11 +24,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from adaptok.codec.codec import to_bytes
 from adaptok.data.synthetic.shapes import CLASSES, draw_shape_clip
 from adaptok.evaluation.report.contact_sheet import save_sheet
 from adaptok.generation import Generator, Sampling
 from adaptok.metrics.distortion import psnr
+from adaptok.video.pixels import clip_to_frames
 
 TRAINING, UNSEEN = 1000, 2000
 """Seeds of the drawn clips."""
@@ -78,7 +78,7 @@ def recognized(options: argparse.Namespace) -> dict[str, Any]:
         tokens.append(int(samples.lengths.sum()))
     if options.sheet is not None:
         order = sorted(range(min(16, len(names))), key=lambda i: names[i])
-        save_sheet(options.sheet, [(names[i], to_bytes(clips[i])) for i in order])
+        save_sheet(options.sheet, [(names[i], clip_to_frames(clips[i])) for i in order])
     asked = torch.tensor([CLASSES.index(name) for name in names])
     said = classify(classifier, torch.stack([clips[i] for i in range(len(names))]))
     unseen, true = drawn(UNSEEN, 200, generator.clip_frames)
@@ -99,7 +99,7 @@ def predicted(options: argparse.Namespace) -> dict[str, float]:
     shown: list[tuple[str, NDArray[np.uint8]]] = []
     clips, classes = drawn(UNSEEN, options.samples, generator.clip_frames)
     for index, clip in enumerate(clips):
-        frames = to_bytes(clip)
+        frames = clip_to_frames(clip)
         made = torch.from_numpy(generator.predict(frames, settings=rules, seed=index)).permute(3, 0, 1, 2) / 255
         latents = codec.encode_clips(clip[None])
         full = codec.decode_clips(latents.ids, [[codec.config.tokenizer.latents] * latents.ids.shape[1]])[0].clamp(0, 1)
@@ -108,7 +108,7 @@ def predicted(options: argparse.Namespace) -> dict[str, float]:
         rows["last_frame_decoded"].append(_psnr(full[:, first - 1 : first].expand_as(clip[:, first:]), clip[:, first:]))
         rows["tokenizer"].append(_psnr(full[:, first:], clip[:, first:]))
         if len(shown) < 16:
-            shown += [(f"{CLASSES[int(classes[index])]}, truth", frames), ("predicted", to_bytes(made))]
+            shown += [(f"{CLASSES[int(classes[index])]}, truth", frames), ("predicted", clip_to_frames(made))]
     if options.sheet is not None:
         save_sheet(options.sheet, shown)
     return {name: float(np.mean(values)) for name, values in rows.items()}

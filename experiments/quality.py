@@ -28,13 +28,13 @@ import torch
 from numpy.typing import NDArray
 
 from adaptok import AdapTok, LengthPolicy, VideoTokens
-from adaptok.codec.codec import to_bytes
 from adaptok.codec.length_selection import measure_block
 from adaptok.data.manifests import VIDEO_SUFFIXES, find_entries
 from adaptok.metrics.correlation import rank_correlation
 from adaptok.metrics.distortion import psnr
 from adaptok.metrics.similarity import frame_ssim
 from adaptok.video.geometry import Geometry
+from adaptok.video.pixels import clip_to_frames
 from adaptok.video.sources import open_frames
 
 RATE = 30
@@ -91,7 +91,7 @@ def square_frames(path: Path, codec: AdapTok, clips: int) -> Frames:
     size = codec.config.tokenizer.size
     with open_frames(path) as source:
         geometry = Geometry("crop", source.width, source.height, size)
-        frames = [to_bytes(geometry.apply(frame[None])) for frame in islice(source.frames, clips * CLIP_FRAMES)]
+        frames = [clip_to_frames(geometry.apply(frame[None])) for frame in islice(source.frames, clips * CLIP_FRAMES)]
     return np.concatenate(frames[: len(frames) // CLIP_FRAMES * CLIP_FRAMES])
 
 

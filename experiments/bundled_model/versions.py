@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from adaptok import AdapTok
-from adaptok.codec.codec import to_bytes
 from adaptok.data.clips import fixed_clips
 from adaptok.utils.files import replacing
+from adaptok.video.pixels import clip_to_frames
 
 SCALE = 2
 """Enlargement of the picture, without smoothing, so that pixels stay visible."""
@@ -44,7 +44,7 @@ def main() -> None:
     config = AdapTok.from_pretrained(options.models[0], device="cpu").config.tokenizer
     clips = fixed_clips(options.folder, frames=config.frames, size=config.size, per_video=1)
     rows = [clips, *(reconstruct(model, clips, options.latents) for model in options.models)]
-    shown = [to_bytes(row[:, :, options.frame].transpose(0, 1)) for row in rows]  # uint8 [N, S, S, C] each
+    shown = [clip_to_frames(row[:, :, options.frame].transpose(0, 1)) for row in rows]  # uint8 [N, S, S, C] each
     picture = np.concatenate([np.concatenate(list(row), 1) for row in shown])
     image = Image.fromarray(picture)
     with replacing(options.out) as temporary:

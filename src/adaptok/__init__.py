@@ -9,11 +9,12 @@ if TYPE_CHECKING:
     from adaptok.allocation.knapsack import Allocation, allocate
     from adaptok.allocation.policy import LengthPolicy
     from adaptok.checkpoints.model_folder import CheckpointError
-    from adaptok.codec.codec import AdapTok, EncodedClips
+    from adaptok.codec.clips import EncodedClips
+    from adaptok.codec.codec import AdapTok
     from adaptok.codec.streaming import BlockTokens, Streaming
     from adaptok.codec.token_file import TokenFileError, TokenInfo, TokenMismatchError, VideoTokens
     from adaptok.generation import Generator, Samples, Sampling
-    from adaptok.video.reading import VideoError
+    from adaptok.video.container import VideoError
 
 __version__ = "0.1.0"
 
@@ -42,7 +43,7 @@ _MODULES = {
     "BlockTokens": "codec.streaming",
     "CheckpointError": "checkpoints.model_folder",
     "Generator": "generation",
-    "EncodedClips": "codec.codec",
+    "EncodedClips": "codec.clips",
     "Samples": "generation",
     "Sampling": "generation",
     "LengthPolicy": "allocation.policy",
@@ -50,7 +51,7 @@ _MODULES = {
     "TokenFileError": "codec.token_file",
     "TokenInfo": "codec.token_file",
     "TokenMismatchError": "codec.token_file",
-    "VideoError": "video.reading",
+    "VideoError": "video.container",
     "VideoTokens": "codec.token_file",
     "allocate": "allocation.knapsack",
 }

@@ -83,7 +83,7 @@ def test_any_size_and_length(codec, shape, fit):
     assert codec.decode(codec.encode(frames, 16, fit=fit)).shape == frames.shape
 
 
-@pytest.mark.parametrize("budget", [0, -4, 7, 33, float("nan"), "many"])
+@pytest.mark.parametrize("budget", [0, -4, 7, 33, float("nan"), "many", "16"])
 def test_bad_budgets(codec, budget):
     with pytest.raises(ValueError, match="expected 8 to 32 tokens per clip"):
         codec.encode(frames_of(4), budget)

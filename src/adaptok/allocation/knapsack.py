@@ -1,14 +1,14 @@
-"""Lengths for a budget: a multiple-choice knapsack, one choice per block, solved exactly.
+"""Exact allocation of tokens: a multiple-choice knapsack with one choice per block.
 
-Legend: `N` blocks, `L` candidate lengths: the multiples of `length_step` up to `L length_step`. `scores[n, j]` is the
-predicted distortion of block n at `(j + 1) length_step` tokens: any finite number. Inside,
-lengths are levels `0 … L - 1`, and the budget is a capacity in levels above the least.
+Legend: `N` blocks, `L` candidate lengths: the multiples of `length_step` up to `L * length_step`. `scores[n, j]` is the
+predicted distortion of block n at `(j + 1) * length_step` tokens, any finite number. Internally, lengths are levels
+`0 … L - 1`, and budgets are capacities in levels above the shortest lengths.
 
-How: the lower convex hulls of all blocks, their edges sorted by slope, give the solution of the linear relaxation. It
-gives λ, a lower bound (Sinha and Zoltners 1979, doi:10.1287/opre.27.3.503), and a solution that is nearly always
-within a hair of it. Options whose reduced cost at that λ exceeds what is left of the gap cannot be in a better
-solution; over the few blocks that still have a choice, dynamic programming finishes. Where even those are too many,
-the gap is returned as it is.
+The edges of the lower convex hulls of all blocks, sorted by slope, solve the linear relaxation (Sinha and Zoltners
+1979, doi:10.1287/opre.27.3.503). This gives λ, a lower bound, and a solution that is nearly always close to optimal.
+Options whose reduced cost at λ exceeds the remaining gap cannot be part of a better solution; dynamic programming over
+the few blocks that still have a choice closes the gap. If there are too many of these, the solution is returned with
+its gap.
 """
 
 from __future__ import annotations
@@ -20,26 +20,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-WORK_LIMIT = 20_000_000
-"""Table entries times options that the dynamic programme may take; about half a second."""
-_NEAR_OPTIONS = 4096
-"""Options of the least reduced cost that are tried in pairs to fill what the sorted edges leave over."""
+from adaptok.allocation.hull import Edges, Floats, Ints
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+WORK_LIMIT = 20_000_000
+"""Largest product of table entries and options in dynamic programming, which takes about half a second."""
+_NEAR_OPTIONS = 4096
+"""Number of options of the lowest reduced cost that are tried in pairs to fill the capacity that sorted edges leave."""
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """Lengths, and what they are predicted to cost.
+    """Lengths of all blocks.
 
     Attributes:
-        lengths: int64, in tokens, of the shape of the scores without their last dimension.
-        distortion: sum of the scores at these lengths.
-        tokens: sum of the lengths.
-        lmbda: distortion that one more token must save to be worth it; 0 where the budget does not bind. Where all of
-            it must be spent it may be negative.
-        gap: the optimum is at most this much lower; 0 where the lengths are proved to be optimal.
+        lengths: int64, in tokens, with the shape of the scores without their last dimension.
+        distortion: Sum of the scores at these lengths.
+        tokens: Sum of the lengths.
+        lmbda: λ, the distortion that one more token must save; 0 if the budget is not binding. It may be negative if
+            all of the budget must be used.
+        gap: Largest possible difference between this distortion and the optimum. 0 if the lengths are proved optimal.
     """
 
     lengths: Ints
@@ -50,14 +49,15 @@ class Allocation:
 
 
 def allocate(scores: ArrayLike, tokens: float, *, length_step: int) -> Allocation:
-    """The least distortion for at most `tokens` tokens in all.
+    """Minimize the total distortion with at most `tokens` tokens in total.
 
     Args:
         scores: `[..., L]`; every leading index is a block.
-        length_step: tokens between candidate lengths, at least 1.
+        tokens: Number of tokens for all blocks together.
+        length_step: Distance between candidate lengths, in tokens; at least 1.
 
     Raises:
-        ValueError: a score is not finite, there are none, or the budget does not reach the least length of every block.
+        ValueError: Scores are empty or not finite, or the tokens do not suffice for the shortest length of every block.
     """
     problem = _Problem(scores, length_step)
     capacity = problem.capacity(tokens)
@@ -65,16 +65,18 @@ def allocate(scores: ArrayLike, tokens: float, *, length_step: int) -> Allocatio
 
 
 def allocate_exact(scores: ArrayLike, budget: float, *, length_step: int) -> Allocation:
-    """The official procedure: all of the budget is spent, whether it helps or not.
+    """Minimize the total distortion using all of the budget, even where more tokens do not help.
 
-    The levels of the N blocks sum to exactly `(N budget) // length_step - N`, or to the nearest sum that there is.
+    This is the official procedure. The levels of the N blocks sum to exactly `(N * budget) // length_step - N`, or to
+    the largest possible sum if that is less.
 
     Args:
-        scores: `[..., L]`.
-        budget: tokens per block, on average.
+        scores: `[..., L]`; every leading index is a block.
+        budget: Mean number of tokens per block.
+        length_step: Distance between candidate lengths, in tokens; at least 1.
 
     Raises:
-        ValueError: as for `allocate`.
+        ValueError: As for `allocate`.
     """
     problem = _Problem(scores, length_step)
     levels = problem.capacity(problem.blocks * budget)
@@ -82,21 +84,26 @@ def allocate_exact(scores: ArrayLike, budget: float, *, length_step: int) -> All
 
 
 def allocate_to_target(scores: ArrayLike, target: float, *, length_step: int) -> Allocation:
-    """The fewest tokens whose mean score over the blocks is at most `target`, and of those the least distortion.
+    """Minimize the tokens whose mean score over the blocks is at most `target`, and then the distortion.
 
-    Where `gap` is above 0, `tokens` may be more than the fewest by less than one candidate length.
+    If the returned `gap` is above 0, `tokens` may exceed the minimum by less than one `length_step`.
+
+    Args:
+        scores: `[..., L]`; every leading index is a block.
+        target: Largest mean distortion.
+        length_step: Distance between candidate lengths, in tokens; at least 1.
 
     Raises:
-        ValueError: no lengths reach the target, or as for `allocate`.
+        ValueError: No lengths reach the target, or as for `allocate`.
     """
     problem = _Problem(scores, length_step)
     best = float(problem.scores.min(1).mean())
     if not target >= best:
         raise ValueError(
-            f"target {target!r}: the best that these blocks can reach is a mean of {best:g}; expected at least that"
+            f"target {target!r}, expected at least {best:g}, the lowest mean distortion that these blocks can reach"
         )
     total = max(target, best) * problem.blocks
-    total += 1e-12 * max(1.0, abs(total))  # the sum of the best is the best, however it was added
+    total += 1e-12 * max(1.0, abs(total))  # floating-point sums depend on their order
     low, high = problem.capacities_for(total)
     while low < high:
         middle = (low + high) // 2
@@ -108,42 +115,42 @@ def allocate_to_target(scores: ArrayLike, target: float, *, length_step: int) ->
 
 
 def uniform_lengths(blocks: int, tokens: int, latents: int) -> Ints:
-    """Lengths `[blocks]` as even as they can be, with the sum `tokens`, or all latents where that is less."""
+    """Return lengths `[blocks]` that are as even as possible and sum to `tokens`, at most `latents` each."""
     total = min(tokens, blocks * latents)
     return np.diff(np.arange(blocks + 1) * total // max(blocks, 1))
 
 
 class _Problem:
-    """Scores with what every budget needs of them: the hulls' edges in the order of their slopes."""
+    """The scores of an allocation, and the edges of their convex hulls, which all budgets use."""
 
     def __init__(self, scores: ArrayLike, length_step: int) -> None:
         given = np.asarray(scores, dtype=np.float64)
         if given.ndim < 1 or given.size == 0:
-            raise ValueError(f"scores of shape {given.shape}, expected [..., L] with one block and one length or more")
+            raise ValueError(f"scores of shape {given.shape}, expected [..., L] with at least one block and one length")
         if length_step < 1:
-            raise ValueError(f"length_step {length_step}, expected 1 token or more")
+            raise ValueError(f"length_step {length_step}, expected at least 1 token")
         self.shape, self.length_step = given.shape[:-1], length_step
         self.scores = given.reshape(-1, given.shape[-1])
         if not np.isfinite(self.scores.sum()) and not np.isfinite(self.scores).all():
-            raise ValueError("scores that are NaN or infinite, expected finite numbers")
+            raise ValueError("NaN or infinite scores, expected finite numbers; check the model")
         self.blocks, self.levels = self.scores.shape
-        self._falling: _Edges | None = None
+        self._falling: Edges | None = None
 
     @property
-    def falling(self) -> _Edges:
+    def falling(self) -> Edges:
         """Edges that lower the score."""
         if self._falling is None:
-            self._falling = _Edges.of(self.scores, falling=True)
+            self._falling = Edges.of(self.scores, falling=True)
         return self._falling
 
     def capacity(self, tokens: float) -> int:
-        """Levels above the least that `tokens` tokens allow."""
-        least = self.blocks * self.length_step
-        if not tokens >= least:
+        """Convert a number of tokens to levels above the shortest lengths."""
+        minimum = self.blocks * self.length_step
+        if not tokens >= minimum:
             raise ValueError(
-                f"{tokens!r} tokens for {self.blocks} blocks, expected {least} or more: {self.length_step} for each"
+                f"{tokens!r} tokens for {self.blocks} blocks, expected at least {minimum}: {self.length_step} for each"
             )
-        return int(min(tokens, least * self.levels) // self.length_step) - self.blocks
+        return int(min(tokens, minimum * self.levels) // self.length_step) - self.blocks
 
     def cost(self, choice: Ints) -> float:
         return float(self.scores[np.arange(self.blocks), choice].sum())
@@ -155,35 +162,35 @@ class _Problem:
         )
 
     def at_most(self, capacity: int) -> tuple[Ints, float, float]:
-        """Levels `[N]` with a sum up to `capacity`, the λ of a level, and the gap."""
+        """Return levels `[N]` that sum to at most `capacity`, λ per level, and the gap."""
         return self._solve(self.falling, capacity, exact=False)
 
     def exactly(self, capacity: int) -> tuple[Ints, float, float]:
-        """Levels `[N]` with the sum `capacity`, the λ of a level, and the gap."""
-        return self._solve(_Edges.of(self.scores, falling=False), capacity, exact=True)
+        """Return levels `[N]` that sum to `capacity`, λ per level, and the gap."""
+        return self._solve(Edges.of(self.scores, falling=False), capacity, exact=True)
 
     def capacities_for(self, total: float) -> tuple[int, int]:
-        """Capacities between which the least one lies that allows a sum of scores up to `total`."""
+        """Return bounds of the smallest capacity whose solution has a sum of scores of at most `total`."""
         edges = self.falling
         start = float(self.scores[:, 0].sum())
         if start <= total:
             return 0, 0
         after = start + np.cumsum(edges.slopes * edges.widths)
         used = np.cumsum(edges.widths)
-        index = int(np.searchsorted(-after, -total))  # the first edge after which the sum is low enough
+        index = int(np.searchsorted(-after, -total))  # first edge after which the sum is low enough
         if index >= len(after):
             return int(used[-1]), int(used[-1])
         before = after[index] - edges.slopes[index] * edges.widths[index]
-        part = math.floor((total - before) / edges.slopes[index])  # of that edge, in the relaxation
+        part = math.floor((total - before) / edges.slopes[index])  # levels of that edge in the relaxation
         return int(used[index] - edges.widths[index]) + max(0, part), int(used[index])
 
-    def _solve(self, edges: _Edges, capacity: int, exact: bool) -> tuple[Ints, float, float]:
+    def _solve(self, edges: Edges, capacity: int, exact: bool) -> tuple[Ints, float, float]:
         used = np.cumsum(edges.widths)
         taken = int(np.searchsorted(used, capacity, side="right"))
         choice = np.zeros(self.blocks, np.int64)
         np.add.at(choice, edges.blocks[:taken], edges.widths[:taken])
         left = capacity - int(used[taken - 1]) if taken else capacity
-        if taken == len(edges.slopes) or left == 0:  # everything that helps fits, or it comes out even
+        if taken == len(edges.slopes) or left == 0:  # all useful edges fit, or no capacity remains
             at_end = taken == len(edges.slopes) and not exact
             lmbda = 0.0 if at_end or taken == 0 else -float(edges.slopes[taken - 1])
             if taken == 0 and len(edges.slopes):
@@ -202,63 +209,13 @@ class _Problem:
         return (choice if len(better) == 0 else better), lmbda, 0.0
 
 
-@dataclass(frozen=True)
-class _Edges:
-    """Edges of the lower convex hulls of all blocks, steepest descent first.
-
-    Attributes:
-        blocks: `[E]` whose they are.
-        widths: `[E]` levels that they span.
-        slopes: `[E]` score per level, ascending.
-    """
-
-    blocks: Ints
-    widths: Ints
-    slopes: Floats
-
-    @classmethod
-    def of(cls, scores: Floats, falling: bool) -> _Edges:
-        """Edges of `scores [N, L]`; with `falling` only those that lower the score."""
-        levels = scores.shape[1]
-        rows = np.arange(len(scores))
-        at = np.zeros(len(scores), np.int64)
-        blocks, widths, slopes = [], [], []
-        for _ in range(levels - 1):
-            here = scores[rows, at]
-            best, jump = np.full(len(rows), np.inf), np.zeros(len(rows), np.int64)
-            for level in range(1, levels):
-                span = level - at
-                ahead = span > 0
-                slope = np.where(ahead, scores[rows, level] - here, np.inf) / np.where(ahead, span, 1)
-                closer = slope <= best if level > 1 else slope < best  # of equal slopes the longest edge
-                closer &= ahead
-                best = np.where(closer, slope, best)
-                jump = np.where(closer, span, jump)
-            going = (jump > 0) & (best < 0) if falling else jump > 0
-            blocks.append(rows[going])
-            widths.append(jump[going])
-            slopes.append(best[going])
-            at = at[going] + jump[going]
-            rows = rows[going]
-            open_ended = at < levels - 1
-            rows, at = rows[open_ended], at[open_ended]
-            if len(rows) == 0:
-                break
-        if not slopes:
-            nothing = np.zeros(0, np.int64)
-            return cls(nothing, nothing, np.zeros(0))
-        joined = np.concatenate(slopes)
-        order = np.argsort(joined, kind="stable")
-        return cls(np.concatenate(blocks)[order], np.concatenate(widths)[order], joined[order])
-
-
 def _fill(reduced: Floats, choice: Ints, left: int, lmbda: float, exact: bool) -> tuple[Ints, float]:
-    """Change one or two blocks so that the `left` levels are used best.
+    """Change one or two blocks to make the best use of the `left` remaining levels.
 
-    Distortion above the bound is the sum of reduced costs plus `lmbda` for each level that stays unused.
+    The gap is the distortion above the bound: the sum of reduced costs plus `lmbda` for each unused level.
 
     Returns:
-        The new choice, and that distortion: the gap.
+        The new choice, and its gap.
     """
     levels = reduced.shape[1]
     near = reduced.copy()
@@ -269,7 +226,7 @@ def _fill(reduced: Floats, choice: Ints, left: int, lmbda: float, exact: bool) -
     picked = picked[np.argsort(flat[picked], kind="stable")]
     block, level = picked // levels, picked % levels
     move = level - choice[block]
-    options: dict[int, list[int]] = {}  # by levels moved: the best options of two different blocks
+    options: dict[int, list[int]] = {}  # number of levels moved -> up to two best options
     for delta in range(1 - levels, levels):
         if delta == 0:
             continue
@@ -297,13 +254,13 @@ def _fill(reduced: Floats, choice: Ints, left: int, lmbda: float, exact: bool) -
     changed = choice.copy()
     for i in change:
         changed[block[i]] = level[i]
-    if best == math.inf:  # nothing of two blocks comes out even: take single levels, as they come
-        return _spend(changed, left, levels, reduced)
+    if best == math.inf:  # no pair of changes reaches the exact sum
+        return _fill_in_order(changed, left, levels, reduced)
     return changed, best
 
 
-def _spend(choice: Ints, left: int, levels: int, reduced: Floats) -> tuple[Ints, float]:
-    """Raise blocks, the first first, until `left` levels are used; for exact sums that no pair of changes reaches."""
+def _fill_in_order(choice: Ints, left: int, levels: int, reduced: Floats) -> tuple[Ints, float]:
+    """Raise one block after another until all `left` levels are used."""
     room = levels - 1 - choice
     before = np.concatenate([[0], np.cumsum(room)[:-1]])
     choice = choice + np.clip(left - before, 0, room)
@@ -311,128 +268,63 @@ def _spend(choice: Ints, left: int, levels: int, reduced: Floats) -> tuple[Ints,
 
 
 def _finish(reduced: Floats, capacity: int, lmbda: float, gap: float, exact: bool) -> Ints | None:
-    """Dynamic programming over the options that can be part of something better than `gap` above the bound.
+    """Search for a solution whose distortion above the bound is less than `gap`, by dynamic programming.
 
     Returns:
-        The optimal levels `[N]`; none, `[0]`, if nothing is better; None if there are too many options.
+        The optimal levels `[N]`, an empty array if there is no better solution, or None if there are too many options.
     """
     alive = reduced < gap
     first = reduced.argmin(1)
     core = np.flatnonzero(alive.sum(1) > 1)
     low = np.where(alive[core], np.arange(reduced.shape[1]), reduced.shape[1]).min(1)
     high = np.where(alive[core], np.arange(reduced.shape[1]), -1).max(1)
-    room = capacity - int(first.sum()) + int(first[core].sum()) - int(low.sum())  # levels for the core above its least
-    most = min(room, int((high - low).sum()))
-    options = int(alive[core].sum())
+    room = capacity - int(first.sum()) + int(first[core].sum()) - int(low.sum())  # levels above `low` for the core
+    size = min(room, int((high - low).sum())) + 1
     if room < 0:
         return np.zeros(0, np.int64)
-    if options * (most + 1) > WORK_LIMIT:
+    if int(alive[core].sum()) * size > WORK_LIMIT:
         return None
-    value = np.full(most + 1, np.inf)
+    value, table = _fill_table(reduced[core], alive[core], low, high, gap, size)
+    totals = value + lmbda * (room - np.arange(size))
+    if exact:
+        totals[:room] = np.inf
+    used = int(np.argmin(totals))
+    if not totals[used] < gap:
+        return np.zeros(0, np.int64)
+    result: Ints = first.astype(np.int64)
+    for index in range(len(core) - 1, -1, -1):
+        level = int(table[index, used])
+        result[core[index]] = level
+        used -= level - int(low[index])
+    return result
+
+
+def _fill_table(
+    reduced: Floats, alive: NDArray[np.bool_], low: Ints, high: Ints, gap: float, size: int
+) -> tuple[Floats, NDArray[np.integer[Any]]]:
+    """Minimize the sum of reduced costs for each number of levels used.
+
+    Returns:
+        value: `[size]`, the minimum over all blocks.
+        table: `[N, size]`, the level of each block in the minimum over the blocks up to it.
+    """
+    value = np.full(size, np.inf)
     value[0] = 0.0
-    table = np.zeros((len(core), most + 1), np.int8 if reduced.shape[1] < 128 else np.int64)
+    table = np.zeros((len(reduced), size), np.int8 if reduced.shape[1] < 128 else np.int64)
     reach = 0
-    for index, n in enumerate(core.tolist()):
-        reach = min(most, reach + int(high[index] - low[index]))
-        after = np.full(most + 1, np.inf)
+    for index, costs in enumerate(reduced):
+        reach = min(size - 1, reach + int(high[index] - low[index]))
+        after = np.full(size, np.inf)
         chosen = table[index]
-        for level in np.flatnonzero(alive[n]).tolist():
+        for level in np.flatnonzero(alive[index]).tolist():
             shift = int(level - low[index])
             if shift > reach:
                 break
-            trial = value[: reach + 1 - shift] + reduced[n, level]
+            trial = value[: reach + 1 - shift] + costs[level]
             part = after[shift : reach + 1]
             closer = trial < part
             np.copyto(part, trial, where=closer)
             np.copyto(chosen[shift : reach + 1], level, where=closer)
         after[after >= gap] = np.inf
         value = after
-    totals = value + lmbda * (room - np.arange(most + 1))
-    if exact:
-        totals[:room] = np.inf
-    spent = int(np.argmin(totals))
-    if not totals[spent] < gap:
-        return np.zeros(0, np.int64)
-    result: Ints = first.astype(np.int64)
-    for index in range(len(core) - 1, -1, -1):
-        level = int(table[index, spent])
-        result[core[index]] = level
-        spent -= level - int(low[index])
-    return result
-
-
-class StreamAllocator:
-    """Price-controlled lengths, one block at a time, knowing nothing of later blocks.
-
-    A block is extended while that saves at least λ per token. λ starts where the first block would
-    spend the budget, and then follows the running average: a controller of its logarithm on the last block's error and
-    on the surplus so far, so the scale of the scores does not matter. The tokens so far never exceed the budget of the
-    blocks so far by more than `burst` blocks' worth, and one step per block.
-
-    Args:
-        budget: tokens per block, on average.
-        length_step: tokens between candidate lengths.
-        lmbda: to start with, in distortion per token; found from the first block if None.
-        burst: blocks' worth of tokens that may be spent ahead.
-    """
-
-    ERROR_GAIN = 0.10
-    SURPLUS_GAIN = 0.002
-    LARGEST_MOVE = 0.5
-
-    def __init__(self, budget: float, *, length_step: int, lmbda: float | None = None, burst: float = 12.0) -> None:
-        if not budget >= length_step:
-            raise ValueError(f"budget {budget!r} tokens a block, expected {length_step} or more")
-        if lmbda is not None and not lmbda > 0:
-            raise ValueError(f"lmbda {lmbda!r}, expected a number above 0")
-        self.budget, self.length_step, self.lmbda, self.burst = float(budget), length_step, lmbda, burst
-        self.spent = 0
-        self.blocks = 0
-
-    def choose(self, scores: ArrayLike) -> int:
-        """Length of the next block, in tokens, from its scores `[L]`.
-
-        Raises:
-            ValueError: a score is not finite, or there are none.
-        """
-        values = np.asarray(scores, dtype=np.float64)
-        if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
-            raise ValueError(f"scores of shape {values.shape}, expected finite numbers [L]")
-        lengths = np.arange(1, len(values) + 1) * self.length_step
-        if self.lmbda is None:
-            self.lmbda = self._first_lambda(values)
-        allowed = self.budget * (self.blocks + 1 + self.burst) - self.spent
-        fitting = max(1, min(len(values), int(allowed // self.length_step)))
-        cost = values + (self.lmbda or 0.0) * lengths
-        length = int(lengths[int(np.argmin(cost[:fitting]))])
-        self.blocks += 1
-        self.spent += length
-        self._follow(length, int(lengths[-1]))
-        return length
-
-    def _first_lambda(self, values: Floats) -> float | None:
-        """Where the hull of these scores spends the budget; None where no length helps."""
-        edges = _Edges.of(values[None], falling=True)
-        if len(edges.slopes) == 0:
-            return None
-        reached = np.cumsum(edges.widths) * self.length_step + self.length_step
-        index = min(int(np.searchsorted(reached, self.budget)), len(edges.slopes) - 1)
-        return float(-edges.slopes[index]) / self.length_step
-
-    def _follow(self, length: int, longest: int) -> None:
-        if self.lmbda is None:
-            return
-        error = (length - self.budget) / self.budget
-        surplus = (self.spent - self.budget * self.blocks) / self.budget
-        move = self.ERROR_GAIN * error + self.SURPLUS_GAIN * surplus
-        useless = (move > 0 and length == self.length_step) or (move < 0 and length == longest)
-        if not useless:  # λ that already has no effect must not run away
-            self.lmbda *= math.exp(max(-self.LARGEST_MOVE, min(self.LARGEST_MOVE, move)))
-
-    def state(self) -> dict[str, Any]:
-        """What `restore` needs to go on from here."""
-        return {"lmbda": self.lmbda, "spent": self.spent, "blocks": self.blocks}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken."""
-        self.lmbda, self.spent, self.blocks = state["lmbda"], int(state["spent"]), int(state["blocks"])
+    return value, table

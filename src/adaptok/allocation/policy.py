@@ -1,30 +1,42 @@
-"""How a budget is shared: the scopes of allocation.
+"""Length policies: which blocks share a budget, and how their lengths are chosen.
 
-Legend: `N` blocks, `G` blocks of a clip, `K` latents of a block, `L` = K / length_step candidate lengths.
+Legend: `N` blocks, `B` clips, `G` blocks per clip, `K` latents per block, `L` = K / length_step candidate lengths.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from numbers import Real
 from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptok.allocation.knapsack import StreamAllocator, allocate, allocate_exact, allocate_to_target, uniform_lengths
+from adaptok.allocation.knapsack import allocate, allocate_exact, allocate_to_target, uniform_lengths
+from adaptok.allocation.stream import StreamAllocator
 from adaptok.config.choices import Scope
 from adaptok.config.model import ModelConfig
 
 Lengths = NDArray[np.int64]
 Scores = NDArray[np.float32]
+LengthChooser = Callable[[Scores, int], Lengths]
+"""Chooses lengths `[B]` from the scores `[B, L]` of one block of each of B clips, and the block's index in its clip."""
 
 
 @dataclass(frozen=True)
 class ClipLayout:
-    """Of a clip's tokens: G blocks of up to K latents, the step between candidate lengths, and what a token of a block
-    costs where blocks take so many tokens on average: (tokens, λ), fewest tokens first; empty where not known."""
+    """How the tokens of a clip are laid out.
+
+    Args:
+        blocks: G, blocks per clip.
+        latents: K, latents per block.
+        length_step: Distance between candidate lengths, in tokens.
+        lambdas: Pairs (tokens per block, λ) in ascending order of tokens: the λ at which blocks of the training data
+            take that many tokens on average. Empty if unknown.
+    """
 
     blocks: int
     latents: int
@@ -33,13 +45,13 @@ class ClipLayout:
 
     @classmethod
     def of(cls, config: ModelConfig) -> ClipLayout:
-        """That of a model; lengths of one without a scorer may be any."""
+        """Return the layout of a model. Without a scorer, `length_step` is 1."""
         length_step = 1 if config.scorer is None else config.scorer.length_step
         lambdas = () if config.scorer is None else config.scorer.lambdas
         return cls(config.tokenizer.blocks, config.tokenizer.latents, length_step, lambdas)
 
     def lmbda(self, tokens: float) -> float | None:
-        """The usual λ at an average number of tokens of a block, geometric between the known ones."""
+        """Return the usual λ for a number of tokens per block, interpolated geometrically; None if unknown."""
         if not self.lambdas:
             return None
         known, lambdas = np.array(self.lambdas).T
@@ -48,16 +60,20 @@ class ClipLayout:
 
 @dataclass(frozen=True)
 class LengthPolicy:
-    """What may be spent, and who shares it.
+    """How lengths are chosen. Without a budget or target, every token is kept.
 
     Args:
-        budget: tokens per clip, on average over what the scope spans; None spends everything, unless there is a
-            target. For the scope "batch" it may be a sequence: tokens per block, for each of the G block indices.
-        scope: "video": all blocks of a video share; "clip": the blocks of one clip; "batch": the same block of all
-            clips of a batch, block index after block index (the official procedure); "stream": each block by itself, at
-            a λ that follows the running average.
-        target: predicted distortion that those who share may have on average; takes the fewest tokens.
-        uniform: spend evenly, whatever the scores say.
+        budget: Tokens per clip, averaged over the blocks that share the budget. For the scope "batch" it may be a
+            sequence of tokens per block, one for each of the G block indices.
+        scope: Blocks that share the budget. "video": all blocks of a video. "clip": the blocks of a clip. "batch":
+            the same block of all clips in a batch, one block index after another (the official procedure).
+            "stream": each block on its own, at a λ that follows the running average.
+        target: Largest mean predicted distortion of the blocks that share, as an alternative to a budget. The fewest
+            tokens that reach it are kept.
+        uniform: Distribute the budget evenly, without looking at the scores.
+
+    Raises:
+        ValueError: A value is invalid, or values exclude each other.
     """
 
     budget: float | Sequence[float] | None = None
@@ -65,108 +81,134 @@ class LengthPolicy:
     target: float | None = None
     uniform: bool = False
 
-    @property
-    def everything(self) -> bool:
-        """Every latent is kept."""
-        return self.budget is None and self.target is None
-
-    @property
-    def causal(self) -> bool:
-        """Lengths of a block must be chosen before later blocks are scored."""
-        return self.scope in ("batch", "stream") and not self.uniform and not self.everything
-
-    @property
-    def needs_scores(self) -> bool:
-        return not self.uniform and not self.everything
-
-    def check(self, layout: ClipLayout) -> None:
-        """Raise ValueError that names a value that is out of its range."""
+    def __post_init__(self) -> None:
         if self.scope not in get_args(Scope):
             raise ValueError(f"scope {self.scope!r}, expected one of {', '.join(get_args(Scope))}")
         if self.budget is not None and self.target is not None:
             raise ValueError(f"budget {self.budget!r} and target {self.target!r} exclude each other; give one of them")
         if self.uniform and self.budget is None:
             raise ValueError("uniform lengths need a budget; give one")
-        if self.target is not None and not (math.isfinite(self.target) and self.target > 0):
-            raise ValueError(f"target {self.target!r}, expected a distortion above 0")
+        target = self.target
+        if target is not None and not (isinstance(target, Real) and math.isfinite(target) and target > 0):
+            raise ValueError(f"target {target!r}, expected a distortion above 0")
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether every token is kept."""
+        return self.budget is None and self.target is None
+
+    @property
+    def causal(self) -> bool:
+        """Whether the length of a block must be chosen before later blocks are scored."""
+        return self.scope in ("batch", "stream") and self.needs_scores
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether lengths depend on scores."""
+        return not self.uniform and not self.keeps_all
+
+    def check(self, layout: ClipLayout) -> None:
+        """Check that the budget fits a clip layout.
+
+        Raises:
+            ValueError: The budget is not a number, or is out of range.
+        """
         if isinstance(self.budget, Sequence) and not isinstance(self.budget, str):
             if self.scope != "batch" or self.uniform or len(self.budget) != layout.blocks:
                 raise ValueError(
-                    f"budget {list(self.budget)}: a list of {layout.blocks} (tokens for each block index) is for"
-                    " the scope 'batch'; expected one number"
+                    f"budget {list(self.budget)}: a list of {layout.blocks} budgets, one per block index, is only"
+                    " valid for the scope 'batch'; expected one number"
                 )
-            for part in self.budget:
-                check_budget(part, 1, ClipLayout(1, layout.latents, layout.length_step))
+            for tokens in self.budget:
+                check_budget(tokens, 1, ClipLayout(1, layout.latents, layout.length_step))
         elif self.budget is not None:
             check_budget(self.budget, layout.blocks, layout, uniform=self.uniform)
 
     def lengths(self, scores: Scores | None, blocks: int, layout: ClipLayout) -> Lengths:
-        """Lengths `[N]` of the blocks of one video, for the scopes "video" and "clip".
+        """Choose the lengths `[N]` of all blocks of one video, for the scopes "video" and "clip".
 
         Args:
-            scores: `[N, L]` predicted distortions; None where they are not needed.
+            scores: `[N, L]` predicted distortions; None if `needs_scores` is False.
+            blocks: N.
+            layout: Layout of the model's clips.
         """
-        if self.everything:
+        if self.keeps_all:
             return np.full(blocks, layout.latents)
         group = layout.blocks if self.scope == "clip" else blocks
-        parts = []
+        lengths = []
         for first in range(0, blocks, group):
-            part = slice(first, min(first + group, blocks))
-            parts.append(self._share(None if scores is None else scores[part], part.stop - part.start, layout))
-        return np.concatenate(parts)
+            count = min(group, blocks - first)
+            lengths.append(
+                self._group_lengths(None if scores is None else scores[first : first + count], count, layout)
+            )
+        return np.concatenate(lengths)
 
-    def _share(self, scores: Scores | None, blocks: int, layout: ClipLayout) -> Lengths:
-        if self.target is not None:
-            assert scores is not None
-            return allocate_to_target(scores, self.target, length_step=layout.length_step).lengths
-        assert self.budget is not None
-        assert not isinstance(self.budget, Sequence)
-        total = check_budget(self.budget, blocks, layout, uniform=self.uniform)
+    def _group_lengths(self, scores: Scores | None, blocks: int, layout: ClipLayout) -> Lengths:
+        """Choose the lengths of blocks that share one budget."""
         if self.uniform:
-            return uniform_lengths(blocks, total, layout.latents)
+            return uniform_lengths(blocks, check_budget(self._number(), blocks, layout, uniform=True), layout.latents)
         assert scores is not None
+        if self.target is not None:
+            return allocate_to_target(scores, self.target, length_step=layout.length_step).lengths
+        total = check_budget(self._number(), blocks, layout)
         return allocate(scores, total, length_step=layout.length_step).lengths
 
     def batch_lengths(self, scores: Scores, block: int, layout: ClipLayout) -> Lengths:
-        """Lengths `[B]` of the same block of all clips of a batch from its scores `[B, L]`; `block` is its index."""
+        """Choose the lengths `[B]` of one block of each clip of a batch, for the scope "batch".
+
+        Args:
+            scores: `[B, L]` predicted distortions.
+            block: Index of the block in its clip.
+            layout: Layout of the model's clips.
+        """
         if self.target is not None:
             return allocate_to_target(scores, self.target, length_step=layout.length_step).lengths
         assert self.budget is not None
         budget = self.budget[block] if isinstance(self.budget, Sequence) else self.budget / layout.blocks
         return allocate_exact(scores, budget, length_step=layout.length_step).lengths
 
+    def chooser(self, layout: ClipLayout) -> LengthChooser:
+        """Return the function that chooses the lengths of a causal policy. For streams it has state; see `stream`."""
+        return self.stream(layout) if self.scope == "stream" else partial(self.batch_lengths, layout=layout)
+
     def stream(self, layout: ClipLayout) -> StreamChooser:
-        """For choosing lengths one block after the other."""
+        """Begin a stream, whose lengths are chosen one block at a time."""
         return StreamChooser(self, layout)
+
+    def _number(self) -> float:
+        """Return the budget of policies that need a single number."""
+        assert self.budget is not None
+        assert not isinstance(self.budget, Sequence)
+        return self.budget
 
 
 class StreamChooser:
-    """Chooses the length of one block after the other, for the scope "stream"."""
+    """Chooses the length of one block of a stream after another."""
 
     def __init__(self, policy: LengthPolicy, layout: ClipLayout) -> None:
-        self.policy, self.layout, self.blocks, self.spent = policy, layout, 0, 0
-        self.allocator = None
+        self.policy, self.layout, self.blocks, self.tokens = policy, layout, 0, 0
+        self.allocator: StreamAllocator | None = None
         if policy.needs_scores and policy.target is None:
-            assert policy.budget is not None
-            assert not isinstance(policy.budget, Sequence)
-            budget = policy.budget / layout.blocks
+            budget = policy._number() / layout.blocks
             self.allocator = StreamAllocator(budget, length_step=layout.length_step, lmbda=layout.lmbda(budget))
 
+    def __call__(self, scores: Scores, block: int) -> Lengths:
+        """Choose the lengths `[B]` of successive blocks from their scores `[B, L]`. `block` is not used."""
+        return np.array([self.choose(row) for row in scores])
+
     def choose(self, scores: Scores | None) -> int:
-        """Length of the next block from its predicted distortions `[L]`."""
+        """Choose the length of the next block from its scores `[L]`; None if the policy needs no scores."""
         length = self._choose(scores)
-        self.blocks, self.spent = self.blocks + 1, self.spent + length
+        self.blocks, self.tokens = self.blocks + 1, self.tokens + length
         return length
 
     def _choose(self, scores: Scores | None) -> int:
         policy = self.policy
-        if policy.everything:
+        if policy.keeps_all:
             return self.layout.latents
         if policy.uniform:
-            assert policy.budget is not None
-            assert not isinstance(policy.budget, Sequence)
-            allowed = math.floor(policy.budget * (self.blocks + 1) / self.layout.blocks + 1e-9)
-            return min(self.layout.latents, allowed - self.spent)
+            allowed = math.floor(policy._number() * (self.blocks + 1) / self.layout.blocks + 1e-9)
+            return min(self.layout.latents, allowed - self.tokens)
         assert scores is not None
         if self.allocator is not None:
             return self.allocator.choose(scores)
@@ -177,23 +219,26 @@ class StreamChooser:
 
 
 def check_budget(budget: float, blocks: int, layout: ClipLayout, *, uniform: bool = False) -> int:
-    """Tokens that `blocks` blocks may use in all, at `budget` tokens per clip.
+    """Return the number of tokens that `blocks` blocks may use at `budget` tokens per clip.
 
     Args:
-        uniform: lengths need not be multiples of the step, nor above 0.
+        budget: Tokens per clip.
+        blocks: Number of blocks that share the budget.
+        layout: Layout of the model's clips.
+        uniform: Allow any lengths, from 0 on, instead of multiples of `length_step`.
 
     Raises:
-        ValueError: the budget is no number, below what a clip needs at least or above what it can use.
+        ValueError: The budget is not a number, less than a clip needs, or more than a clip can use.
     """
-    least = 0 if uniform else layout.length_step
-    low, high = max(1, least * layout.blocks), layout.latents * layout.blocks
-    try:
-        value = float(budget)
-    except (TypeError, ValueError):
-        value = math.nan
-    if not low <= value <= high:
+    min_length = 0 if uniform else layout.length_step
+    low, high = max(1, min_length * layout.blocks), layout.latents * layout.blocks
+    if not isinstance(budget, Real):
         raise ValueError(
-            f"budget {budget!r}, expected {low} to {high} tokens per clip ({layout.blocks} blocks of {least} to"
+            f"budget {budget!r} of type {type(budget).__name__}, expected {low} to {high} tokens per clip as a number"
+        )
+    if not low <= budget <= high:
+        raise ValueError(
+            f"budget {budget!r}, expected {low} to {high} tokens per clip ({layout.blocks} blocks of {min_length} to"
             f" {layout.latents})"
         )
-    return math.floor(value * blocks / layout.blocks + 1e-9)
+    return math.floor(budget * blocks / layout.blocks + 1e-9)

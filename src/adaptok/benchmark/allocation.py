@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adaptok.allocation.knapsack import StreamAllocator, allocate
+from adaptok.allocation.knapsack import allocate
+from adaptok.allocation.stream import StreamAllocator
 from adaptok.benchmark.timing import Measurement, Spent, memory, summary, timed
 
 LEVELS, STEP = 8, 64

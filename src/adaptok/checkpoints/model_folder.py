@@ -9,7 +9,6 @@ tell them apart by `config.json` and give the same model for both.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,7 +35,6 @@ from adaptok.utils.files import replacing
 
 FORMAT, GENERATOR_FORMAT, VERSION = "adaptok", "adaptok-generator", 1
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 # official name -> ours; the rest of a name follows unchanged
 _OFFICIAL_PREFIXES = {
@@ -329,15 +327,3 @@ def _write_files(folder: Path, document: Mapping[str, Any], state: dict[str, Ten
         save_file(state, path, metadata={"format": "pt"})
     with replacing(folder / CONFIG_FILE) as path:
         path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-
-
-def resolve(name: str | Path) -> Path:
-    """A local folder as it is; `owner/name` that is no local path is fetched from the Hugging Face hub."""
-    path = Path(name)
-    if path.is_dir():
-        return path
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)) and not path.parent.is_dir():
-        from huggingface_hub import snapshot_download
-
-        return Path(snapshot_download(str(name), allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))
-    raise FileNotFoundError(f"{name}: no such model folder, and not a hub id of the form owner/name")

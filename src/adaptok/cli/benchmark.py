@@ -18,11 +18,12 @@ from adaptok.benchmark.codec import measure_decode, measure_encode
 from adaptok.benchmark.generation import measure_generation
 from adaptok.benchmark.page import table, update_page
 from adaptok.benchmark.timing import Measurement
-from adaptok.codec.codec import AdapTok, pick_device, pick_dtype
+from adaptok.codec.codec import AdapTok
 from adaptok.config.model import base
 from adaptok.evaluation.report.build import command_line
 from adaptok.evaluation.report.page import columns
 from adaptok.models.model import Model, weights_hash
+from adaptok.utils.devices import pick_device, pick_dtype
 from adaptok.utils.system import describe_machine, versions
 
 Dtype = Literal["float32", "bfloat16", "float16"]

@@ -9,16 +9,16 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from adaptok.checkpoints.hub import resolve
 from adaptok.checkpoints.model_folder import (
-    DTYPES,
     holds_generator,
     read_folder,
     read_generator,
-    resolve,
     write_folder,
     write_official_generator,
 )
 from adaptok.cli.common import ModelOutput
+from adaptok.utils.devices import DTYPES
 
 
 @dataclass(kw_only=True)

@@ -17,7 +17,6 @@ from tyro.conf import Positional
 
 from adaptok.allocation.policy import Scope
 from adaptok.cli.common import Common, progress
-from adaptok.codec.codec import pick_device
 from adaptok.evaluation.evaluators import Evaluation, PairsEvaluation, TokenizerEvaluation, show_clips
 from adaptok.evaluation.generation import (
     GENERATION,
@@ -34,6 +33,7 @@ from adaptok.evaluation.report.build import HTML_FILE, build, collect, write
 from adaptok.evaluation.report.page import columns, facts, tables
 from adaptok.evaluation.report.tables import check_pyarrow
 from adaptok.metrics.frechet import FeatureStatistics, merge
+from adaptok.utils.devices import pick_device
 from adaptok.utils.system import describe_machine
 
 OFFICIAL_METRICS: tuple[Metric, ...] = ("psnr", "lpips_vgg", "fvd")

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from adaptok.checkpoints.model_folder import DTYPES, write_folder
+from adaptok.checkpoints.model_folder import write_folder
 from adaptok.cli.common import ModelOutput
 from adaptok.training.checkpoint import averaged, folders
+from adaptok.utils.devices import DTYPES
 
 
 @dataclass(kw_only=True)

@@ -12,10 +12,10 @@ import numpy as np
 import tyro
 
 from adaptok.cli.common import Common, progress
-from adaptok.codec.codec import to_bytes
 from adaptok.evaluation.report.contact_sheet import save_sheet
 from adaptok.generation import Generator, Sampling
 from adaptok.utils.files import replacing
+from adaptok.video.pixels import clip_to_frames
 from adaptok.video.reading import read_video
 from adaptok.video.writing import VideoWriter
 
@@ -105,7 +105,7 @@ class Generate(SamplingFlags):
                     classes[missing], settings=settings, seeds=seeds, batch_size=self.batch_size
                 ):
                     with VideoWriter(paths[missing[index]], self.fps) as writer:
-                        writer.write(to_bytes(generator.decode(samples)[0].cpu()))
+                        writer.write(clip_to_frames(generator.decode(samples)[0].cpu()))
                     advance(1)
         shown = paths[:SHEET_CLIPS]
         save_sheet(

@@ -9,10 +9,12 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from adaptok.checkpoints.model_folder import holds_generator, read_folder, read_generator, resolve
+from adaptok.checkpoints.hub import resolve
+from adaptok.checkpoints.model_folder import holds_generator, read_folder, read_generator
 from adaptok.codec.codec import AdapTok
 from adaptok.codec.token_file import TokenFileError, VideoTokens
-from adaptok.video.reading import VideoError, probe
+from adaptok.video.container import VideoError
+from adaptok.video.reading import probe
 
 
 @dataclass(kw_only=True)

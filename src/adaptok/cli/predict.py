@@ -13,10 +13,10 @@ from tyro.conf import Positional
 
 from adaptok.cli.common import output_path, progress
 from adaptok.cli.generate import SamplingFlags
-from adaptok.codec.codec import to_bytes
 from adaptok.evaluation.report.contact_sheet import save_sheet
 from adaptok.generation import Generator
 from adaptok.video.geometry import Fit, Geometry
+from adaptok.video.pixels import clip_to_frames
 from adaptok.video.sources import open_frames
 from adaptok.video.writing import VideoWriter
 
@@ -79,7 +79,7 @@ class Predict(SamplingFlags):
         assert generator.codec is not None
         with open_frames(self.video, start=self.start, fps=self.fps) as source:
             geometry = Geometry(self.fit, source.width, source.height, generator.codec.config.tokenizer.size)
-            frames = [to_bytes(geometry.apply(frame[None])) for frame in islice(source.frames, count)]
+            frames = [clip_to_frames(geometry.apply(frame[None])) for frame in islice(source.frames, count)]
             return np.concatenate(frames), source.fps
 
     def _report(self, generator: Generator, made: Frames, truth: Frames) -> None:

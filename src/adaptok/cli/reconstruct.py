@@ -16,7 +16,7 @@ from tyro.conf import Positional
 from adaptok.allocation.policy import LengthPolicy
 from adaptok.cli.common import Encoding, output_path, parse_budgets, warn
 from adaptok.cli.info import tokens_document
-from adaptok.codec.codec import AdapTok, info_geometry
+from adaptok.codec.codec import AdapTok
 from adaptok.codec.token_file import VideoTokens
 from adaptok.evaluation.reconstruction import Report, compare, frames_of
 from adaptok.evaluation.report.figures import SideBySide, save_figure
@@ -190,7 +190,7 @@ class _Watcher:
         self.encodings = [tokens for tokens in encodings if tokens is not None]
         self.side_by_side = options.side_by_side
         info = self.encodings[-1].info
-        self.geometry = info_geometry(info)
+        self.geometry = info.geometry
         self.out, self.rate = out, info.fps
         self.writer: VideoWriter | None = None
         _, _, height, width = self.geometry.region

@@ -1,10 +1,10 @@
-"""What each length of a block costs: measured by decoding, and predictions that go through what was measured.
+"""Predicted and measured distortions of blocks at their candidate lengths.
 
-A scorer sees the latents alone, so it knows the shape of a block's curve better than its height. Decoding the block at
-a few lengths, the probe lengths, gives the height and costs little; between probe lengths the prediction decides.
+The scorer predicts the relative shape of a rate–distortion curve more accurately than its absolute level. The encoder
+therefore decodes each block at a few probe lengths, measures the true distortion, and calibrates the prediction to it.
 
-Legend: `B` clips, `C` channels, `S` pixels, `K` latents of a block, `L` candidate lengths, `A` probe lengths, `D`
-width.
+Legend: `B` clips, `C` channels, `S` pixels, `G` blocks per clip, `K` latents per block, `L` candidate lengths, `A`
+probe lengths, `D` width.
 """
 
 from __future__ import annotations
@@ -19,12 +19,119 @@ from adaptok.metrics.distortion import block_distortion
 from adaptok.metrics.lpips import Lpips
 from adaptok.models.kv_cache import BlockKVCache
 from adaptok.models.model import Model
+from adaptok.models.scorer import Scorer
 from adaptok.models.tokenizer import Tokenizer
 
-_LEAST = 1e-8
-"""Distortions are compared as logarithms, and kept above this."""
-_LEAST_SHARE = 0.05
-"""Of the fall between two probe lengths, in logarithms: what the tokens up to the second are given at least."""
+_MIN_DISTORTION = 1e-8
+"""Lower bound of distortions, which are compared as logarithms."""
+_MIN_FALL = 0.05
+"""Smallest fraction of the fall between two probe lengths, in logarithms, that is left for the tokens up to the second
+one."""
+
+
+class BlockScorer:
+    """Scores the blocks of clips one after another, given the lengths that were chosen for earlier blocks.
+
+    All causal selection of lengths uses it: `AdapTok.choose_lengths` for batches of clips, and streams.
+
+    Args:
+        model: Model in evaluation mode.
+        clips: B, number of clips.
+
+    Raises:
+        ValueError: The model has no scorer.
+    """
+
+    def __init__(self, model: Model, clips: int) -> None:
+        self.model, self.scorer, self.clips = model, require_scorer(model), clips
+        self._cache = self.scorer.cache(clips)
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin the next clips."""
+        self._cache.keep(0)
+        self._lengths: list[list[int]] = [[] for _ in range(self.clips)]
+        self._inputs: list[Tensor] = []
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def score(self, encoded: Tensor, inputs: Tensor, frames: Tensor | None) -> Tensor:
+        """Predict the distortions `[B, L]` of the next block.
+
+        Args:
+            encoded: `[B, 1, K, D]` encoder outputs of the block.
+            inputs: `[B, 1, K, D]` decoder inputs of the block.
+            frames: `[B, C, pt, S, S]` pixels of the block; only needed if the scorer has probe lengths.
+        """
+        first = len(self._inputs)
+        if self._last is not None:
+            self.scorer.prefill(*self._last, self._lengths, first_block=first - 1, cache=self._cache)
+        self._last = encoded, inputs
+        self._inputs.append(inputs)
+        full = [[*row, inputs.shape[2]] for row in self._lengths]
+        raw = self.scorer(encoded, inputs, full, first_block=first, cache=self._cache, update_cache=False)
+        scores = self.scorer.denormalize(raw)[:, 0]
+        return calibrate_scores(self.model, scores, frames, torch.cat(self._inputs, 1), self._lengths)
+
+    def keep(self, lengths: Sequence[int]) -> None:
+        """Set the lengths `[B]` of the block that was scored last."""
+        for row, length in zip(self._lengths, lengths, strict=True):
+            row.append(length)
+
+
+def require_scorer(model: Model) -> Scorer:
+    """Return the scorer of a model.
+
+    Raises:
+        ValueError: The model has none.
+    """
+    if model.scorer is None:
+        raise ValueError(
+            f"the model {model.config.name!r} has no scorer, which adaptive lengths need; use uniform lengths or"
+            " another model"
+        )
+    return model.scorer
+
+
+def calibrate_scores(
+    model: Model,
+    scores: Tensor,
+    block: Tensor | None,
+    inputs: Tensor,
+    earlier: Sequence[Sequence[int]],
+    cache: BlockKVCache | None = None,
+) -> Tensor:
+    """Calibrate predicted distortions `[B, L]` of a block to those measured at the scorer's probe lengths.
+
+    Without probe lengths, the predictions are returned unchanged.
+
+    Args:
+        model: Model with a scorer.
+        scores: `[B, L]` predicted distortions.
+        block: `[B, C, pt, S, S]` in [0, 1], frames of the block.
+        inputs: `[B, i + 1, K, D]` decoder inputs of the blocks of the clip up to this one.
+        earlier: `[B][i]` lengths of the blocks before it.
+        cache: As for `measure_block`; all clips must have the same earlier lengths.
+    """
+    config = require_scorer(model).config
+    if not config.probe_lengths:
+        return scores
+    assert block is not None
+    rows = [slice(n, n + 1) for n in range(len(scores))]
+    if all(list(row) == list(earlier[0]) for row in earlier):
+        rows = [slice(0, len(scores))]
+    measured = [
+        measure_block(
+            model.tokenizer,
+            block[row].to(scores.device),
+            inputs[row],
+            earlier[row.start],
+            config.probe_lengths,
+            config.distortion,
+            cache=cache,
+        )
+        for row in rows
+    ]
+    return calibrate_at_probes(scores, torch.cat(measured), config.probe_lengths, config.length_step)
 
 
 def measure_block(
@@ -37,25 +144,28 @@ def measure_block(
     lpips: Lpips | None = None,
     cache: BlockKVCache | None = None,
 ) -> Tensor:
-    """True distortions `[B, len(lengths)]` of a block decoded at some lengths.
+    """Measure the distortions `[B, len(lengths)]` of a block that is decoded at some lengths.
 
     Args:
-        block: `[B, C, pt, S, S]` in [0, 1], its frames.
+        tokenizer: Tokenizer that decodes.
+        block: `[B, C, pt, S, S]` in [0, 1], frames of the block.
         inputs: `[B, i + 1, K, D]` decoder inputs of the blocks of the clip up to this one.
-        earlier: lengths of the i blocks before it, the same for all clips.
-        kind: of distortion; see `block_distortion`.
-        cache: of the decoder, that holds the earlier blocks already. Afterwards it holds this block too, at the last of
-            the lengths.
+        earlier: Lengths of the i blocks before it, the same for all clips.
+        lengths: Lengths to decode the block at.
+        kind: Kind of distortion; see `block_distortion`.
+        lpips: Network of the kind "lpips".
+        cache: Decoder cache that already holds the earlier blocks. Afterwards it also holds this block, at the last
+            of the lengths.
     """
     index, pt = len(earlier), tokenizer.config.temporal_patch_size
     if cache is None:
         cache = tokenizer.decoder_cache()
         if index:
             tokenizer.prefill(inputs[:, :index], earlier, cache)
-    held = cache.rows
+    rows = cache.rows
     columns = []
     for length in lengths:
-        cache.keep(held)
+        cache.keep(rows)
         decoded = tokenizer.decode(inputs[:, index:], [[length]] * len(block), first_block=index, cache=cache)
         decoded = decoded.float().clamp(0, 1)
         pairs = zip(decoded.split(1), block.split(1), strict=True)  # one by one: sums must not depend on the batch
@@ -64,46 +174,21 @@ def measure_block(
 
 
 def calibrate_at_probes(scores: Tensor, measured: Tensor, probe_lengths: Sequence[int], length_step: int) -> Tensor:
-    """Predicted distortions `[..., L]` times what makes them `measured [..., A]` at the probe lengths.
+    """Scale predicted distortions `[..., L]` so that they equal `measured [..., A]` at the probe lengths.
 
-    The factor's logarithm is linear in the length between two probe lengths, and constant outside. Where more
-    tokens help from one probe length to the next, no length in between is as good as the longer one.
+    The logarithm of the factor is linear in the length between two probe lengths, and constant outside them. If the
+    distortion falls from one probe length to the next, all lengths between them stay above the longer one's.
     """
     columns = torch.tensor(probe_lengths, device=scores.device) // length_step - 1
     lengths = torch.arange(scores.shape[-1], device=scores.device)
-    wanted = measured.clamp(min=_LEAST).log() - scores[..., columns].clamp(min=_LEAST).log()
+    target = measured.clamp(min=_MIN_DISTORTION).log()
+    shift = target - scores[..., columns].clamp(min=_MIN_DISTORTION).log()
     right = torch.searchsorted(columns, lengths).clamp(max=len(probe_lengths) - 1)
     left = (right - 1).clamp(min=0)
     span = (columns[right] - columns[left]).clamp(min=1)
-    share = ((lengths - columns[left]) / span).clamp(0, 1)
-    logs = scores.clamp(min=_LEAST).log() + wanted[..., left] * (1 - share) + wanted[..., right] * share
-    found = measured.clamp(min=_LEAST).log()
-    fall = (found[..., left] - found[..., right]).clamp(min=0)
-    least = found[..., right] + _LEAST_SHARE * (1 - share) * fall
+    weight = ((lengths - columns[left]) / span).clamp(0, 1)
+    logs = scores.clamp(min=_MIN_DISTORTION).log() + shift[..., left] * (1 - weight) + shift[..., right] * weight
+    fall = (target[..., left] - target[..., right]).clamp(min=0)
+    lowest = target[..., right] + _MIN_FALL * (1 - weight) * fall
     inside = (fall > 0) & (lengths > columns[left]) & (lengths < columns[right])
-    return torch.where(inside, logs.maximum(least), logs).exp()
-
-
-def calibrate_scores(
-    model: Model,
-    scores: Tensor,
-    block: Tensor,
-    inputs: Tensor,
-    earlier: Sequence[int],
-    cache: BlockKVCache | None = None,
-) -> Tensor:
-    """Predicted distortions `[B, L]` of a block, corrected by what is measured at the scorer's probe lengths.
-
-    Without probe lengths they come back as they are.
-
-    Args:
-        block, inputs, earlier, cache: as for `measure_block`.
-    """
-    assert model.scorer is not None
-    config = model.scorer.config
-    if not config.probe_lengths:
-        return scores
-    measured = measure_block(
-        model.tokenizer, block.to(scores.device), inputs, earlier, config.probe_lengths, config.distortion, cache=cache
-    )
-    return calibrate_at_probes(scores, measured, config.probe_lengths, config.length_step)
+    return torch.where(inside, logs.maximum(lowest), logs).exp()

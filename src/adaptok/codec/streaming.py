@@ -1,7 +1,8 @@
-"""Live video: frames in as they come, tokens out once a block is full, and back to frames block by block."""
+"""Streaming: encode frames as they arrive, and decode the tokens block by block."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,18 +11,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptok.allocation.policy import ClipLayout, LengthPolicy, Scores
-from adaptok.codec.length_selection import calibrate_scores
+from adaptok.codec.length_selection import BlockScorer
+from adaptok.config.choices import Fit
 from adaptok.models.model import Model
-from adaptok.video.geometry import Fit, Geometry
-from adaptok.video.sources import check_range
+from adaptok.video.geometry import Geometry
+from adaptok.video.pixels import check_range, clip_to_frames
 
 
 class BlockTokens(NamedTuple):
     """Tokens of one block.
 
-    position: of the block, counted from the beginning of the stream.
+    position: Index of the block in the stream.
     ids: uint16 `[length]`.
-    scores: float32 `[L]`, the predicted distortions it was chosen by, where there were any.
+    scores: float32 `[L]`, predicted distortions that the length was chosen by; None if it does not depend on scores.
     """
 
     position: int
@@ -30,37 +32,40 @@ class BlockTokens(NamedTuple):
 
 
 class Streaming:
-    """Both directions of one stream; a sender needs only `push` and `flush`, a receiver only `decode`.
+    """Session that encodes or decodes one stream.
 
-    Attention reaches back to the beginning of the clip that a block lies in, so memory does not grow.
+    A sender calls `push` and `flush`, a receiver `decode`. Attention spans one clip, so memory use is constant.
 
     Args:
-        model: in evaluation mode; with a scorer, where the policy needs scores.
-        policy: how lengths are chosen, one block at a time.
-        fit: how frames come to the model's square.
+        model: Model in evaluation mode; it needs a scorer if the policy needs scores.
+        policy: Length policy of the scope "stream".
+        fit: How frames are fitted to the square of the model.
+
+    Attributes:
+        frames: Number of frames that have been pushed.
+
+    Raises:
+        ValueError: The model lacks the scorer that the policy needs.
     """
 
     def __init__(self, model: Model, policy: LengthPolicy, fit: Fit) -> None:
         self.model, self.fit = model, fit
         self.geometry: Geometry | None = None
         self._chooser = policy.stream(ClipLayout.of(model.config))
-        tokenizer = model.tokenizer
-        self._scorer = model.scorer if policy.needs_scores else None
-        self._encoder_cache, self._decoder_cache = tokenizer.encoder_cache(), tokenizer.decoder_cache()
-        self._scorer_cache = None if self._scorer is None else self._scorer.cache(1)
+        self._scorer = BlockScorer(model, 1) if policy.needs_scores else None
+        self._encoder_cache, self._decoder_cache = model.tokenizer.encoder_cache(), model.tokenizer.decoder_cache()
         self._pending: list[Tensor] = []
-        self._lengths: list[int] = []  # of the present clip
-        self._inputs: list[Tensor] = []  # of the decoder, for its blocks
+        self.frames = 0
         self._encoded = self._decoded = 0
 
     def push(self, frames: NDArray[Any]) -> list[BlockTokens]:
-        """Add frames, `[H, W, 3]` or `[T, H, W, 3]`, uint8 or float in [0, 1], all of one size.
+        """Add frames, and encode the blocks that become complete.
 
-        Returns:
-            the blocks that became full.
+        Args:
+            frames: `[H, W, 3]` or `[T, H, W, 3]`, uint8 or float in [0, 1], all of the same size.
 
         Raises:
-            ValueError: a frame has another shape, type or range.
+            ValueError: The shape, type or range of a frame is wrong.
         """
         frames = frames[None] if frames.ndim == 3 else frames
         if frames.ndim != 4 or frames.shape[3] != 3 or min(frames.shape[1:3]) < 1:
@@ -72,74 +77,72 @@ class Streaming:
         c = self.model.config.tokenizer
         if self.geometry is None:
             self.geometry = Geometry(self.fit, frames.shape[2], frames.shape[1], c.size)
-        done = []
+        blocks = []
         for frame in frames:
+            self.frames += 1
             self._pending.append(self.geometry.apply(frame[None]))
             if len(self._pending) == c.temporal_patch_size:
-                done.append(self._encode(torch.cat(self._pending, 1)[None]))
-                self._pending = []
-        return done
+                blocks.append(self._encode_pending())
+        return blocks
 
     def flush(self) -> list[BlockTokens]:
-        """The last block, where frames are waiting: its last frame is repeated. Ends the stream; call it once."""
-        done = []
-        if self._pending:
-            missing = self.model.config.tokenizer.temporal_patch_size - len(self._pending)
-            done.append(self._encode(torch.cat(self._pending + self._pending[-1:] * missing, 1)[None]))
-            self._pending = []
-        return done
+        """Encode the frames that are left, with the last one repeated up to a whole block. This ends the stream."""
+        if not self._pending:
+            return []
+        missing = self.model.config.tokenizer.temporal_patch_size - len(self._pending)
+        self._pending += self._pending[-1:] * missing
+        return [self._encode_pending()]
+
+    def encode(self, frames: Iterable[NDArray[Any]]) -> Iterator[BlockTokens]:
+        """Encode all frames `[H, W, 3]` of a video, and end the stream."""
+        for frame in frames:
+            yield from self.push(frame)
+        yield from self.flush()
 
     @torch.no_grad()
-    def _encode(self, clip: Tensor) -> BlockTokens:
-        tokenizer, config = self.model.tokenizer, self.model.config.tokenizer
-        place = self._encoded % config.blocks
-        if place == 0:
+    def _encode_pending(self) -> BlockTokens:
+        block, self._pending = torch.cat(self._pending, 1)[None], []
+        tokenizer = self.model.tokenizer
+        index = self._encoded % self.model.config.tokenizer.blocks
+        if index == 0:
             self._encoder_cache.keep(0)
-            self._lengths, self._inputs = [], []
-            if self._scorer_cache is not None:
-                self._scorer_cache.keep(0)
-        encoded = tokenizer.encode(clip.to(self.model.device), first_block=place, cache=self._encoder_cache)
+            if self._scorer is not None:
+                self._scorer.reset()
+        encoded = tokenizer.encode(block.to(self.model.device), first_block=index, cache=self._encoder_cache)
         quantized = tokenizer.quantize(encoded)
         scores = None
-        if self._scorer is not None and self._scorer_cache is not None:
-            inputs = tokenizer.project_codes(quantized.codes)
-            full = [[*self._lengths, config.latents]]
-            raw = self._scorer(encoded, inputs, full, first_block=place, cache=self._scorer_cache, update_cache=False)
-            self._inputs.append(inputs)
-            known = torch.cat(self._inputs, 1)
-            predicted = self._scorer.denormalize(raw)[:, 0]
-            scores = calibrate_scores(self.model, predicted, clip, known, self._lengths)[0].cpu().numpy()
+        if self._scorer is not None:
+            scores = self._scorer.score(encoded, tokenizer.project_codes(quantized.codes), block)[0].cpu().numpy()
         length = self._chooser.choose(scores)
-        self._lengths.append(length)
-        if self._scorer is not None and self._scorer_cache is not None and place < config.blocks - 1:
-            self._scorer.prefill(encoded, inputs, [self._lengths], first_block=place, cache=self._scorer_cache)
+        if self._scorer is not None:
+            self._scorer.keep([length])
         self._encoded += 1
         ids = quantized.ids[0, 0, :length].cpu().numpy().astype(np.uint16)
         return BlockTokens(self._encoded - 1, ids, scores)
 
     @torch.no_grad()
     def decode(self, block: BlockTokens | NDArray[Any], *, original: bool = True) -> NDArray[np.uint8]:
-        """The next block's ids back to its frames, uint8 `[t, H, W, 3]`.
+        """Decode the next block to frames uint8 `[t, H, W, 3]`.
 
         Args:
-            block: as it came from `push`, or its ids alone, 0 to K of them.
-            original: at the size of the frames that were pushed here; the model's square for a mere receiver.
+            block: Result of `push`, or its ids alone, 0 to K of them.
+            original: Return frames of the size that was pushed to this session. A session that only receives always
+                returns the square of the model.
 
         Raises:
-            ValueError: too many ids, or one outside the codebook.
+            ValueError: There are too many ids, or one is outside the codebook.
         """
         tokenizer, config = self.model.tokenizer, self.model.config.tokenizer
         ids = np.asarray(block.ids if isinstance(block, BlockTokens) else block)
-        top = config.quantizer.codebook_size
-        if ids.ndim != 1 or len(ids) > config.latents or (len(ids) and not 0 <= ids.min() <= ids.max() < top):
-            raise ValueError(f"ids of shape {ids.shape}, expected at most {config.latents} of 0 to {top - 1}")
-        place = self._decoded % config.blocks
-        if place == 0:
+        size = config.quantizer.codebook_size
+        if ids.ndim != 1 or len(ids) > config.latents or (len(ids) and not 0 <= ids.min() <= ids.max() < size):
+            raise ValueError(f"ids of shape {ids.shape}, expected at most {config.latents} of 0 to {size - 1}")
+        index = self._decoded % config.blocks
+        if index == 0:
             self._decoder_cache.keep(0)
         inputs = tokenizer.lookup(torch.from_numpy(ids.astype(np.int64)).to(self.model.device))[None, None]
-        clip = tokenizer.decode(inputs, [[len(ids)]], first_block=place, cache=self._decoder_cache)[0]
+        clip = tokenizer.decode(inputs, [[len(ids)]], first_block=index, cache=self._decoder_cache)[0].float()
         self._decoded += 1
-        clip = clip.float().clamp(0, 1).cpu()
         if original and self.geometry is not None:
-            return self.geometry.invert(clip)
-        return (clip * 255).round().byte().permute(1, 2, 3, 0).numpy()
+            return self.geometry.invert(clip.clamp(0, 1).cpu())
+        return clip_to_frames(clip)

@@ -15,19 +15,21 @@ import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from adaptok.allocation.knapsack import allocate
 from adaptok.allocation.policy import ClipLayout, Lengths, check_budget
+from adaptok.config.choices import Fit
 from adaptok.config.model import Config
 from adaptok.utils.files import replacing
+from adaptok.video.geometry import Geometry
 
 VERSION = 1
 SUFFIX = ".adaptok"
@@ -55,8 +57,8 @@ class TokenInfo(Config):
     codebook_size: int = Field(ge=2, le=65536)
     latents: int = Field(ge=1, le=65535)
     """K, latents of a block at full length."""
-    step: int = Field(ge=1)
-    """Candidate lengths are its multiples; column j of the scores is for (j + 1) * step."""
+    length_step: int = Field(ge=1, validation_alias=AliasChoices("length_step", "step"), serialization_alias="step")
+    """Distance between candidate lengths. Column j of the scores is for `(j + 1) * length_step` tokens."""
     block_frames: int = Field(ge=1)
     """Frames of a block."""
     clip_blocks: int = Field(ge=1)
@@ -68,7 +70,7 @@ class TokenInfo(Config):
     width: int = Field(ge=1)
     height: int = Field(ge=1)
     """Size of the video's frames, in pixels."""
-    fit: Literal["crop", "pad", "stretch"]
+    fit: Fit
     """How they were brought to the model's square."""
     size: int = Field(ge=1)
     """S, side of that square."""
@@ -96,12 +98,14 @@ class TokenInfo(Config):
         return float(self.frames / self.fps)
 
     @property
+    def geometry(self) -> Geometry:
+        """How frames are fitted to the square of the model."""
+        return Geometry(self.fit, self.width, self.height, self.size)
+
+    @property
     def crop(self) -> tuple[int, int, int, int]:
         """Region of a frame that the model saw: top, left, height, width in pixels."""
-        if self.fit != "crop":
-            return 0, 0, self.height, self.width
-        side = min(self.width, self.height)
-        return (self.height - side) // 2, (self.width - side) // 2, side, side
+        return self.geometry.region
 
     @model_validator(mode="after")
     def _check(self) -> TokenInfo:
@@ -148,7 +152,7 @@ class VideoTokens:
         if len(self.ids) and self.ids.max() >= info.codebook_size:
             raise ValueError(f"id {self.ids.max()}, expected less than the codebook's {info.codebook_size}")
         if self.scores is not None:
-            expected = (info.blocks, info.latents // info.step)
+            expected = (info.blocks, info.latents // info.length_step)
             object.__setattr__(self, "scores", np.ascontiguousarray(self.scores, dtype=np.float32))
             if self.scores.shape != expected:
                 raise ValueError(f"scores of shape {self.scores.shape}, expected {expected}")
@@ -211,7 +215,7 @@ class VideoTokens:
         """
         if self.scores is None:
             raise ValueError("these tokens were saved without scores, which truncation needs; encode again with scores")
-        step, info = self.info.step, self.info
+        step, info = self.info.length_step, self.info
         total = check_budget(budget, info.blocks, ClipLayout(info.clip_blocks, info.latents, step))
         if self.tokens <= total:
             return self
@@ -231,7 +235,12 @@ class VideoTokens:
         if self.scores is not None:
             tensors["scores"] = self.scores
         derived = {"padding": self.info.padding, "crop": self.info.crop}
-        document = {"version": VERSION, "checksum": _BLANK, **self.info.model_dump(mode="json"), **derived}
+        document = {
+            "version": VERSION,
+            "checksum": _BLANK,
+            **self.info.model_dump(mode="json", by_alias=True),
+            **derived,
+        }
         blank = save_tensors(tensors, metadata={KEY: json.dumps(document, separators=(",", ":"))})
         return blank.replace(_BLANK.encode(), hashlib.sha256(blank).hexdigest().encode(), 1)
 

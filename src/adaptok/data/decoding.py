@@ -21,7 +21,8 @@ from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from adaptok.video.reading import DEFAULT_FPS, decoded_frames, scaled
+from adaptok.video.container import DEFAULT_FPS, decoded_frames
+from adaptok.video.reading import scaled
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from av.video.stream import VideoStream
 
 from adaptok.data.decoding import DECODING_ERRORS, describe_error, open_video_stream
 from adaptok.data.manifests import IMAGE_SUFFIXES, Entry
-from adaptok.video.reading import DEFAULT_FPS, decoded_frames
+from adaptok.video.container import DEFAULT_FPS, decoded_frames
 
 MIN_DECODED_FRACTION = 0.9
 """Smallest accepted fraction of the frames expected from a duration, for containers that store no frame count."""

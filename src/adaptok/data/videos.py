@@ -20,7 +20,8 @@ from adaptok.data.augmentation import resize
 from adaptok.data.decoding import DECODING_ERRORS, DecodedFrames, FileSet, FrameCache, Frames, decode
 from adaptok.data.manifests import VIDEO_SUFFIXES, Paths, find_entries, no_readable_message
 from adaptok.data.statistics import collect_statistics
-from adaptok.video.reading import DEFAULT_FPS, scaled
+from adaptok.video.container import DEFAULT_FPS
+from adaptok.video.reading import scaled
 
 MAX_ATTEMPTS = 100
 """Broken files drawn in a row before drawing a clip fails."""

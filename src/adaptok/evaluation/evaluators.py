@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from adaptok.allocation.policy import LengthPolicy, Scope
-from adaptok.codec.codec import AdapTok, to_bytes
+from adaptok.codec.codec import AdapTok
 from adaptok.data.manifests import VIDEO_SUFFIXES, find_entries
 from adaptok.evaluation.measures import Measures
 from adaptok.evaluation.pairs import PairsTask, pair_videos
@@ -26,6 +26,7 @@ from adaptok.evaluation.report.build import Shown
 from adaptok.evaluation.summary import Clip, Summary, Tokens, Way
 from adaptok.evaluation.tokenizer import TokenizerTask
 from adaptok.models.model import weights_hash
+from adaptok.video.pixels import clip_to_frames
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
 """Of the most tokens: the budgets where none are given."""
@@ -209,4 +210,4 @@ def _nth(cut: Cut, path: Path, number: int) -> Tensor:
 def _shown(clip: Clip, rows: list[tuple[str, Tensor]]) -> Shown:
     count = rows[0][1].shape[1]
     places = np.linspace(0, count - 1, min(_FRAMES, count)).round().astype(int)
-    return Shown(clip, [(name, list(to_bytes(frames[:, places]))) for name, frames in rows])
+    return Shown(clip, [(name, list(clip_to_frames(frames[:, places]))) for name, frames in rows])

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptok.codec.codec import AdapTok, Progress, info_geometry
+from adaptok.codec.codec import AdapTok, Progress
 from adaptok.codec.token_file import VideoTokens
 from adaptok.config.model import Distortion
 from adaptok.metrics.correlation import rank_correlation
@@ -65,7 +65,7 @@ def predicted_distortions(tokens: VideoTokens) -> Values:
     """`[blocks]`: the score at each block's length, linear between candidates; empty without scores."""
     if tokens.scores is None:
         return np.empty(0)
-    step, columns = tokens.info.step, tokens.scores.shape[1]
+    step, columns = tokens.info.length_step, tokens.scores.shape[1]
     place = np.clip(tokens.lengths / step - 1, 0, columns - 1)
     low = np.minimum(place.astype(int), max(columns - 2, 0))
     rows, weight = np.arange(len(place)), place - low
@@ -95,7 +95,7 @@ def compare(
             `[3, t, S, S]` in [0, 1], without padding.
     """
     reports = [Report(each) for each in tokens]
-    geometry = info_geometry(tokens[0].info)
+    geometry = tokens[0].info.geometry
     decoders = [codec.iter_decode_clips(each, batch_size=batch_size) for each in tokens]
     kind = None if codec.config.scorer is None else codec.config.scorer.distortion
     with open_frames(video, start=start, stop=stop, fps=fps) as source:

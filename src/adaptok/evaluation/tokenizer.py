@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptok.allocation.policy import LengthPolicy, StreamChooser
-from adaptok.codec.codec import AdapTok, EncodedClips
+from adaptok.codec.clips import EncodedClips
+from adaptok.codec.codec import AdapTok
 from adaptok.config.model import Distortion
 from adaptok.data.decoding import DECODING_ERRORS, describe_error
 from adaptok.evaluation.measures import Measures

@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,14 +17,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptok.checkpoints.model_folder import read_generator, resolve, write_folder, write_official_generator
-from adaptok.codec.codec import AdapTok, pick_device, pick_dtype, to_bytes
+from adaptok.checkpoints.hub import local_folder
+from adaptok.checkpoints.model_folder import read_generator, write_folder, write_official_generator
+from adaptok.codec.codec import AdapTok
 from adaptok.config.model import GeneratorConfig
 from adaptok.generation.rows import read_row
 from adaptok.generation.sampling import Sampler, Samples, Sampling, Work
 from adaptok.models.generator import GeneratorModel
 from adaptok.ops.prepacked_linear import prepack_linears
+from adaptok.utils.devices import pick_device, pick_dtype
 from adaptok.video.geometry import Fit, Geometry
+from adaptok.video.pixels import clip_to_frames
 from adaptok.video.sources import Video, open_frames
 
 BUNDLED = "adaptok-tiny-generator"
@@ -90,12 +92,8 @@ class Generator:
             ValueError: device or dtype is unknown, or not to be had.
         """
         where, kind = pick_device(device), pick_dtype(dtype)
-        if name is None:
-            with as_file(files("adaptok") / "assets" / BUNDLED) as folder:
-                model = read_generator(folder, kind)
-        else:
-            model = read_generator(resolve(name), kind)
-        model = model.to(where)
+        with local_folder(name, BUNDLED) as folder:
+            model = read_generator(folder, kind).to(where)
         if not compile:
             prepack_linears(model)
         if codec is None:
@@ -342,7 +340,7 @@ class Generator:
             [(_, samples)] = self.iter_sample(
                 condition_ids=condition, settings=settings, seeds=[int(clip_seed)], batch_size=1
             )
-            clip = to_bytes(self.decode(samples)[0].cpu())
+            clip = clip_to_frames(self.decode(samples)[0].cpu())
             new = clip if not made else clip[count:]
             made.append(new)
             total += len(new)

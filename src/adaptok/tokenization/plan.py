@@ -22,8 +22,8 @@ from adaptok.data.manifests import VIDEO_SUFFIXES, Entry, find_entries, no_reada
 from adaptok.data.statistics import collect_statistics
 from adaptok.data.token_datasets import TokenDatasetInfo, TokenizationSettings, schema
 from adaptok.utils.files import claiming
+from adaptok.video.container import MAX_FPS
 from adaptok.video.geometry import FITS, Fit
-from adaptok.video.reading import MAX_FPS
 
 PLAN_FILE = "plan.json"
 PLAN_VERSION = 1

@@ -1,1 +1,1 @@
-"""Video files: reading, writing, and how frames of any size meet the model's square."""
+"""Video files and frames: reading, writing, resizing and pixel conversion."""

@@ -1,11 +1,10 @@
-"""Reading video files frame by frame, on a constant frame rate."""
+"""Reading video files frame by frame, at a constant frame rate."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -13,63 +12,30 @@ from types import TracebackType
 import av
 import av.logging
 import numpy as np
-from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
+
+from adaptok.video.container import (
+    MAX_FPS,
+    VideoError,
+    VideoInfo,
+    check_video_file,
+    decoded_frames,
+    describe,
+    open_container,
+    reason_of,
+    video_stream,
+)
 
 Frame = NDArray[np.uint8]
 
-DEFAULT_FPS = Fraction(25)
-MOST_FAILURES = 64
-"""Damaged packets after which a video is given up."""
-MAX_FPS = 1000
-"""Frames per second above which a header is not believed."""
-
-# Its handler takes the interpreter's lock: a decoding thread that logs while its decoder is freed would wait for ever.
-av.logging.set_level(None)
-
-
-class VideoError(ValueError):
-    """A video that cannot be read or written, told in one line."""
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """What a file says of its video.
-
-    Attributes:
-        path: of the file.
-        width, height: of a frame as it is shown, in pixels; non-square pixels are not stretched.
-        fps: frames per second, on average.
-        frames: how many to expect; None where the file does not say. An estimate.
-        duration: in seconds; None where the file does not say.
-        codec: FFmpeg's name of it.
-        pixel_format: FFmpeg's name of it.
-        bit_depth: bits of the first component.
-        rotation: degrees that frames are turned counterclockwise before they are shown: 0, 90, 180 or 270.
-        audio: whether there is sound; it is not read.
-    """
-
-    path: Path
-    width: int
-    height: int
-    fps: Fraction
-    frames: int | None
-    duration: float | None
-    codec: str
-    pixel_format: str
-    bit_depth: int
-    rotation: int
-    audio: bool
-
 
 def probe(path: str | Path) -> VideoInfo:
-    """What is in a video file; its first frame is decoded, to see that it can be.
+    """Return the properties of a video file. The first frame is decoded to check that the file is readable.
 
     Raises:
-        VideoError: the file is missing, empty, a folder, not a video, without pictures, or damaged from its beginning.
+        VideoError: The file is missing, empty, a folder, not a video, or damaged from its beginning.
     """
     with VideoReader(path) as reader:
         return reader.info
@@ -78,36 +44,36 @@ def probe(path: str | Path) -> VideoInfo:
 def read_video(
     path: str | Path, *, start: float = 0.0, stop: float | None = None, fps: Fraction | float | None = None
 ) -> tuple[NDArray[np.uint8], Fraction]:
-    """All frames, uint8 `[T, H, W, 3]`, and frames per second; arguments and errors as for `VideoReader`."""
+    """Read all frames, uint8 `[T, H, W, 3]`, and the frames per second. Arguments and errors as for `VideoReader`."""
     with VideoReader(path, start=start, stop=stop, fps=fps) as reader:
         return np.stack(list(reader)), reader.fps
 
 
 class VideoReader:
-    """Iterator over the frames of a video file: RGB, uint8 `[H, W, 3]`, as they are shown.
+    """Iterator over the frames of a video file: RGB, uint8 `[H, W, 3]`, as displayed.
 
-    Frames come at a constant rate. At the file's own, each decoded frame comes once, up to rounding of its time by
-    half a period; where a file has longer pauses, or another rate is asked for, each instant shows the last frame
-    before it. Transparency is dropped; a frame of another size than the first is scaled to that. Damage after the first
-    frame ends the video there, and sets `warning`.
+    Frames have a constant rate. At the file's own rate, each decoded frame is returned once, with its time rounded by
+    up to half a period. Where the file has longer pauses, and at other rates, each instant shows the last frame before
+    it. Transparency is dropped. Frames are scaled to the size of the first frame. If the file is damaged after the
+    first frame, the video ends there, and `warning` is set.
 
     Args:
-        path: of the file.
-        start, stop: seconds, from the first frame; `stop` is exclusive.
-        fps: frames per second; the file's average if None.
-        short_side: scale frames down, averaging areas, so that their shorter side has at most so many pixels.
-        threads: of the decoder; None takes as many as it likes. With one, what comes of a damaged file is the same on
-            every machine.
+        path: Path of the file.
+        start, stop: Part of the video, in seconds from the first frame. `stop` is exclusive.
+        fps: Frames per second; None uses the average rate of the file.
+        short_side: Scale frames down, averaging areas, so that their shorter side has at most this many pixels.
+        threads: Number of decoder threads; None lets FFmpeg decide. With one thread, a damaged file gives the same
+            frames on every machine.
 
     Attributes:
-        info: what the file says.
-        fps: frames per second of what is given.
-        count: frames given so far.
-        done: whether these are all.
-        warning: what was wrong with the file, once it is read.
+        info: Properties of the file.
+        fps: Frames per second of the returned frames.
+        count: Number of frames returned so far.
+        done: Whether all frames have been returned.
+        warning: Description of damage, set when all frames have been read.
 
     Raises:
-        VideoError: there is no video that can be read, or no frame between `start` and `stop`.
+        VideoError: The file cannot be read, or no frame lies between `start` and `stop`.
     """
 
     def __init__(
@@ -120,25 +86,28 @@ class VideoReader:
         short_side: int | None = None,
         threads: int | None = None,
     ) -> None:
+        check_video_file(path)
         self.path = Path(path)
         if not (math.isfinite(start) and start >= 0) or (stop is not None and not stop > start):
-            raise VideoError(f"{path}: seconds {start} to {stop}, expected 0 or more, and the end after the start")
+            raise VideoError(
+                f"{path}: start {start} and stop {stop} seconds, expected a start of at least 0 and a later stop"
+            )
         if fps is not None and not 0 < fps <= MAX_FPS:
-            raise VideoError(f"{path}: fps {fps}, expected more than 0 and up to {MAX_FPS} frames per second")
+            raise VideoError(f"{path}: {fps} frames per second, expected more than 0 and at most {MAX_FPS}")
         self.count = 0
         self.done = False
         self.warning: str | None = None
-        self._failure = ""  # the first that FFmpeg complained of
-        self._size: tuple[int, int] | None = None  # of the first frame, before it is turned
+        self._failure = ""  # first error of FFmpeg
+        self._size: tuple[int, int] | None = None  # of the first frame, before rotation
         self._short_side = short_side
-        self._container = _open(self.path)
+        self._container = open_container(self.path)
         try:
-            self._stream = _video_stream(self._container, self.path)
+            self._stream = video_stream(self._container, self.path)
             if threads is not None:
                 self._stream.codec_context.thread_count = threads
             self._decoded = self._decode()
             first = self._first_frame()
-            self.info = _describe(self.path, self._container, self._stream, first)
+            self.info = describe(self.path, self._container, self._stream, first)
         except BaseException:
             self._container.close()
             raise
@@ -150,7 +119,7 @@ class VideoReader:
 
     @property
     def expected(self) -> int | None:
-        """How many frames there should be, where the file says it."""
+        """Expected number of frames; None if the file does not state it."""
         if self.info.frames is None:
             return None
         seconds = float(self.info.frames / self.info.fps)
@@ -173,7 +142,9 @@ class VideoReader:
         if frame is None:
             self.done = True
             if self.count == 0:
-                raise VideoError(f"{self.path}: no frame between {self._start} and {self._stop} seconds")
+                length = "" if self.info.duration is None else f", which has {self.info.duration:.2f} seconds"
+                span = describe_span(self._start, self._stop)
+                raise VideoError(f"{self.path}: no frame {span}; expected a part of the video{length}")
             raise StopIteration
         self.count += 1
         return frame
@@ -183,10 +154,10 @@ class VideoReader:
         try:
             first = next(self._decoded, None)
         except (av.FFmpegError, ValueError) as error:
-            first, reason = None, f" ({_reason(error)})"
+            first, reason = None, f" ({reason_of(error)})"
         if first is None:
             raise VideoError(
-                f"{self.path}: no frame can be decoded{reason or self._damage()}; expected a whole video file"
+                f"{self.path}: no frame can be decoded{reason or self._damage()}; expected an undamaged video file"
             )
         return first
 
@@ -205,7 +176,7 @@ class VideoReader:
         return Fraction(frame.pts) * frame.time_base
 
     def _seek(self) -> VideoFrame | None:
-        """Go to the last key frame before `start` and return the first frame from there."""
+        """Seek to the last key frame before `start`, and return the first frame from there."""
         base = self._stream.time_base
         assert base is not None
         assert self._origin is not None
@@ -214,11 +185,11 @@ class VideoReader:
         return next(self._decoded, None)
 
     def _placed(self, first: VideoFrame) -> Iterator[tuple[VideoFrame, int, int]]:
-        """Decoded frames, the instant, counted from `start`, that each is shown from, and the one that it would be
-        shown up to if it were the last."""
+        """Yield decoded frames, the index of the instant from which each is shown, counted from `start`, and the index
+        up to which it would be shown if it were the last frame."""
         frame: VideoFrame | None = first
         if self._start > 0 and self._origin is not None and self._stream.time_base is not None:
-            with contextlib.suppress(av.FFmpegError):  # what cannot seek is decoded up to there
+            with contextlib.suppress(av.FFmpegError):  # files without seeking are decoded from the beginning
                 frame = self._seek() or first
         time = -1 / self.info.fps
         place: Fraction | None = None
@@ -230,7 +201,7 @@ class VideoReader:
             if not self._own_fps:
                 index = math.ceil(place - _EARLY)
             elif before is not None and _steady(place - before) and abs(place - index - 1) < 1:
-                index += 1  # the usual step, whatever the rounding of times
+                index += 1  # the next frame, however times are rounded
             else:
                 index = math.floor(place + Fraction(1, 2))
             end = index + 1 if self._own_fps else math.ceil(place + self.fps / self.info.fps - _EARLY)
@@ -238,7 +209,7 @@ class VideoReader:
             frame = next(self._decoded, None)
 
     def _on_grid(self, first: VideoFrame) -> Iterator[Frame]:
-        """Frames at the instants `start + i / fps`: each is shown until the next one."""
+        """Yield the frame that is shown at each instant `start + i / fps`."""
         end = math.inf
         if self._stop is not None:
             end = math.ceil((Fraction(self._stop) - Fraction(self._start)) * self.fps - _EARLY)
@@ -262,7 +233,7 @@ class VideoReader:
         self._note_damage(decoded)
 
     def _picture(self, frame: VideoFrame) -> Frame:
-        """RGB, turned as it is shown, at the size of the first frame."""
+        """Convert a frame to RGB as displayed, at the size of the first frame."""
         self._size = self._size or scaled(frame.width, frame.height, self._short_side)
         how = Interpolation.BICUBIC if self._short_side is None else Interpolation.AREA
         width, height = self._size
@@ -283,7 +254,7 @@ class VideoReader:
 
 
 def scaled(width: int, height: int, short_side: int | None) -> tuple[int, int]:
-    """Width and height, scaled down so that the shorter is at most `short_side`."""
+    """Return width and height, scaled down so that the shorter side is at most `short_side`."""
     if short_side is None or min(width, height) <= short_side:
         return width, height
     scale = short_side / min(width, height)
@@ -291,95 +262,14 @@ def scaled(width: int, height: int, short_side: int | None) -> tuple[int, int]:
 
 
 _EARLY = Fraction(1, 1000)
-"""Part of a period by which a frame may come late and still be on time."""
+"""Fraction of a period by which a frame may be late and still count as on time."""
 
 
 def _steady(step: Fraction) -> bool:
-    """Whether a step between frames is one period but for rounding."""
+    """Whether the distance between two frames is one period, up to rounding."""
     return Fraction(1, 2) < step < Fraction(3, 2)
 
 
-def decoded_frames(container: InputContainer, stream: VideoStream, note: Callable[[str], None]) -> Iterator[VideoFrame]:
-    """Decoded frames from where the container stands up to its end, or to damage that cannot be passed.
-
-    Args:
-        note: called with what was wrong with a packet that gave nothing.
-    """
-    failures = 0
-    packets = container.demux(stream)
-    while failures <= MOST_FAILURES:
-        try:
-            packet = next(packets, None)
-            if packet is None:
-                break
-            yield from packet.decode()
-        except av.EOFError:
-            return
-        except (av.FFmpegError, ValueError) as error:
-            note(_reason(error))
-            failures += 1
-    if failures:  # the end was not reached in order: what the decoder still holds
-        with contextlib.suppress(av.FFmpegError, ValueError):
-            yield from stream.decode(None)
-
-
-def _open(path: Path) -> InputContainer:
-    if path.is_dir():
-        raise VideoError(f"{path}: a folder, expected a video file")
-    if not path.exists():
-        raise VideoError(f"{path}: no such file; expected a video file")
-    try:
-        if path.stat().st_size == 0:
-            raise VideoError(f"{path}: an empty file, expected a video file")
-        return av.open(str(path))
-    except av.FFmpegError as error:
-        raise VideoError(f"{path}: not a video file that FFmpeg can read ({_reason(error)})") from None
-    except OSError as error:
-        raise VideoError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def _video_stream(container: InputContainer, path: Path) -> VideoStream:
-    streams = container.streams.video
-    if not streams:
-        found = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-        raise VideoError(f"{path}: no pictures in it (found: {found}), expected a video file")
-    streams[0].thread_type = "AUTO"
-    return streams[0]
-
-
-def _describe(path: Path, container: InputContainer, stream: VideoStream, first: VideoFrame) -> VideoInfo:
-    fps = _frame_rate(stream)
-    duration = None
-    if stream.duration is not None and stream.time_base is not None:
-        duration = float(stream.duration * stream.time_base)
-    elif container.duration is not None:
-        duration = container.duration / av.time_base
-    frames = stream.frames or (round(duration * fps) if duration else None)
-    rotation = round(first.rotation / 90) % 4 * 90
-    width, height = first.width, first.height
-    if rotation in (90, 270):
-        width, height = height, width
-    return VideoInfo(
-        path=path,
-        width=width,
-        height=height,
-        fps=fps,
-        frames=frames,
-        duration=duration,
-        codec=stream.codec_context.name,
-        pixel_format=first.format.name,
-        bit_depth=first.format.components[0].bits,
-        rotation=rotation,
-        audio=bool(container.streams.audio),
-    )
-
-
-def _frame_rate(stream: VideoStream) -> Fraction:
-    for fps in (stream.average_rate, stream.guessed_rate, stream.base_rate):
-        if fps and 0 < fps <= MAX_FPS:
-            return Fraction(fps)
-    return DEFAULT_FPS
-
-
-def _reason(error: Exception) -> str:
-    return " ".join((getattr(error, "strerror", None) or str(error)).split()).lower()
+def describe_span(start: float, stop: float | None) -> str:
+    """Describe a part of a video in words."""
+    return f"from {start:g} seconds on" if stop is None else f"between {start:g} and {stop:g} seconds"

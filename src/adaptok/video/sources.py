@@ -1,4 +1,4 @@
-"""Anything that frames come from: a file, an array of frames, or float clips."""
+"""Frame sources: the frames of a file, an array or clips, in one form."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptok.video.reading import VideoReader
+from adaptok.video.pixels import check_range
+from adaptok.video.reading import VideoReader, describe_span
 
 DEFAULT_FPS = Fraction(30)
-"""Frames per second of arrays that come without a frame rate."""
-RANGE_SLACK = 1e-3
-"""How far float values may leave [0, 1]: resampling overshoots."""
+"""Frames per second of arrays without a frame rate."""
 
 Frame = NDArray[Any]
 """`[H, W, 3]`, uint8, or float32 in [0, 1]."""
@@ -28,13 +27,14 @@ Video = str | Path | NDArray[Any] | Tensor
 
 @dataclass
 class FrameSource:
-    """Frames of one video, in order, once.
+    """Frames of one video, to be read once and in order.
 
     Attributes:
         frames: `[H, W, 3]` each.
-        fps: frames per second.
-        total: how many are expected, where that is known.
-        warning: what was wrong with the video, once it is read.
+        width, height: Size of a frame, in pixels.
+        fps: Frames per second.
+        total: Expected number of frames; None if unknown.
+        warning: Description of damage, set when all frames have been read.
     """
 
     frames: Iterator[Frame]
@@ -56,13 +56,13 @@ def open_frames(
     """Open a video.
 
     Args:
-        video: a path; frames uint8 `[T, H, W, 3]`; or consecutive clips float `[B, 3, T, H, W]` in [0, 1].
-        start, stop: part of it, in seconds.
-        fps: frames per second to sample a file at, or that an array has.
+        video: A path; frames uint8 `[T, H, W, 3]`; or consecutive clips float `[B, 3, T, H, W]` in [0, 1].
+        start, stop: Part of the video, in seconds.
+        fps: Frames per second: the rate to sample a file at, or the rate of an array.
 
     Raises:
-        VideoError: the file cannot be read.
-        ValueError: an array has another shape, type or range.
+        VideoError: The file cannot be read.
+        ValueError: The shape, type or range of an array is wrong, or no frame lies between `start` and `stop`.
     """
     if isinstance(video, str | Path):
         with VideoReader(video, start=start, stop=stop, fps=fps) as reader:
@@ -70,18 +70,19 @@ def open_frames(
             yield FrameSource(iter(reader), info.width, info.height, reader.fps, reader.expected, reader)
         return
     frames = _array_frames(video)
-    pace = DEFAULT_FPS if fps is None else Fraction(fps).limit_denominator(100_000)
-    first, last = round(start * pace), None if stop is None else round(stop * pace)
+    rate = DEFAULT_FPS if fps is None else Fraction(fps).limit_denominator(100_000)
+    first, last = round(start * rate), None if stop is None else round(stop * rate)
     part = frames[first:last]
     if len(part) == 0:
         raise ValueError(
-            f"no frame between {start} and {stop} seconds, the video has {len(frames)} at {pace} per second"
+            f"no frame {describe_span(start, stop)}, expected a part of the {float(len(frames) / rate):g} seconds of"
+            f" the video ({len(frames)} frames at {float(rate):g} per second)"
         )
-    yield FrameSource(iter(part), part.shape[2], part.shape[1], pace, len(part))
+    yield FrameSource(iter(part), part.shape[2], part.shape[1], rate, len(part))
 
 
 def _array_frames(video: Any) -> Frame:
-    """`[T, H, W, 3]`, uint8 or float32."""
+    """Return the frames `[T, H, W, 3]`, uint8 or float32, of an array."""
     if isinstance(video, Tensor):
         array = video.detach().cpu()
         values = array.float().numpy() if array.is_floating_point() else array.numpy()
@@ -89,25 +90,14 @@ def _array_frames(video: Any) -> Frame:
         values = video
     else:
         raise ValueError(f"a video of type {type(video).__name__}, expected a path, an array or a tensor")
-    shape, kind = values.shape, values.dtype
-    if kind == np.uint8 and values.ndim == 4 and shape[3] == 3 and min(shape) > 0:
+    shape, dtype = values.shape, values.dtype
+    if dtype == np.uint8 and values.ndim == 4 and shape[3] == 3 and min(shape) > 0:
         return values
-    if np.issubdtype(kind, np.floating) and values.ndim == 5 and shape[1] == 3 and min(shape) > 0:
+    if np.issubdtype(dtype, np.floating) and values.ndim == 5 and shape[1] == 3 and min(shape) > 0:
         check_range(torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)))
         frames = values.astype(np.float32, copy=False).transpose(0, 2, 3, 4, 1)
         return frames.reshape(-1, *frames.shape[2:])
     raise ValueError(
-        f"an array of shape {tuple(shape)} and type {kind}, expected frames uint8 [T, H, W, 3]"
+        f"an array of shape {tuple(shape)} and type {dtype}, expected frames uint8 [T, H, W, 3]"
         " or clips float [B, 3, T, H, W]"
     )
-
-
-def check_range(values: Tensor) -> None:
-    """Raise ValueError unless all values are finite and in [0, 1], up to `RANGE_SLACK`."""
-    if values.numel() == 0:
-        return
-    low, high = (float(x) for x in torch.aminmax(values))
-    if low != low or high != high or low in (float("inf"), -float("inf")) or high == float("inf"):
-        raise ValueError("values that are NaN or infinite, expected numbers in [0, 1]")
-    if low < -RANGE_SLACK or high > 1 + RANGE_SLACK:
-        raise ValueError(f"values from {low:g} to {high:g}, expected [0, 1]; divide 8-bit values by 255")

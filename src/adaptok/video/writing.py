@@ -1,4 +1,4 @@
-"""Writing H.264 MP4 that browsers play."""
+"""Writing H.264 videos that browsers can play."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from adaptok.video.reading import VideoError
+from adaptok.video.container import VideoError
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
-SMALLEST = 16
-"""Pixels of a side that the encoder wants at least."""
+MIN_SIDE = 16
+"""Smallest side that the encoder accepts, in pixels."""
 _BT601 = {"color_primaries": 6, "color_trc": 6, "colorspace": 6}
 
 
 class VideoWriter:
-    """Writes frames to a video file: H.264, yuv420p, ready to be played while it loads.
+    """Context manager that writes frames to a video file: H.264, yuv420p, playable while it loads.
 
-    Odd sizes are made even, and sides under 16 pixels made 16, by repeating the last column or row. The file appears
-    under its name when the `with` block ends; after an error nothing is left behind.
+    Odd sizes are extended to even ones, and sides under 16 pixels to 16, by repeating the last column or row. The file
+    appears under its name when the `with` block ends; after an error, nothing remains.
 
     Args:
-        path: .mp4, .m4v, .mov or .mkv.
-        fps: frames per second.
-        crf: constant rate factor: 0 is lossless, 18 looks so, 23 is small.
-        key_frames: most frames between two of those that a player can jump to; the encoder's choice if None.
-        threads: of the encoder.
+        path: Path with the suffix .mp4, .m4v, .mov or .mkv.
+        fps: Frames per second.
+        crf: Constant rate factor of H.264: 0 is lossless, 18 is visually lossless, 23 gives small files.
+        key_frames: Largest distance between key frames, to which players can jump; None lets the encoder decide.
+        threads: Number of encoder threads.
 
     Raises:
-        VideoError: the name has another suffix, or its folder cannot be written to.
+        VideoError: The suffix is not supported, or the folder cannot be written to.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class VideoWriter:
             self._options["g"] = str(key_frames)
         self.fps = Fraction(fps).limit_denominator(100_000)
         if self.path.suffix.lower() not in SUFFIXES:
-            raise VideoError(f"{path}: cannot write this kind of video, expected a name with {', '.join(SUFFIXES)}")
+            raise VideoError(f"{path}: not a video name, expected a suffix of {', '.join(SUFFIXES)}")
         try:
             handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.stem}-", suffix=self.path.suffix)
         except OSError as error:
-            raise VideoError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
+            raise VideoError(f"{path}: cannot be written ({error.strerror}); choose another folder") from None
         os.close(handle)
         self._temporary = Path(name)
         self._size: tuple[int, ...] | None = None
@@ -76,10 +76,10 @@ class VideoWriter:
         return self
 
     def write(self, frames: NDArray[np.uint8]) -> None:
-        """Add frames, uint8 `[H, W, 3]` or `[T, H, W, 3]`, all of one size.
+        """Write frames, uint8 `[H, W, 3]` or `[T, H, W, 3]`, all of the same size.
 
         Raises:
-            ValueError: the type is another, or the size not that of the frames before.
+            ValueError: The shape or type is wrong, or the size differs from that of earlier frames.
         """
         frames = frames[None] if frames.ndim == 3 else frames
         if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or min(frames.shape[1:3]) < 1:
@@ -87,7 +87,7 @@ class VideoWriter:
         if self._size is None:
             self._size = frames.shape[1:]
         if frames.shape[1:] != self._size:
-            raise ValueError(f"frames of shape {frames.shape[1:]} after frames of {self._size}")
+            raise ValueError(f"frames of shape {frames.shape[1:]}, expected {self._size} as before")
         for frame in frames:
             self._encode(np.ascontiguousarray(_pad(frame)))
 
@@ -126,5 +126,5 @@ class VideoWriter:
 
 
 def _pad(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    height, width = (max(SMALLEST, side + side % 2) - side for side in frame.shape[:2])
+    height, width = (max(MIN_SIDE, side + side % 2) - side for side in frame.shape[:2])
     return np.pad(frame, ((0, height), (0, width), (0, 0)), mode="edge") if height or width else frame
