@@ -9,7 +9,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from adaptok.checkpoints.model_folder import CONFIG_FILE, WEIGHTS_FILE
+from adaptok.checkpoints.folders import CONFIG_FILE, WEIGHTS_FILE
 
 BUNDLED_MODEL = "adaptok-tiny"
 """Name of the bundled tokenizer, under `assets/`."""

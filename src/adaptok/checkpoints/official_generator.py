@@ -1,4 +1,4 @@
-"""Generators of the official layout: their configuration and the names of their weights, to ours and back."""
+"""The official layout of a generator: its configuration and the names of its weights, converted in both directions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from adaptok.config.model import GeneratorConfig
 
-_NAMES = {  # ours -> official, of the whole model and of a layer
+_NAMES = {  # name in this project -> official name, of the model and of a layer
     "tokens.weight": "tok_embeddings.weight",
     "classes.weight": "cls_embedding.embedding_table.weight",
     "positions": "abs_pe",
@@ -24,7 +24,7 @@ _NAMES = {  # ours -> official, of the whole model and of a layer
 }
 _GATE_UP = "feed_forward.gate_up.weight"
 _GATE, _UP = "feed_forward.w1.weight", "feed_forward.w3.weight"
-_FIXED: dict[str, Any] = {  # what our architecture has no choice of
+_FIXED: dict[str, Any] = {  # options with a single supported value
     "n_kv_head": None,
     "ffn_dim_multiplier": None,
     "multiple_of": 256,
@@ -36,11 +36,11 @@ _FIXED: dict[str, Any] = {  # what our architecture has no choice of
 
 
 def translate(c: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple[GeneratorConfig, dict[str, Tensor]]:
-    """Configuration and weights, by our names.
+    """Convert the configuration and weights of a generator to this project's.
 
     Raises:
-        KeyError: a field is missing.
-        ValueError: the architecture is not supported, or weights are unknown.
+        KeyError: A field is missing.
+        ValueError: The architecture is not supported, or weights are unknown.
     """
     for name, value in _FIXED.items():
         allowed = (value, c["n_head"]) if name == "n_kv_head" else (value,)
@@ -65,17 +65,19 @@ def translate(c: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple[Genera
         token_dropout=c.get("token_dropout_p", 0.1),
         class_dropout=c.get("class_dropout_prob", 0.1),
     )
-    return config, _ours(state)
+    return config, _from_official_names(state)
 
 
-def document(config: GeneratorConfig) -> dict[str, Any]:
-    """The official `config.json`.
+def to_document(config: GeneratorConfig) -> dict[str, Any]:
+    """Return the official `config.json` of a generator.
 
     Raises:
-        ValueError: the layout does not know this architecture.
+        ValueError: The official layout does not support this architecture.
     """
     if config.levels:
-        raise ValueError("the official layout has no ids by digits (levels); write our layout")
+        raise ValueError(
+            "the official layout does not support ids that are embedded by levels; write the layout 'adaptok'"
+        )
     predicts = config.condition_ids > 0
     return {
         **_FIXED,
@@ -101,8 +103,8 @@ def document(config: GeneratorConfig) -> dict[str, Any]:
     }
 
 
-def names_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our weights by their official names: gate and up are two matrices there."""
+def to_official_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename weights to their official names. Officially, the gate and up projections are two matrices."""
     renamed: dict[str, Tensor] = {}
     for name, tensor in state.items():
         layer, part = _split(name)
@@ -114,8 +116,8 @@ def names_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def _ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights by our names: gate and up are one matrix, positions have no leading dimension."""
+def _from_official_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename official weights. Here, the gate and up projections are one matrix, and positions have two dimensions."""
     ours = {official: own for own, official in _NAMES.items()}
     renamed: dict[str, Tensor] = {}
     unknown = []
@@ -133,7 +135,7 @@ def _ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """`layers.N.` and the rest; nothing and all of it outside the layers."""
+    """Split a name into `layers.N.` and the rest; the former is empty outside of layers."""
     if not name.startswith("layers."):
         return "", name
     _, number, part = name.split(".", 2)
