@@ -1,4 +1,4 @@
-"""The commands: workers, comparison of reports, samples against data."""
+"""The commands evaluate and compare: workers, comparison of reports, samples against data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from adaptok.cli.main import main
 from adaptok.evaluation.comparison import compare_reports
 from adaptok.evaluation.measures import Measures
-from adaptok.evaluation.protocols import Cut
+from adaptok.evaluation.protocols import ClipSelection
 from adaptok.metrics.frechet import FeatureStatistics, frechet_distance
 from adaptok.utils.files import sha256_of
 from tests.helpers.commands import fails, run
@@ -23,7 +23,7 @@ from tests.helpers.videos import write_video
 
 @pytest.fixture
 def detector(tmp_path):
-    """Flags of a stand-in for the detector."""
+    """Flags that select the stand-in for the detector."""
     path = tmp_path / "detector.pt"
     torch.jit.script(Detector()).save(str(path))
     return "--fvd", path, "--fvd-sha256", sha256_of(path)
@@ -49,12 +49,12 @@ def test_workers_change_nothing(model, detector, tmp_path, capsys):
     assert one["protocol"]["patch_size"] == 4  # the model's
     assert (tmp_path / "two" / "report.html").exists()
     compared = compare_reports(tmp_path / "one", tmp_path / "two")
-    assert compared["same_clips"]
-    for result in compared["results"]:
-        for name, found in result["metrics"].items():
-            assert found["difference"] == 0
-            assert found["better"] is None
-            assert (found["low"], found["high"]) == ((0, 0) if name in metrics[1:-1] else (None, None))
+    assert compared.same_clips
+    for result in compared.results:
+        for name, found in result.metrics.items():
+            assert found.difference == 0
+            assert found.better is None
+            assert (found.low, found.high) == ((0, 0) if name in metrics[1:-1] else (None, None))
     assert "holds an evaluation with other budgets" in fails(
         capsys, "evaluate", tmp_path / "data", "--model", model, "--budgets", 16, "--out", tmp_path / "one",
         "--device", "cpu", *detector, *metrics,
@@ -62,7 +62,7 @@ def test_workers_change_nothing(model, detector, tmp_path, capsys):
 
 
 def write_report(folder, psnr, videos, budget=8.0, sha="0", **others):
-    """A report, as older versions wrote it, of clips of the given PSNR and other metrics."""
+    """Write a report of version 1 of the format, of clips with the given PSNR and other metrics."""
     folder.mkdir()
     clips = {"video": videos, "clip": range(len(videos)), "budget": [budget] * len(videos), "psnr": psnr, **others}
     pq.write_table(pa.table({name: pa.array(values) for name, values in clips.items()}), folder / "metrics.parquet")
@@ -82,7 +82,7 @@ def write_report(folder, psnr, videos, budget=8.0, sha="0", **others):
 
 
 def test_comparison(tmp_path, capsys):
-    """A small difference of the same clips is told from chance, of other clips it is not; a video counts once."""
+    """A small difference is significant for the same clips and not for other clips; a video counts once."""
     rng = np.random.default_rng(0)
     videos = [f"{n // 4}" for n in range(160)]
     level = rng.normal(25, 5, 40).repeat(4)
@@ -95,10 +95,10 @@ def test_comparison(tmp_path, capsys):
     assert found["better"] == "b"
     deviation = (level[::4] * 0 + rng.normal(0.3, 0.2, 40)).std() / np.sqrt(40)  # of the mean over 40 videos
     assert (found["high"] - found["low"]) / 2 == pytest.approx(1.96 * deviation, rel=0.4)
-    apart = compare_reports(a, other)["results"][0]["metrics"]["psnr"]
-    assert apart["low"] < 0 < apart["high"]
-    assert apart["better"] is None
-    assert compare_reports(b, a)["results"][0]["metrics"]["psnr"]["better"] == "a"
+    apart = compare_reports(a, other).results[0].metrics["psnr"]
+    assert apart.low < 0 < apart.high
+    assert apart.better is None
+    assert compare_reports(b, a).results[0].metrics["psnr"].better == "a"
     assert run(capsys, "compare", a, b) == run(capsys, "compare", a, b)
     main(["compare", str(a), str(b), "--out", str(tmp_path / "page.html")])
     assert "bootstrap" in (tmp_path / "page.html").read_text()
@@ -108,7 +108,7 @@ def test_comparison(tmp_path, capsys):
 
 
 def test_comparison_of_measures_of_patches(tmp_path, capsys):
-    """A lower edge ratio is better, no sharpness is; clips without a number are left out; older reports lack both."""
+    """A lower edge ratio is better, sharpness has no direction; clips without a value are left out."""
     videos = [f"{n // 2}" for n in range(80)]
     psnr = np.full(80, 25.0)
     sharp = np.random.default_rng(0).uniform(0.6, 0.8, 80).tolist()
@@ -128,7 +128,7 @@ def test_comparison_of_measures_of_patches(tmp_path, capsys):
 
 
 def test_samples_against_data(detector, tmp_path, capsys):
-    """The distance of two collections is that of their features; statistics are kept, and used instead of the data."""
+    """The distance of two collections is that of their features; stored statistics can replace the data."""
     for side, counts in (("data", (17, 18, 9)), ("samples", (16, 19, 20, 21))):
         for index, count in enumerate(counts):
             write_video(tmp_path / side / f"{'ab'[index % 2]}/{index}.mp4", count)
@@ -136,7 +136,7 @@ def test_samples_against_data(detector, tmp_path, capsys):
     found = run(capsys, *flags, tmp_path / "data", "--count", 4, "--out", tmp_path / "out")
     sides = []
     for side in ("data", "samples"):
-        clips = [next(Cut("official", 16, 128).clips(p)) for p in sorted((tmp_path / side).rglob("*.mp4"))]
+        clips = [next(ClipSelection("official", 16, 128).clips(p)) for p in sorted((tmp_path / side).rglob("*.mp4"))]
         sides.append(FeatureStatistics.of([Measures(detector=Detector()).features(clip) for clip in clips]))
     assert found["fvd"] == pytest.approx(frechet_distance(*sides), rel=1e-6)
     assert found["data"]["label_distance"] == pytest.approx(2 / 3 - 1 / 2)

@@ -1,8 +1,9 @@
-"""Evaluations: independent of batches, processes and interruptions; figures against a few lines; bad input."""
+"""Evaluations: independence of batches, processes and interruptions; figures against plain code; bad input."""
 
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,12 +14,14 @@ from adaptok.allocation.policy import LengthPolicy
 from adaptok.cli.main import main
 from adaptok.codec.codec import AdapTok
 from adaptok.evaluation.comparison import compare_reports
-from adaptok.evaluation.evaluators import PairsEvaluation, TokenizerEvaluation, show_clips
+from adaptok.evaluation.evaluators import PairsEvaluation, TokenizerEvaluation, load_examples
 from adaptok.evaluation.measures import Measures
-from adaptok.evaluation.partial_results import Part, Parts
-from adaptok.evaluation.protocols import Cut, resize_then_crop
-from adaptok.evaluation.report.build import build, collect, write
-from adaptok.evaluation.report.tables import part_rows
+from adaptok.evaluation.partial_results import PartialResult, PartialResults
+from adaptok.evaluation.protocols import ClipSelection, resize_then_crop
+from adaptok.evaluation.report.build import build, write
+from adaptok.evaluation.report.clip_table import clip_rows
+from adaptok.evaluation.results import read_report
+from adaptok.evaluation.summary import summarize
 from adaptok.metrics.distortion import block_distortion, edge_ratio, sharpness
 from adaptok.metrics.similarity import frame_ssim
 from adaptok.video.reading import read_video
@@ -42,20 +45,20 @@ def measures():
     return Measures(detector=Detector(), detector_name="stand-in")
 
 
-def evaluate(codec, data, folder, shares=1, **options):
-    """Document and table, without what differs from run to run."""
+def evaluate(codec, data, folder, processes=1, **options):
+    """Report and table, without what differs from run to run."""
     evaluation = TokenizerEvaluation(codec, measures(), data, budgets=BUDGETS, **options)
-    parts = Parts(folder, evaluation.plan)
-    for rank in reversed(range(shares)):
-        parts.measure(evaluation.task, rank, shares)
-    summary = collect(parts, evaluation.ways, evaluation.tokens)
-    document = build(parts, summary, {}, {})
-    rows = [row for part in parts for row in part_rows(part, evaluation.ways, summary.metrics, evaluation.tokens)]
-    return {name: document[name] for name in ("data", "results", "metrics", "shown")}, rows
+    results = PartialResults(folder, evaluation.plan)
+    for rank in reversed(range(processes)):
+        results.measure(evaluation.task, rank, processes)
+    summary = summarize(results, evaluation.variants, evaluation.tokens)
+    document = build(results, summary, {}, {}).document()
+    rows = [r for each in results for r in clip_rows(each, evaluation.variants, summary.metrics, evaluation.tokens)]
+    return {name: document[name] for name in ("data", "results", "metrics", "examples")}, rows
 
 
 def assert_same(one, other):
-    """Every number within 1e-6, everything else equal."""
+    """Assert that numbers agree within 1e-6 and everything else is equal."""
     if isinstance(one, dict):
         assert one.keys() == other.keys()
         for key in one:
@@ -72,7 +75,7 @@ def assert_same(one, other):
 
 @pytest.fixture
 def one_thread():
-    """Matrix products of several threads round by the size of a batch, and random weights make much of it."""
+    """The rounding of multi-threaded matrix products depends on the batch size, and random weights amplify it."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -86,7 +89,7 @@ def test_batches_and_processes_change_nothing(codec, data, tmp_path, protocol, s
     options = {"protocol": protocol, "scope": scope}
     expected = evaluate(codec, data, tmp_path / "0", batch_size=1, **options)
     assert_same(expected, evaluate(codec, data, tmp_path / "1", batch_size=4, **options))
-    assert evaluate(codec, data, tmp_path / "2", shares=3, batch_size=1, **options) == expected
+    assert evaluate(codec, data, tmp_path / "2", processes=3, batch_size=1, **options) == expected
     document, rows = expected
     official = protocol == "official"
     assert document["data"]["clips"] == (4 if official else 2 + 1 + 3)  # a short one repeats its last frame there
@@ -104,7 +107,7 @@ def test_the_official_batch_scope(codec, data, tmp_path):
     assert document["data"]["clips"] == 4
 
 
-def test_an_interrupted_one_goes_on(codec, data, tmp_path, monkeypatch):
+def test_interrupted_evaluations_resume(codec, data, tmp_path, monkeypatch):
     expected = evaluate(codec, data, tmp_path / "whole")
     evaluation = TokenizerEvaluation(codec, measures(), data, budgets=BUDGETS)
     measured, measure = [], type(evaluation.task).measure
@@ -119,8 +122,7 @@ def test_an_interrupted_one_goes_on(codec, data, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         evaluate(codec, data, tmp_path / "parts")
     monkeypatch.setattr(type(evaluation.task), "measure", measure)
-    parts = Parts(tmp_path / "parts", evaluation.plan)
-    assert len(parts.missing()) == 3
+    assert len(PartialResults(tmp_path / "parts", evaluation.plan).missing()) == 3
     assert evaluate(codec, data, tmp_path / "parts") == expected
     with pytest.raises(ValueError, match="holds an evaluation with other scope; choose another folder"):
         evaluate(codec, data, tmp_path / "parts", scope="clip")
@@ -129,14 +131,14 @@ def test_an_interrupted_one_goes_on(codec, data, tmp_path, monkeypatch):
         evaluate(codec, data, tmp_path / "parts")
 
 
-def test_figures_against_a_few_lines(codec, data, tmp_path):
+def test_figures_against_plain_code(codec, data, tmp_path):
     """Gain, saving, visible patches, sharpness, use of the codebook and calibration, from the public interface."""
     document, _ = evaluate(codec, data, tmp_path / "0")
     pt, most = codec.config.tokenizer.temporal_patch_size, codec.config.tokenizer.quantizer.codebook_size
     names = ("adaptive", "uniform", "edge_ratio", "sharpness", "ids", "pairs")
     found = {budget: {name: [] for name in names} for budget in BUDGETS}
     for name in FRAMES:
-        clips = torch.stack(list(Cut("all", 8, 16).clips(data / f"{name}.mp4")))
+        clips = torch.stack(list(ClipSelection("all", 8, 16).clips(data / f"{name}.mp4")))
         full = codec.encode(clips)
         for budget, each in found.items():
             for way in ("adaptive", "uniform"):
@@ -166,9 +168,9 @@ def test_figures_against_a_few_lines(codec, data, tmp_path):
         assert "sharpness" not in result["gain"]  # neither more nor less is better
         codebook = result["adaptive"]["codebook"]
         counts = np.bincount(each["ids"], minlength=most)
-        shares = counts[counts > 0] / counts.sum()
-        assert codebook["used_share"] == pytest.approx((counts > 0).mean())
-        assert codebook["entropy"] == pytest.approx(-(shares * np.log2(shares)).sum())
+        fractions = counts[counts > 0] / counts.sum()
+        assert codebook["used_fraction"] == pytest.approx((counts > 0).mean())
+        assert codebook["entropy"] == pytest.approx(-(fractions * np.log2(fractions)).sum())
         predicted, actual = np.array(each["pairs"]).T
         calibration = result["adaptive"]["calibration"]
         assert calibration["blocks"] == len(predicted)
@@ -187,27 +189,30 @@ def test_figures_against_a_few_lines(codec, data, tmp_path):
 def test_the_table_and_the_pages(codec, data, tmp_path):
     evaluation = TokenizerEvaluation(codec, measures(), data, budgets=BUDGETS)
     folder = tmp_path / "report"
-    parts = Parts(folder, evaluation.plan)
-    parts.measure(evaluation.task)
-    summary = collect(parts, evaluation.ways, evaluation.tokens)
-    document = build(parts, summary, {"fvd": "why"}, {"processor": "p", "device": "cpu", "threads": 1})
-    write(folder, document, parts, summary, show_clips(evaluation, parts, summary))
+    results = PartialResults(folder, evaluation.plan)
+    results.measure(evaluation.task)
+    summary = summarize(results, evaluation.variants, evaluation.tokens)
+    report = build(results, summary, {"fvd": "why"}, {"processor": "p", "device": "cpu", "threads": 1})
+    write(folder, report, results, summary, load_examples(evaluation, results, summary.examples))
+    assert read_report(folder) == report
     table = pq.read_table(folder / "metrics.parquet").to_pylist()
-    for result in document["results"]:
-        rows = [row for row in table if row["budget"] == result["budget"]]
+    for result in report.results:
+        rows = [row for row in table if row["budget"] == result.budget]
         for metric in ("psnr", "psnr_frame", "ssim", "ms_ssim", "edge_ratio", "sharpness"):
-            assert np.mean([row[metric] for row in rows]) == pytest.approx(result["adaptive"][metric])
-            assert np.mean([row[f"uniform_{metric}"] for row in rows]) == pytest.approx(result["uniform"][metric])
-        assert sum(row["tokens"] for row in rows) / len(rows) == pytest.approx(result["adaptive"]["tokens_per_clip"])
+            assert np.mean([row[metric] for row in rows]) == pytest.approx(result.adaptive.value(metric))
+            assert np.mean([row[f"uniform_{metric}"] for row in rows]) == pytest.approx(result.uniform.value(metric))
+        assert sum(row["tokens"] for row in rows) / len(rows) == pytest.approx(result.adaptive.tokens_per_clip)
     html = (folder / "report.html").read_text()
     assert html.count("<svg") == 7 + len(BUDGETS) + 1
     assert "data:image/jpeg;base64," in html
-    for asked in ("http:", "https:", 'src="/', "@import", "url("):
-        assert asked not in html
-    assert summary.worst[0].psnr <= summary.best[0].psnr
+    for address in ("http:", "https:", 'src="/', "@import"):
+        assert address not in html
+    assert set(re.findall(r"url\((.)", html)) == {"#"}  # clip paths of the same page
+    assert not re.findall("#0a0[bc]0", html)  # placeholders of colours
+    assert report.examples.worst[0].psnr <= report.examples.best[0].psnr
     markdown = (folder / "report.md").read_text()
     patch_size = f"{codec.config.tokenizer.patch_size} pixels"
-    for text in (evaluation.plan.model_hash, "broken.mp4", "fvd left out", document["data"]["sha256"], patch_size):
+    for text in (evaluation.plan.model_hash, "broken.mp4", "fvd skipped", report.data.sha256, patch_size):
         assert text in html
         assert text in markdown
 
@@ -216,12 +221,12 @@ def test_a_model_without_a_scorer(codec, data, tmp_path):
     codec.model.scorer = None
     codec.model.config = codec.model.config.model_copy(update={"scorer": None})
     document, rows = evaluate(AdapTok(codec.model, codec.weights_hash), data, tmp_path / "0")
-    assert [result["way"] for result in document["results"]] == ["uniform"] * 3
+    assert [result["variant"] for result in document["results"]] == ["uniform"] * 3
     assert all(sum(row["lengths"]) == row["budget"] for row in rows)
 
 
 def test_two_folders(data, tmp_path, capsys):
-    """The means of clips of two folders, on stdout; pairs that do not fit are told."""
+    """The means over clips are printed, and pairs that do not fit are refused."""
     other = tmp_path / "other"
     for name, count in FRAMES.items():
         write_video(other / f"{name}.mkv", count, crf=45)
@@ -266,7 +271,7 @@ def test_two_folders(data, tmp_path, capsys):
 
 
 def test_clips_without_a_number(tmp_path, capsys):
-    """A clip whose original is flat has no sharpness: the mean leaves it out and the report says so."""
+    """A clip with a flat original has no sharpness: the mean leaves it out, and the report says so."""
     for side in ("reference", "prediction"):
         write_video(tmp_path / side / "good.mp4", 16)
         write_video(tmp_path / side / "flat.mp4", 16, size=(8, 8) if side == "reference" else (16, 16))
@@ -284,46 +289,49 @@ def test_clips_without_a_number(tmp_path, capsys):
     assert printed["edge_ratio"] is None
     assert printed["undefined"] == {"edge_ratio": 2, "sharpness": 1}
     found = compare_reports(tmp_path / "report", tmp_path / "none")
-    assert found["differs"] == ["patch_size"]
-    assert "edge_ratio" not in found["results"][0]["metrics"]
-    assert found["results"][0]["metrics"]["sharpness"]["difference"] == 0
+    assert found.differs == ["patch_size"]
+    assert "edge_ratio" not in found.results[0].metrics
+    assert found.results[0].metrics["sharpness"].difference == 0
 
 
 def test_charts_of_clips_without_a_number(codec, data, tmp_path):
-    """Pages are written, whatever is infinite or NaN."""
+    """Infinite and NaN metrics do not break the pages."""
     evaluation = TokenizerEvaluation(codec, measures(), data, budgets=BUDGETS)
-    parts = Parts(tmp_path, evaluation.plan)
-    parts.measure(evaluation.task)
+    results = PartialResults(tmp_path, evaluation.plan)
+    results.measure(evaluation.task)
     for unit in range(evaluation.plan.units):
-        part = Part.load(parts.path(unit))
-        if part.clips:
-            part.arrays["metrics"][0, 1, -2:] = np.inf, np.nan  # of one way
-            part.arrays["metrics"][:, :, 0] = np.nan
-            part.save(parts.path(unit))
-    summary = collect(parts, evaluation.ways, evaluation.tokens)
-    document = build(parts, summary, {}, {})
+        result = PartialResult.load(results.path(unit))
+        if result.clips:
+            result.arrays["metrics"][0, 1, -2:] = np.inf, np.nan  # of one variant
+            result.arrays["metrics"][:, :, 0] = np.nan
+            result.save(results.path(unit))
+    summary = summarize(results, evaluation.variants, evaluation.tokens)
+    report = build(results, summary, {}, {})
+    document = report.document()
     assert document["undefined"] == {"psnr": 6, "edge_ratio": 3, "sharpness": 3}
-    assert document["shown"] == {"best": [], "worst": []}
-    write(tmp_path, document, parts, summary, show_clips(evaluation, parts, summary))
+    assert document["examples"] == {"best": [], "worst": []}
+    write(tmp_path, report, results, summary, load_examples(evaluation, results, summary.examples))
     json.dumps(document, allow_nan=False)
     assert document["results"][0]["adaptive"]["psnr"] is None
     for way in ("adaptive", "uniform"):  # over the same clips
-        kept = [Part.load(parts.path(unit)).arrays.get("metrics", np.empty((0, 6, 6)))[1:] for unit in range(5)]
+        kept = [
+            PartialResult.load(results.path(unit)).arrays.get("metrics", np.empty((0, 6, 6)))[1:] for unit in range(5)
+        ]
         mean = np.concatenate(kept)[:, ("adaptive", "uniform").index(way), -1].mean()
         assert document["results"][0][way]["sharpness"] == pytest.approx(mean)
 
 
-def test_an_evaluation_of_an_older_version_goes_on(data, tmp_path):
-    """Plans without a patch size are those of evaluations without the edge ratio."""
+def test_evaluations_of_an_older_version_resume(data, tmp_path):
+    """Plans without a patch size belong to evaluations without the edge ratio."""
     evaluation = PairsEvaluation(Measures(("psnr", "ssim")), data, data)
-    Parts(tmp_path / "out", evaluation.plan)
+    PartialResults(tmp_path / "out", evaluation.plan)
     file = tmp_path / "out" / "plan.json"
     plan = json.loads(file.read_text())
     assert plan.pop("patch_size") is None
     file.write_text(json.dumps(plan))
-    assert Parts(tmp_path / "out", evaluation.plan).missing() == list(range(len(FRAMES) + 2))
+    assert PartialResults(tmp_path / "out", evaluation.plan).missing() == list(range(len(FRAMES) + 2))
     with pytest.raises(ValueError, match="with other metrics, patch_size; choose another folder"):
-        Parts(tmp_path / "out", PairsEvaluation(Measures(), data, data).plan)
+        PartialResults(tmp_path / "out", PairsEvaluation(Measures(), data, data).plan)
 
 
 def test_the_official_resize():
@@ -343,7 +351,7 @@ def test_bad_input(codec, data, tmp_path, capsys):
         ([], "nothing to evaluate: give DATA, or --reference and --prediction"),
         ([str(data), "--reference", str(data)], "--reference and --prediction go together"),
         ([str(tmp_path / "nowhere")], "no such folder or list of files"),
-        ([str(tmp_path / "model")], "no video in it"),
+        ([str(tmp_path / "model")], ": no videos, expected .avi"),
         ([str(data), "--budgets", "1000"], "budget 1000.0, expected 8 to 32 tokens per clip"),
         ([str(data), "--metrics", "lpips_vgg", "--lpips-vgg", "x.pth"], "x.pth: no such file"),
         ([str(data), "--metrics", "vmaf"], "vmaf"),

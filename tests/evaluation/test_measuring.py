@@ -141,10 +141,10 @@ def test_weights_that_are_not_there(tmp_path, monkeypatch):
     measures = open_measures(None, Weights(), CPU, said.append)
     assert measures.metrics == (*SIMILARITIES, "edge_ratio", "sharpness")
     assert measures.detector is None
-    assert set(measures.left_out) == {"lpips_vgg", "lpips_alex", "fvd"}
+    assert set(measures.skipped) == {"lpips_vgg", "lpips_alex", "fvd"}
     assert len(said) == 3
     assert all("\n" not in line for line in said)
-    assert "lpips_vgg is left out: vgg16-397923af.pth (528 MB, https://" in said[0]
+    assert "lpips_vgg is skipped: vgg16-397923af.pth (528 MB, https://" in said[0]
     with pytest.raises(ValueError, match="metrics vmaf, expected some of psnr"):
         open_measures(["vmaf"], Weights(), CPU)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from adaptok.cli.common import output_path, warn
-from adaptok.evaluation.comparison import LEVEL, RESAMPLES, compare_reports, describe
-from adaptok.evaluation.report.page import columns, comparison_html, comparison_markdown
+from adaptok.evaluation.comparison import LEVEL, RESAMPLES, compare_reports
+from adaptok.evaluation.report.page import columns, comparison_page
 from adaptok.utils.files import replacing
 
 _SUFFIXES = (".html", ".md", ".json")
@@ -51,17 +51,16 @@ class Compare:
         if self.out is not None and self.out.suffix not in _SUFFIXES:
             raise ValueError(f"--out {self.out}, expected a name with one of {', '.join(_SUFFIXES)}")
         out = None if self.out is None else output_path(self.out, self.force)
-        document = compare_reports(self.a, self.b, resamples=self.resamples, level=self.level, seed=self.seed)
-        rows = describe(document)
-        if document["differs"]:
-            warn(f"the reports are of other protocols ({', '.join(document['differs'])}): differences mean little")
+        comparison = compare_reports(self.a, self.b, resamples=self.resamples, level=self.level, seed=self.seed)
+        head, rows = comparison.table()
+        if comparison.differs:
+            warn(f"the reports are of other protocols ({', '.join(comparison.differs)}): differences mean little")
         if out is not None:
-            pages = {".html": comparison_html, ".md": comparison_markdown}
-            make = pages.get(out.suffix)
+            document = json.dumps(comparison.document(), indent=1)
+            text = document if out.suffix == ".json" else comparison_page(comparison, out.suffix[1:])
             with replacing(out) as temporary:
-                text = json.dumps(document, indent=1) if make is None else make(document, rows)
                 temporary.write_text(text, encoding="utf-8")
         if self.json:
-            print(json.dumps(document))
+            print(json.dumps(comparison.document()))
         elif not self.quiet:
-            print("\n".join(columns(rows)))
+            print("\n".join(columns([head, *rows])))

@@ -15,23 +15,24 @@ from typing import Any
 import torch
 from tyro.conf import Positional
 
-from adaptok.allocation.policy import Scope
 from adaptok.cli.common import Common, progress
-from adaptok.evaluation.evaluators import Evaluation, PairsEvaluation, TokenizerEvaluation, show_clips
-from adaptok.evaluation.generation import (
-    GENERATION,
+from adaptok.config.choices import GenerationKind, ProtocolName, Scope
+from adaptok.evaluation.evaluators import (
+    Evaluation,
     FeaturesEvaluation,
-    GenerationKind,
-    Side,
-    build_generation,
-    write_generation,
+    PairsEvaluation,
+    TokenizerEvaluation,
+    load_examples,
 )
+from adaptok.evaluation.generation import Side, build_generation, write_generation
 from adaptok.evaluation.measures import METRICS, Measures, Metric, Weights, open_measures
-from adaptok.evaluation.partial_results import Parts, Plan, Task
-from adaptok.evaluation.protocols import ProtocolName
-from adaptok.evaluation.report.build import HTML_FILE, build, collect, write
+from adaptok.evaluation.partial_results import PartialResults, Plan, Task
+from adaptok.evaluation.protocols import GENERATION
+from adaptok.evaluation.report.build import HTML_FILE, build, write
+from adaptok.evaluation.report.clip_table import check_report_packages
 from adaptok.evaluation.report.page import columns, facts, tables
-from adaptok.evaluation.report.tables import check_pyarrow
+from adaptok.evaluation.results import Report
+from adaptok.evaluation.summary import summarize
 from adaptok.metrics.frechet import FeatureStatistics, merge
 from adaptok.utils.devices import pick_device
 from adaptok.utils.system import describe_machine
@@ -99,7 +100,7 @@ class Evaluate(Common):
     def run(self) -> None:
         self._check()
         if self.out is not None:
-            check_pyarrow()
+            check_report_packages()
         with ExitStack() as stack:
             folder = self.out or Path(stack.enter_context(TemporaryDirectory()))
             if self.samples is not None:
@@ -179,37 +180,38 @@ class Evaluate(Common):
         parts = self._measure(folder, evaluation.plan, evaluation.task, "measuring")
         if parts is None:
             return
-        summary = collect(parts, evaluation.ways, evaluation.tokens)
+        summary = summarize(parts, evaluation.variants, evaluation.tokens)
         machine = describe_machine(pick_device(self._device()))
-        document = build(parts, summary, measures.left_out, machine)
+        report = build(parts, summary, measures.skipped, machine)
         if self.out is not None:
-            write(self.out, document, parts, summary, show_clips(evaluation, parts, summary))
-        self._tell(document)
+            write(self.out, report, parts, summary, load_examples(evaluation, parts, summary.examples))
+        self._tell(report)
 
-    def _tell(self, document: dict[str, Any]) -> None:
-        means = {}
-        if document["kind"] != "tokenizer":
-            [result] = document["results"]
-            means = result[result["way"]]
-        lines = [f"{name}: {value}" for name, value in facts(document) if name.split()[0] not in document["left_out"]]
-        for _, head, rows in tables(document):
+    def _tell(self, report: Report) -> None:
+        means: dict[str, Any] = {}
+        if report.kind != "tokenizer":
+            [result] = report.results
+            means = result.main.model_dump(exclude_unset=True)
+        skipped = report.skipped_metrics
+        lines = [f"{name}: {value}" for name, value in facts(report) if name.split()[0] not in skipped]
+        for _, head, rows in tables(report):
             lines += ["", *columns([head, *rows])]
         if self.out is not None:
             lines += ["", f"{self.out / HTML_FILE}"]
-        self.result({**means, **document}, "\n".join(lines))
+        self.result({**means, **report.document()}, "\n".join(lines))
 
     # Processes.
 
-    def _measure(self, folder: Path, plan: Plan, task: Task, title: str) -> Parts | None:
+    def _measure(self, folder: Path, plan: Plan, task: Task, title: str) -> PartialResults | None:
         """Everything measured; None for a process of torchrun that is not the first, whose part is done."""
         rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         if world > 1 and self.out is None:
             raise ValueError("several processes meet in the folder of the report; give --out")
         if rank:
-            parts = Parts(folder, plan, wait=_WAIT)
+            parts = PartialResults(folder, plan, wait=_WAIT)
             parts.measure(task, rank, world)
             return None
-        parts = Parts(folder, plan, force=self.force)
+        parts = PartialResults(folder, plan, force=self.force)
         children = self._start(folder) if world == 1 and self.workers > 1 else []
         shares = world if world > 1 else len(children) + 1
         try:
@@ -253,10 +255,10 @@ class Evaluate(Common):
                 sides[side] = Side.of(parts)
         if "samples" in sides:
             real = sides["reference"].statistics if "reference" in sides else self._statistics(sides["samples"])
-            document = build_generation(self.generation, sides, real, describe_machine(device))
+            report = build_generation(self.generation, sides, real, describe_machine(device))
             if self.out is not None:
-                write_generation(self.out, document, real, sides["samples"].statistics)
-            self._tell(document)
+                write_generation(self.out, report, real, sides["samples"].statistics)
+            self._tell(report)
 
     def _statistics(self, made: Side) -> FeatureStatistics:
         """Those of the data, from files, which must be of the same protocol."""
@@ -287,7 +289,7 @@ def _work_on(command: Evaluate, rank: int, folder: Path) -> None:
     os.environ["LOCAL_RANK"] = str(rank)
     quiet = replace(command, quiet=True)
     evaluation, _ = quiet.open(quiet=True)
-    Parts(folder, evaluation.plan, wait=_WAIT).measure(evaluation.task, rank, command.workers)
+    PartialResults(folder, evaluation.plan, wait=_WAIT).measure(evaluation.task, rank, command.workers)
 
 
 def _check_alive(children: list[BaseProcess]) -> None:

@@ -1,87 +1,106 @@
-"""Evaluations: what is planned, who measures it, and what comes of it.
+"""Evaluations: of a model on a collection, of two folders of videos, and the features of a collection.
 
-A model on a collection, or two folders of videos; both are a plan, a task that measures its units, and the ways that
-clips were made in. Processes share the units of a plan through the folder of the report.
+An evaluation is a plan and a task that measures its units. Processes share the units of a plan through the folder of
+the report.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptok.allocation.policy import LengthPolicy, Scope
+from adaptok.allocation.policy import LengthPolicy
 from adaptok.codec.codec import AdapTok
+from adaptok.config.choices import ProtocolName, Scope
 from adaptok.data.manifests import VIDEO_SUFFIXES, find_entries
 from adaptok.evaluation.measures import Measures
-from adaptok.evaluation.pairs import PairsTask, pair_videos
-from adaptok.evaluation.partial_results import Part, Parts, Plan, PlannedVideo, Task, planned
-from adaptok.evaluation.protocols import Cut, ProtocolName
-from adaptok.evaluation.report.build import Shown
-from adaptok.evaluation.summary import Clip, Summary, Tokens, Way
+from adaptok.evaluation.pairs import FeaturesTask, PairsTask, pair_videos
+from adaptok.evaluation.partial_results import PartialResult, PartialResults, Plan, PlannedVideo, Task, plan_video
+from adaptok.evaluation.results import ClipRank, Examples, Variant
+from adaptok.evaluation.summary import TokenFormat
 from adaptok.evaluation.tokenizer import TokenizerTask
 from adaptok.models.model import weights_hash
 from adaptok.video.pixels import clip_to_frames
 
-SHARES = (0.125, 0.25, 0.5, 1.0)
-"""Of the most tokens: the budgets where none are given."""
+BUDGET_FRACTIONS = (0.125, 0.25, 0.5, 1.0)
+"""Default budgets, as fractions of the maximum."""
 UNIT = 8
-"""Videos of a partial result where each gives one clip."""
-_FRAMES, _ROWS = 4, 4
-"""Of a clip that is shown, and budgets that it is shown at."""
+"""Videos per partial result if each has one clip."""
+_EXAMPLE_FRAMES, _EXAMPLE_BUDGETS = 4, 4
+"""Maximum numbers of frames and budgets at which an example is shown."""
+
+Frame = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A clip to show: for every caption some frames `[H, W, 3]`, first of the original, then of reconstructions."""
+
+    clip: ClipRank
+    rows: list[tuple[str, list[Frame]]]
+
+    @classmethod
+    def of(cls, clip: ClipRank, clips: Sequence[tuple[str, Tensor]]) -> Example:
+        """Select frames of clips `[3, T, H, W]`, evenly spaced in time."""
+        count = clips[0][1].shape[1]
+        indices = np.linspace(0, count - 1, min(_EXAMPLE_FRAMES, count)).round().astype(int)
+        return cls(clip, [(name, list(clip_to_frames(pixels[:, indices]))) for name, pixels in clips])
 
 
 class Evaluation(Protocol):
-    """Something to evaluate; see `run`."""
+    """An evaluation whose clips are reconstructed in one or more variants."""
 
     plan: Plan
-    ways: list[Way]
-    tokens: Tokens | None
+    variants: list[Variant]
+    tokens: TokenFormat | None
 
     @property
     def task(self) -> Task: ...
 
-    def show(self, parts: Parts, clip: Clip) -> Shown: ...
+    def example(self, results: PartialResults, clip: ClipRank) -> Example: ...
 
 
 def collection_root(data: Path, root: Path | None = None) -> Path:
-    """Where the relative paths of a collection start."""
+    """Folder that the relative paths of a collection refer to."""
     return root or (data if data.is_dir() else data.parent)
 
 
 def plan_videos(data: Path, root: Path | None = None) -> tuple[PlannedVideo, ...]:
-    """The videos of a folder or list.
+    """Plan the videos of a folder or list.
 
     Raises:
-        FileNotFoundError: there is no such folder or list.
-        ValueError: it has no video.
+        FileNotFoundError: the folder or list does not exist.
+        ValueError: it has no videos.
     """
     start = collection_root(data, root)
-    videos = tuple(planned(e.path, start, e.label) for e in find_entries(data, VIDEO_SUFFIXES, root))
+    videos = tuple(plan_video(e.path, start, e.label) for e in find_entries(data, VIDEO_SUFFIXES, root))
     if not videos:
-        raise ValueError(f"{data}: no video in it ({', '.join(sorted(VIDEO_SUFFIXES))})")
+        raise ValueError(f"{data}: no videos, expected {', '.join(sorted(VIDEO_SUFFIXES))}")
     return videos
 
 
 class TokenizerEvaluation:
-    """A model on a collection.
+    """Evaluation of a model on a collection.
 
     Args:
-        codec, measures: the model, and what to measure; the edge ratio is measured on the grid of its patches.
+        codec: the model.
+        measures: metrics to measure. The edge ratio is measured on the grid of the model's patches.
         data: folder of videos, or a list of them.
-        budgets: tokens per clip; `SHARES` of the most if there are none.
-        scope: what shares a budget.
-        protocol: which clips are taken; with "official" each stands for itself, so "video" is "clip".
-        batch_size: clips computed at once. Only results of the scope "batch" depend on it.
-        root: where relative paths in a list start.
+        budgets: tokens per clip; the `BUDGET_FRACTIONS` of the maximum if empty.
+        scope: which blocks share a budget.
+        protocol: which clips are measured. "official" measures one clip per video, so "video" equals "clip".
+        batch_size: clips per batch. Only results of the scope "batch" depend on it.
+        root: folder that relative paths of a list refer to.
 
     Raises:
-        ValueError: a budget is out of its range, or there are no videos.
+        ValueError: a budget is out of range, or there are no videos.
     """
 
     def __init__(
@@ -98,8 +117,8 @@ class TokenizerEvaluation:
     ) -> None:
         config = codec.config
         measures = replace(measures, patch_size=config.tokenizer.patch_size)
-        least = float(codec.layout.length_step * codec.layout.blocks)
-        budgets = budgets or [max(least, share * codec.max_budget) for share in SHARES]
+        min_budget = float(codec.layout.length_step * codec.layout.blocks)
+        budgets = budgets or [max(min_budget, fraction * codec.max_budget) for fraction in BUDGET_FRACTIONS]
         scored = config.scorer is not None
         for budget in budgets:
             LengthPolicy(budget, scope if scored else "video", uniform=not scored).check(codec.layout)
@@ -124,36 +143,39 @@ class TokenizerEvaluation:
         )
         self.codec = codec
         self.task: TokenizerTask = TokenizerTask(codec, measures, self.plan, collection_root(data, root), batch_size)
-        self.ways = [Way(v.budget, "adaptive" if v.adaptive else "uniform") for v in self.task.variants]
+        self.variants = self.task.variants
         quantizer = config.tokenizer.quantizer
-        self.tokens: Tokens | None = Tokens(quantizer.codebook_size, config.tokenizer.latents, config.tokenizer.frames)
+        self.tokens: TokenFormat | None = TokenFormat(
+            quantizer.codebook_size, config.tokenizer.latents, config.tokenizer.frames
+        )
 
-    def show(self, parts: Parts, clip: Clip) -> Shown:
-        """The clip decoded again, from the ids that were measured, at up to four budgets."""
-        part = Part.load(parts.path(clip.unit))
-        video = next(v for v in self.plan.of_unit(clip.unit) if v.path == clip.video)
-        original = _nth(self.task.cut, self.task.root / video.path, clip.clip)
-        mains = [i for i, way in enumerate(self.ways) if way.name == self.ways[0].name]
-        places = np.unique(np.linspace(0, len(mains) - 1, min(_ROWS, len(mains))).round().astype(int))
-        rows = [("original", original)]
-        for i in (mains[place] for place in places):
-            lengths = part.arrays["lengths"][clip.place : clip.place + 1, i]
-            ids = torch.from_numpy(part.arrays["ids"][clip.place : clip.place + 1].astype(np.int64))
-            psnr = part.arrays["metrics"][clip.place, i, self.plan.metrics.index("psnr")]
+    def example(self, results: PartialResults, clip: ClipRank) -> Example:
+        """Decode a clip from its measured token ids at up to four budgets."""
+        result = PartialResult.load(results.path(clip.unit))
+        row = slice(clip.place, clip.place + 1)
+        ids = torch.from_numpy(result.arrays["ids"][row].astype(np.int64))
+        main = [i for i, variant in enumerate(self.variants) if variant.name == self.variants[0].name]
+        chosen = np.unique(np.linspace(0, len(main) - 1, min(_EXAMPLE_BUDGETS, len(main))).round().astype(int))
+        clips = [("original", self.task.selection.clip(self.task.root / clip.video, clip.clip))]
+        for i in (main[index] for index in chosen):
+            lengths = result.arrays["lengths"][row, i]
+            psnr = result.arrays["metrics"][clip.place, i, self.plan.metrics.index("psnr")]
             name = f"{lengths.sum()} tokens ({' + '.join(map(str, lengths[0].tolist()))}), {psnr:.2f} dB"
-            rows.append((name, self.codec.decode_clips(ids, lengths.tolist())[0].cpu()))
-        return _shown(clip, rows)
+            clips.append((name, self.codec.decode_clips(ids, lengths.tolist())[0].cpu()))
+        return Example.of(clip, clips)
 
 
 class PairsEvaluation:
-    """Two folders of videos, paired by name.
+    """Evaluation of a folder of videos against a folder of references, paired by name.
 
     Args:
-        measures: what to measure.
+        measures: metrics to measure.
         reference, prediction: the folders.
-        frames: of a clip; a last clip may be shorter, unless the protocol is "official".
-        size: of the square that both are brought to; None compares them at their own size, which must be the same.
-        patch_size: pixels of a side of the patches whose grid the edge ratio is measured on.
+        protocol: which clips are measured.
+        frames: frames per clip; a last clip may be shorter, unless the protocol is "official".
+        size: side of the square that both are resized to; None keeps their size, which must be the same.
+        patch_size: side in pixels of the patches on whose grid the edge ratio is measured.
+        device: device that measures.
 
     Raises:
         FileNotFoundError: a folder does not exist.
@@ -185,29 +207,63 @@ class PairsEvaluation:
             videos=tuple(pair_videos(reference, prediction)),
         )
         self.task: PairsTask = PairsTask(measures, self.plan, reference, prediction, device or torch.device("cpu"))
-        self.ways = [Way(None, "prediction")]
-        self.tokens: Tokens | None = None
+        self.variants = [Variant(None, "prediction")]
+        self.tokens: TokenFormat | None = None
 
-    def show(self, parts: Parts, clip: Clip) -> Shown:
-        """The clip of both folders."""
+    def example(self, results: PartialResults, clip: ClipRank) -> Example:
+        """Read a clip of both folders."""
         video = next(v for v in self.plan.of_unit(clip.unit) if v.path == clip.video)
-        paths = self.task.reference / video.path, self.task.prediction / str(video.other)
-        names = "reference", "prediction"
-        return _shown(clip, [(n, _nth(self.task.cut, p, clip.clip)) for n, p in zip(names, paths, strict=True)])
+        paths = {"reference": self.task.reference / video.path, "prediction": self.task.prediction / str(video.other)}
+        return Example.of(clip, [(name, self.task.selection.clip(path, clip.clip)) for name, path in paths.items()])
 
 
-def show_clips(evaluation: Evaluation, parts: Parts, summary: Summary) -> dict[str, list[Shown]]:
-    """The best and the worst clips, to look at."""
-    groups = {"worst": summary.worst, "best": summary.best}
-    return {name: [evaluation.show(parts, clip) for clip in clips] for name, clips in groups.items()}
+class FeaturesEvaluation:
+    """Features of the first clip of every video of a collection.
+
+    Args:
+        measures: measures with a detector.
+        data: folder of videos, or a list of them.
+        size: side of the square in pixels.
+        frames: frames per clip.
+        count: number of videos to use, the first ones; None uses all.
+        root: folder that relative paths of a list refer to.
+        device: device that measures.
+
+    Raises:
+        ValueError: there are fewer videos than `count`.
+    """
+
+    def __init__(
+        self,
+        measures: Measures,
+        data: Path,
+        *,
+        size: int,
+        frames: int = 16,
+        count: int | None = None,
+        root: Path | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        videos = plan_videos(data, root)
+        if count is not None and len(videos) < count:
+            raise ValueError(
+                f"{data}: {len(videos)} samples, the protocol takes {count}; make more, or give --count {len(videos)}"
+                " for a figure that does not compare with others"
+            )
+        self.plan = Plan(
+            kind="features",
+            protocol="official",
+            frames=frames,
+            size=size,
+            metrics=("fvd",),
+            detector=measures.detector_name,
+            unit=UNIT,
+            videos=videos[:count],
+        )
+        self.task = FeaturesTask(measures, self.plan, collection_root(data, root), device or torch.device("cpu"))
 
 
-def _nth(cut: Cut, path: Path, number: int) -> Tensor:
-    """One clip of a video."""
-    return next(clip for index, clip in enumerate(cut.clips(path)) if index == number)
-
-
-def _shown(clip: Clip, rows: list[tuple[str, Tensor]]) -> Shown:
-    count = rows[0][1].shape[1]
-    places = np.linspace(0, count - 1, min(_FRAMES, count)).round().astype(int)
-    return Shown(clip, [(name, list(clip_to_frames(frames[:, places]))) for name, frames in rows])
+def load_examples(evaluation: Evaluation, results: PartialResults, examples: Examples) -> dict[str, list[Example]]:
+    """Load the frames of the worst and the best clips."""
+    groups = {"worst": examples.worst, "best": examples.best}
+    return {name: [evaluation.example(results, clip) for clip in clips] for name, clips in groups.items()}

@@ -1,4 +1,4 @@
-"""What is measured of a clip and its reconstruction, and the networks that this needs.
+"""Metrics of a clip and its reconstruction, and the networks that they need.
 
 Legend: `C` channels, `T` frames, `H`, `W` pixels, `F` features. Values in [0, 1].
 """
@@ -58,35 +58,35 @@ DETECTOR = Published(
     "bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2",
     51,
 )
-"""I3D trained on Kinetics-400, as the FVD of StyleGAN-V and the official protocol use it."""
+"""I3D trained on Kinetics-400, the detector of FVD in StyleGAN-V and in the official protocol."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass
 class Measures:
-    """Measures clips.
+    """Metrics to measure, and the networks that measure them.
 
     Attributes:
-        metrics: those of a clip, in this order; without "fvd".
-        lpips: the networks of "lpips_vgg" and "lpips_alex".
-        detector: features of clips for the FVD: called as `detector(clips, resize=True, return_features=True)` with
-            `[B, 3, T, H, W]` in [-1, 1], it returns `[B, F]`; None leaves the FVD out.
-        detector_name: what says which detector it is: the SHA-256 of its file.
-        left_out: metrics that were wanted and cannot be measured, with the reason.
-        patch_size: pixels of a side of the patches whose grid "edge_ratio" is measured on.
+        metrics: metrics of clips in their order, without "fvd".
+        lpips: networks of "lpips_vgg" and "lpips_alex".
+        detector: network of FVD. It is called as `detector(clips, resize=True, return_features=True)` with
+            `[B, 3, T, H, W]` in [-1, 1], and returns features `[B, F]`. None does not measure FVD.
+        detector_name: SHA-256 of the detector's file.
+        skipped: reason for each default metric that cannot be measured.
+        patch_size: side in pixels of the patches on whose grid "edge_ratio" is measured.
     """
 
     metrics: tuple[Metric, ...] = ("psnr", "psnr_frame", "ssim", "ms_ssim", "edge_ratio", "sharpness")
     lpips: dict[Network, Lpips] = field(default_factory=dict)
     detector: Callable[..., Tensor] | None = None
     detector_name: str | None = None
-    left_out: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
     patch_size: int = 16
 
     @property
     def all_metrics(self) -> tuple[Metric, ...]:
-        """The metrics of a clip, and "fvd" if there is a detector."""
+        """Metrics of clips, and "fvd" with a detector."""
         return self.metrics if self.detector is None else (*self.metrics, "fvd")
 
     @property
@@ -96,57 +96,57 @@ class Measures:
 
     @torch.no_grad()
     def clip(self, prediction: Tensor, target: Tensor) -> Floats:
-        """Metrics `[len(metrics)]` of a clip `[C, T, H, W]`, on whatever device the clips are.
+        """Measure the metrics `[len(metrics)]` of a clip `[C, T, H, W]`, on the device of the clips.
 
         "edge_ratio" and "sharpness" may be infinite or NaN, see `adaptok.metrics.distortion`.
         """
-        made, true = (x.transpose(0, 1).float() for x in (prediction, target))
+        frames, targets = (x.transpose(0, 1).float() for x in (prediction, target))
         values: dict[str, float] = {}
-        error = (_exact(made) - _exact(true)).square().mean((1, 2, 3))
+        error = (_exact(frames) - _exact(targets)).square().mean((1, 2, 3))
         values["psnr"] = float(psnr(error.mean()))
         values["psnr_frame"] = float(psnr(error).mean())
-        # frame by frame is twice as fast on a CPU
-        pieces = [slice(None)] if true.is_cuda else [slice(i, i + 1) for i in range(len(true))]
+        # single frames are twice as fast as a batch on a CPU
+        batches = [slice(None)] if targets.is_cuda else [slice(i, i + 1) for i in range(len(targets))]
         if {"ssim", "ms_ssim"} & set(self.metrics):
-            found = [frame_similarity(made[piece], true[piece]) for piece in pieces]
-            values["ssim"] = float(torch.cat([each.ssim.cpu() for each in found]).double().mean())
-            values["ms_ssim"] = float(torch.cat([each.ms_ssim for each in found]).mean())
+            similarities = [frame_similarity(frames[batch], targets[batch]) for batch in batches]
+            values["ssim"] = float(torch.cat([each.ssim.cpu() for each in similarities]).double().mean())
+            values["ms_ssim"] = float(torch.cat([each.ms_ssim for each in similarities]).mean())
         if "edge_ratio" in self.metrics:
             values["edge_ratio"] = edge_ratio(prediction[None], self.patch_size).item()
         if "sharpness" in self.metrics:
             values["sharpness"] = sharpness(prediction[None], target[None]).item()
         for metric, network in _NETWORKS.items():
             if metric in self.metrics:
-                distances = [self.lpips[network](made[piece], true[piece]).cpu() for piece in pieces]
+                distances = [self.lpips[network](frames[batch], targets[batch]).cpu() for batch in batches]
                 values[metric] = float(torch.cat(distances).double().mean())
         return np.array([values[metric] for metric in self.metrics])
 
     @torch.no_grad()
     def features(self, clip: Tensor) -> NDArray[np.float32]:
-        """Features `[F]` of a clip `[3, T, H, W]`."""
+        """Compute the features `[F]` of a clip `[3, T, H, W]`."""
         assert self.detector is not None
-        found = self.detector(clip[None].float() * 2 - 1, resize=True, return_features=True)
-        if found.ndim != 2 or len(found) != 1:
-            raise ValueError(f"the detector returned the shape {tuple(found.shape)} for one clip, expected [1, F]")
-        features: NDArray[np.float32] = found[0].float().cpu().numpy()
+        output = self.detector(clip[None].float() * 2 - 1, resize=True, return_features=True)
+        if output.ndim != 2 or len(output) != 1:
+            raise ValueError(f"the detector returned the shape {tuple(output.shape)} for one clip, expected [1, F]")
+        features: NDArray[np.float32] = output[0].float().cpu().numpy()
         return features
 
 
 def _exact(values: Tensor) -> Tensor:
-    """In float64, where it can be had."""
+    """Convert to float64, on the CPU if the device does not support it."""
     return (values.cpu() if values.device.type == "mps" else values).double()
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Where the networks' weights are.
+    """Weight files of the networks.
 
     Attributes:
         lpips_vgg, lpips_alex: safetensors files or torchvision's files, see `Lpips.from_file`.
         fvd: the detector, a TorchScript archive.
-        fvd_sha256: its SHA-256, where it is not the published one: an archive is a program, so it is never run
-            unless its bytes are vouched for.
-        download: fetch what is not there.
+        fvd_sha256: SHA-256 of another detector than the published one. An archive is a program, so it runs only if its
+            checksum is known.
+        download: download missing files.
     """
 
     lpips_vgg: Path | None = None
@@ -163,33 +163,36 @@ def open_measures(
     say: Callable[[str], None] = lambda _: None,
     default: Sequence[Metric] = METRICS,
 ) -> Measures:
-    """Measures of the metrics that are asked for, or of those of `default` whose weights can be had.
+    """Load the networks of metrics.
 
     Args:
-        wanted: metrics that must be measured; their weights are fetched where need be. None measures what is possible.
-        say: called with one line for each metric that is left out.
-        default: what to measure where nothing is asked for.
+        wanted: metrics that must be measured; missing weights are downloaded. None measures those of `default` whose
+            weights are available.
+        weights: weight files.
+        device: device of the networks.
+        say: called with one line for each metric that is skipped.
+        default: metrics to measure if `wanted` is None.
 
     Raises:
-        ValueError: a metric that is asked for cannot be measured, or weights are not the published ones.
-        FileNotFoundError: a file of weights does not exist.
+        ValueError: a wanted metric cannot be measured, or weights are not the published ones.
+        FileNotFoundError: a weight file does not exist.
     """
     if unknown := sorted(set(wanted or ()) - set(METRICS)):
         raise ValueError(f"metrics {', '.join(unknown)}, expected some of {', '.join(METRICS)}")
     measures = Measures(metrics=())
-    found: list[Metric] = []
+    opened: list[Metric] = []
     for metric in METRICS:
         if metric not in (default if wanted is None else wanted):
             continue
         try:
             _open(measures, metric, weights, device, weights.download or wanted is not None)
-            found.append(metric)
+            opened.append(metric)
         except WeightsError as error:
             if wanted is not None:
                 raise
-            measures.left_out[metric] = str(error)
-            say(f"{metric} is left out: {error}")
-    measures.metrics = tuple(metric for metric in found if metric != "fvd")
+            measures.skipped[metric] = str(error)
+            say(f"{metric} is skipped: {error}")
+    measures.metrics = tuple(metric for metric in opened if metric != "fvd")
     return measures
 
 
@@ -204,20 +207,22 @@ def _open(measures: Measures, metric: Metric, weights: Weights, device: torch.de
 
 
 def load_detector(path: Path, sha256: str | None, device: torch.device) -> tuple[nn.Module, str]:
-    """The detector of an archive, and the SHA-256 of its file.
+    """Load a detector; also returns the SHA-256 of its file.
 
     Args:
-        sha256: of the file; the published one's if None.
+        path: TorchScript archive.
+        sha256: expected SHA-256 of the file; None expects the published file.
+        device: device of the detector.
 
     Raises:
-        ValueError: the file has another.
+        ValueError: the file has another SHA-256.
     """
     expected = (sha256 or DETECTOR.sha256).lower()
-    found = sha256_of(path)
-    if found != expected:
+    actual = sha256_of(path)
+    if actual != expected:
         raise ValueError(
-            f"{path}: SHA-256 {found}, expected {expected}; a TorchScript archive is a program and is only run if it is"
-            f" {DETECTOR.name} as published, or if its own checksum is given with --fvd-sha256"
+            f"{path}: SHA-256 {actual}, expected {expected}; a TorchScript archive is a program and runs only if it is"
+            f" {DETECTOR.name} as published, or if its checksum is given with --fvd-sha256"
         )
     detector: Any = torch.jit.load(str(path), map_location=device)
-    return detector.eval(), found
+    return detector.eval(), actual

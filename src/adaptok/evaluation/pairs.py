@@ -1,4 +1,4 @@
-"""Two folders of videos, compared clip by clip, whoever made them; and features of one folder.
+"""Compare two folders of videos clip by clip, and compute the features of one collection.
 
 Legend: `n` clips of a unit, `M` metrics, `F` features.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
@@ -19,98 +18,102 @@ from torch import Tensor
 from adaptok.data.decoding import DECODING_ERRORS, describe_error
 from adaptok.data.manifests import VIDEO_SUFFIXES, find_entries
 from adaptok.evaluation.measures import Measures
-from adaptok.evaluation.partial_results import Part, Plan, PlannedVideo, VideoRecord, note_source, planned
-from adaptok.evaluation.protocols import Cut
+from adaptok.evaluation.partial_results import PartialResult, Plan, PlannedVideo, VideoRecord, plan_video
+from adaptok.evaluation.protocols import ClipSelection
 from adaptok.utils.files import sha256_of
 
 
 def pair_videos(reference: Path, prediction: Path) -> list[PlannedVideo]:
-    """Every video of the reference with that of the same name (path within the folder, without suffix) beside it.
+    """Pair the videos of two folders by name: their path within the folder, without suffix.
 
     Raises:
         FileNotFoundError: a folder does not exist.
-        ValueError: a folder has no videos, or their names do not pair.
+        ValueError: a folder has no videos, or a video has no counterpart.
     """
-    sides = [_named(folder) for folder in (reference, prediction)]
-    for mine, theirs, folder in ((sides[0], sides[1], prediction), (sides[1], sides[0], reference)):
-        if lone := sorted(mine.keys() - theirs.keys()):
-            raise ValueError(f"{folder}: has no {lone[0]} ({len(lone)} of {len(mine)} are missing); names must pair")
+    references, predictions = _by_name(reference), _by_name(prediction)
+    for names, others, folder in ((references, predictions, prediction), (predictions, references, reference)):
+        if missing := sorted(names.keys() - others.keys()):
+            raise ValueError(
+                f"{folder}: has no {missing[0]} ({len(missing)} of {len(names)} are missing); names must pair"
+            )
     pairs = []
-    for name, path in sides[0].items():
-        other = sides[1][name]
-        video = planned(path, reference, other=other)
-        pairs.append(video.model_copy(update={"other": other.relative_to(prediction).as_posix()}))
+    for name, path in references.items():
+        video = plan_video(path, reference, other=predictions[name])
+        pairs.append(video.model_copy(update={"other": predictions[name].relative_to(prediction).as_posix()}))
     return pairs
 
 
-def _named(folder: Path) -> dict[str, Path]:
+def _by_name(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder, expected one of videos")
-    found: dict[str, Path] = {}
+        raise FileNotFoundError(f"{folder}: no such folder, expected a folder of videos")
+    paths: dict[str, Path] = {}
     for entry in find_entries(folder, VIDEO_SUFFIXES):
         name = entry.path.relative_to(folder).with_suffix("").as_posix()
-        if name in found:
-            raise ValueError(f"{entry.path}: shares its name with {found[name].name}; names must be unique")
-        found[name] = entry.path
-    if not found:
-        raise ValueError(f"{folder}: no video in it")
-    return found
+        if name in paths:
+            raise ValueError(f"{entry.path}: has the same name as {paths[name].name}; names must be unique")
+        paths[name] = entry.path
+    if not paths:
+        raise ValueError(f"{folder}: no videos in this folder, expected {', '.join(sorted(VIDEO_SUFFIXES))}")
+    return paths
 
 
 class PairsTask:
-    """Measures predictions against references. See `Task`; `plan` is of the kind "pairs".
+    """Measures the units of a plan of the kind "pairs": predictions against references.
 
-    Videos of a pair must have the same number of frames and, where the plan names no size, the same size.
+    Videos of a pair must have the same number of frames and, if the plan has no size, the same size.
     """
 
     def __init__(self, measures: Measures, plan: Plan, reference: Path, prediction: Path, device: torch.device) -> None:
         self.measures, self.plan, self.device = measures, plan, device
         self.reference, self.prediction = reference, prediction
-        self.cut = Cut(plan.protocol, plan.frames, plan.size, plan.partial)
+        self.selection = ClipSelection(plan.protocol, plan.frames, plan.size, plan.partial)
 
-    def measure(self, unit: int) -> Part:
-        """Arrays: `metrics` `[n, 1, M]`; `features` `[n, 2, F]`, NaN for a clip that is shorter than a whole one."""
+    def measure(self, unit: int) -> PartialResult:
+        """Measure one unit of the plan.
+
+        The arrays are `metrics` `[n, 1, M]` and, with a detector, `features` `[n, 2, F]`, which are NaN for clips that
+        are shorter than those of the plan.
+        """
         started = time.perf_counter()
         records, metrics, features = [], [], []
         for video in self.plan.of_unit(unit):
             record = VideoRecord(video.path, video.label)
             records.append(record)
-            for true, made in self._pairs(video, record):
-                metrics.append(self.measures.clip(made, true)[None])
+            for reference, prediction in self._pairs(video, record):
+                metrics.append(self.measures.clip(prediction, reference)[None])
                 if self.measures.detector is not None:
-                    features.append(self._features(true, made))
+                    features.append(self._features(reference, prediction))
                 record.clips += 1
         arrays: dict[str, NDArray[np.generic]] = {}
         if metrics:
             arrays["metrics"] = np.stack(metrics)
-        known = next((f for f in features if f is not None), None)
-        if known is not None:
-            arrays["features"] = np.stack([np.full_like(known, np.nan) if f is None else f for f in features])
-        return Part(records, arrays, {"measure": time.perf_counter() - started})
+        whole = next((row for row in features if row is not None), None)
+        if whole is not None:
+            arrays["features"] = np.stack([np.full_like(whole, np.nan) if row is None else row for row in features])
+        return PartialResult(records, arrays, {"measure": time.perf_counter() - started})
 
-    def _features(self, true: Tensor, made: Tensor) -> NDArray[np.float32] | None:
-        if true.shape[1] < self.plan.frames:
+    def _features(self, reference: Tensor, prediction: Tensor) -> NDArray[np.float32] | None:
+        if reference.shape[1] < self.plan.frames:
             return None
-        return np.stack([self.measures.features(clip) for clip in (true, made)])
+        return np.stack([self.measures.features(clip) for clip in (reference, prediction)])
 
     def _pairs(self, video: PlannedVideo, record: VideoRecord) -> Iterator[tuple[Tensor, Tensor]]:
-        """Clips of both, on the device.
+        """Read the clips of both videos, on the device.
 
         Raises:
-            ValueError: they do not fit each other, or one cannot be read: a mean over what is left would deceive.
+            ValueError: the videos have different frames, or one cannot be read. A mean over the rest would mislead.
         """
         assert video.other is not None
         paths = self.reference / video.path, self.prediction / video.other
         record.sha256, record.other_sha256 = (sha256_of(path) for path in paths)
-
-        note = partial(note_source, record)
-        for true, made in zip_longest(self.cut.clips(paths[0], note), self.cut.clips(paths[1])):
-            if true is None or made is None or true.shape != made.shape:
+        for clips in zip_longest(self.selection.clips(paths[0], record.note), self.selection.clips(paths[1])):
+            reference, prediction = clips
+            if reference is None or prediction is None or reference.shape != prediction.shape:
                 raise ValueError(
-                    f"{paths[1]}: does not fit {paths[0]}: {_shape(made)} against {_shape(true)}; expected as many"
-                    " frames of the same size (--size brings both to one square)"
+                    f"{paths[1]}: does not fit {paths[0]}: {_shape(prediction)} against {_shape(reference)}; expected"
+                    " as many frames of the same size (--size resizes both to one square)"
                 )
-            yield true.to(self.device), made.to(self.device)
+            yield reference.to(self.device), prediction.to(self.device)
 
 
 def _shape(clip: Tensor | None) -> str:
@@ -118,25 +121,25 @@ def _shape(clip: Tensor | None) -> str:
 
 
 class FeaturesTask:
-    """Features of the clips of a collection. See `Task`; `plan` is of the kind "features"."""
+    """Measures the units of a plan of the kind "features": the features of the clips of a collection."""
 
     def __init__(self, measures: Measures, plan: Plan, root: Path, device: torch.device) -> None:
         self.measures, self.plan, self.root, self.device = measures, plan, root, device
-        self.cut = Cut(plan.protocol, plan.frames, plan.size)
+        self.selection = ClipSelection(plan.protocol, plan.frames, plan.size)
 
-    def measure(self, unit: int) -> Part:
-        """Arrays: `features` `[n, 1, F]`."""
+    def measure(self, unit: int) -> PartialResult:
+        """Measure one unit of the plan. The array is `features` `[n, 1, F]`."""
         started = time.perf_counter()
         records, features = [], []
         for video in self.plan.of_unit(unit):
             record = VideoRecord(video.path, video.label)
             records.append(record)
             try:
-                for clip in self.cut.clips(self.root / video.path, partial(note_source, record)):
+                for clip in self.selection.clips(self.root / video.path, record.note):
                     features.append(self.measures.features(clip.to(self.device))[None])
                     record.clips += 1
                 record.sha256 = sha256_of(self.root / video.path)
             except DECODING_ERRORS as error:
                 record.skipped = describe_error(error)
         arrays = {"features": np.stack(features)} if features else {}
-        return Part(records, arrays, {"measure": time.perf_counter() - started})
+        return PartialResult(records, arrays, {"measure": time.perf_counter() - started})

@@ -1,6 +1,7 @@
-"""Partial results: what is measured of a few videos, each in a file of its own, so that an evaluation can be stopped,
-go on, and be shared by processes. What follows from them is computed in the order of the plan, so nothing depends on
-who measured what, or when.
+"""Partial results: measurements of a few videos, each in a file of its own.
+
+They let an evaluation be interrupted, resumed, and divided among processes. All figures are computed from them in the
+order of the plan, so nothing depends on which process measured what, or when.
 """
 
 from __future__ import annotations
@@ -20,28 +21,31 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from adaptok.allocation.policy import Scope
+from adaptok.config.choices import ProtocolName, Scope
 from adaptok.config.model import Config
-from adaptok.evaluation.protocols import ProtocolName
 from adaptok.utils.files import replacing
 from adaptok.utils.system import peak_memory
 from adaptok.video.sources import FrameSource
 
 KEY = "adaptok-part"
-PLAN_FILE, PARTS_FOLDER = "plan.json", "parts"
-_WAIT = 0.5
-"""Seconds between two looks for the results of other processes."""
+PLAN_FILE, RESULTS_FOLDER = "plan.json", "parts"
+_INTERVAL = 0.5
+"""Seconds between two checks for results of other processes."""
 
 
 class PlannedVideo(Config):
-    """A video of the plan. `path` is relative to the collection where it lies in it; `other` is what it is compared
-    with; size and time of change tell whether a file is still the one that was measured."""
+    """A video of the plan. Size and modification time identify the file that was measured."""
 
     path: str
+    """Path, relative to the folder of the collection if it lies in it."""
     label: str | None = None
+    """Class of the video."""
     other: str | None = None
+    """Path of the video that it is compared with."""
     bytes: int = 0
+    """Size of the file in bytes."""
     changed: int = 0
+    """Modification time in nanoseconds."""
     other_bytes: int = 0
     other_changed: int = 0
 
@@ -52,50 +56,59 @@ class Plan(Config):
     kind: str
     """"tokenizer", "pairs" or "features"."""
     protocol: ProtocolName
+    """Which clips are measured."""
     frames: int
-    """Of a clip."""
+    """Frames of a clip."""
     size: int | None
-    """Pixels of the square; None for the videos' own sizes."""
+    """Side of the square in pixels; None keeps the size of the videos."""
     partial: bool = False
-    """Whether a last clip may be shorter."""
+    """Whether the last clip of a video may be shorter."""
     metrics: tuple[str, ...]
+    """Names of the metrics."""
     detector: str | None
-    """SHA-256 of the FVD's detector."""
+    """SHA-256 of the detector of FVD."""
     model: str | None = None
+    """Name of the model."""
     model_hash: str | None = None
     """SHA-256 of the tokenizer's weights."""
     scorer_hash: str | None = None
+    """SHA-256 of the scorer's weights."""
     dtype: str | None = None
+    """Floating-point format of the computation."""
     scope: Scope | None = None
+    """Which blocks share a budget."""
     budgets: tuple[float, ...] = ()
+    """Tokens per clip."""
     batch_size: int | None = None
-    """Only where results depend on it: the scope "batch"."""
+    """Clips per batch, for the scope "batch", whose results depend on it."""
     patch_size: int | None = None
-    """Pixels of a side of the patches whose grid the edge ratio is measured on; None if it is not measured."""
+    """Side in pixels of the patches on whose grid the edge ratio is measured; None if it is not measured."""
     unit: int = 1
-    """Videos of a partial result."""
+    """Videos per partial result."""
     videos: tuple[PlannedVideo, ...]
+    """Videos, in their order."""
 
     @property
     def units(self) -> int:
+        """Number of partial results."""
         return -(-len(self.videos) // self.unit)
 
     def of_unit(self, index: int) -> tuple[PlannedVideo, ...]:
-        """The videos of one partial result."""
+        """Videos of one partial result."""
         return self.videos[index * self.unit : (index + 1) * self.unit]
 
 
 @dataclass
 class VideoRecord:
-    """What is known of one video once it is measured.
+    """Facts about one measured video.
 
     Attributes:
-        name: as in the plan.
-        clips: that were taken of it.
-        rate: frames per second, as `numerator/denominator`; empty if it could not be read.
-        sha256, other_sha256: of the files.
-        skipped: why nothing of it is in the results.
-        warning: what was wrong with it.
+        name: path as in the plan.
+        clips: number of measured clips.
+        rate: frames per second as `numerator/denominator`; empty if the video could not be read.
+        sha256, other_sha256: SHA-256 of its file, and of the file that it is compared with.
+        skipped: reason why the video is not in the results.
+        warning: damage of the video.
     """
 
     name: str
@@ -110,26 +123,25 @@ class VideoRecord:
     warning: str | None = None
 
     @property
-    def clip_rate(self) -> float:
+    def fps(self) -> float:
         """Frames per second."""
         return float(Fraction(self.rate))
 
-
-def note_source(record: VideoRecord, source: FrameSource) -> None:
-    """Write down what is known of a video from reading it."""
-    record.rate = f"{source.fps.numerator}/{source.fps.denominator}"
-    record.width, record.height, record.warning = source.width, source.height, source.warning
+    def note(self, source: FrameSource) -> None:
+        """Record what reading the video has shown."""
+        self.rate = f"{source.fps.numerator}/{source.fps.denominator}"
+        self.width, self.height, self.warning = source.width, source.height, source.warning
 
 
 @dataclass
-class Part:
-    """Results of a few videos.
+class PartialResult:
+    """Measurements of a few videos.
 
     Attributes:
         videos: in the order of the plan.
-        arrays: of their clips, one after the other.
-        seconds: spent, by what on.
-        memory: the most that the process that made it had resident so far, in bytes.
+        arrays: one row for every clip of the videos, in their order.
+        seconds: time spent on each kind of work.
+        memory: peak resident memory of the process that measured them, in bytes.
     """
 
     videos: list[VideoRecord]
@@ -139,18 +151,19 @@ class Part:
 
     @property
     def clips(self) -> int:
+        """Number of clips of all videos."""
         return sum(video.clips for video in self.videos)
 
     def save(self, path: Path) -> None:
-        """Write it beside its place and rename it."""
+        """Write the file atomically."""
         document = {"videos": [asdict(video) for video in self.videos], "seconds": self.seconds, "memory": self.memory}
         arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
         with replacing(path) as temporary:
             save_file(arrays, temporary, metadata={KEY: json.dumps(document)})
 
     @classmethod
-    def load(cls, path: Path) -> Part:
-        """Read what `save` wrote.
+    def load(cls, path: Path) -> PartialResult:
+        """Read a file that `save` wrote.
 
         Raises:
             ValueError: the file is damaged.
@@ -166,77 +179,79 @@ class Part:
 
 
 class Task(Protocol):
-    """Something that can measure the units of a plan."""
+    """Measures the units of a plan."""
 
     plan: Plan
 
-    def measure(self, unit: int) -> Part: ...
+    def measure(self, unit: int) -> PartialResult: ...
 
 
-class Parts:
-    """The folder of an evaluation.
+class PartialResults:
+    """Plan and partial results in the folder of an evaluation.
 
     Args:
-        folder: where the report will be; made if it is not there.
-        plan: what is evaluated.
-        force: throw away what is there of another plan.
+        folder: folder of the report, created if it does not exist.
+        plan: plan of the evaluation.
+        force: discard results of another plan.
         wait: seconds to wait until another process has written this plan; None writes it.
 
     Raises:
-        ValueError: the folder holds an evaluation of another plan.
+        ValueError: the folder holds an evaluation with another plan.
     """
 
     def __init__(self, folder: Path, plan: Plan, *, force: bool = False, wait: float | None = None) -> None:
         self.folder, self.plan = folder, plan
         file = folder / PLAN_FILE
         if wait is not None:
-            self._await(file, wait)
+            self._await_plan(file, wait)
             return
-        (folder / PARTS_FOLDER).mkdir(parents=True, exist_ok=True)
-        if file.exists() and (there := _read_plan(file)) != plan:
+        (folder / RESULTS_FOLDER).mkdir(parents=True, exist_ok=True)
+        if file.exists() and (present := _read_plan(file)) != plan:
             if not force:
+                differences = [name for name in Plan.model_fields if getattr(present, name) != getattr(plan, name)]
                 raise ValueError(
-                    f"{folder}: holds an evaluation with other {', '.join(_differences(there, plan))}; choose another"
-                    " folder, or overwrite it with --force"
+                    f"{folder}: holds an evaluation with other {', '.join(differences)}; choose another folder, or"
+                    " overwrite it with --force"
                 )
-            for old in (folder / PARTS_FOLDER).glob("*.safetensors"):
+            for old in (folder / RESULTS_FOLDER).glob("*.safetensors"):
                 old.unlink()
         if not file.exists() or force:
             with replacing(file) as temporary:
                 temporary.write_text(plan.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
-    def _await(self, file: Path, wait: float) -> None:
+    def _await_plan(self, file: Path, wait: float) -> None:
         until = time.monotonic() + wait
         while not (file.exists() and _read_plan(file) == self.plan):
             if time.monotonic() > until:
                 raise ValueError(f"{file}: the first process has not written this plan within {wait:g} seconds")
-            time.sleep(_WAIT)
+            time.sleep(_INTERVAL)
 
     def path(self, unit: int) -> Path:
-        return self.folder / PARTS_FOLDER / f"{unit:07d}.safetensors"
+        """File of a partial result."""
+        return self.folder / RESULTS_FOLDER / f"{unit:07d}.safetensors"
 
     def data_hash(self, *, originals: bool = False) -> str:
-        """SHA-256 of the list of the videos' own, in the order of the plan: lines of 64 digits and the name.
+        """SHA-256 of the list of videos: one line with the SHA-256 and the name of each file, in the order of the plan.
 
         Args:
-            originals: leave out what they are compared with.
+            originals: leave out the videos that they are compared with.
         """
         digest = hashlib.sha256()
-        for video in (video for part in self for video in part.videos):
-            for found in (video.sha256, None if originals else video.other_sha256):
-                digest.update(b"" if found is None else f"{found}  {video.name}\n".encode())
+        for video in (video for result in self for video in result.videos):
+            for sha256 in (video.sha256, None if originals else video.other_sha256):
+                digest.update(b"" if sha256 is None else f"{sha256}  {video.name}\n".encode())
         return digest.hexdigest()
 
     def missing(self) -> list[int]:
         """Units that are not measured yet."""
         return [unit for unit in range(self.plan.units) if not self.path(unit).exists()]
 
-    def __iter__(self) -> Iterator[Part]:
-        """All results in the order of the plan, one at a time."""
-        return (Part.load(self.path(unit)) for unit in range(self.plan.units))
+    def __iter__(self) -> Iterator[PartialResult]:
+        """Load all results in the order of the plan, one at a time."""
+        return (PartialResult.load(self.path(unit)) for unit in range(self.plan.units))
 
     def measure(self, task: Task, rank: int = 0, world: int = 1, advance: Callable[[int], None] | None = None) -> None:
-        """Measure what is missing: every `world`-th unit, from `rank`."""
+        """Measure every `world`-th unit from `rank` that is missing."""
         missing = set(self.missing())
         for unit in range(rank, self.plan.units, world):
             if unit in missing:
@@ -248,11 +263,11 @@ class Parts:
         """Wait until other processes have measured the rest.
 
         Args:
-            check: called now and then; raises where one of them is gone.
+            check: called repeatedly; raises if one of the processes has stopped.
         """
         missing = set(self.missing())
         while missing:
-            time.sleep(_WAIT)
+            time.sleep(_INTERVAL)
             check()
             left = set(self.missing())
             if advance is not None:
@@ -267,12 +282,8 @@ def _read_plan(file: Path) -> Plan:
         raise ValueError(f"{file}: not the plan of an evaluation; choose another folder") from None
 
 
-def _differences(a: Plan, b: Plan) -> list[str]:
-    return [name for name in Plan.model_fields if getattr(a, name) != getattr(b, name)]
-
-
-def planned(path: Path, root: Path, label: str | None = None, other: Path | None = None) -> PlannedVideo:
-    """A video as the plan has it; one that is not there is planned all the same, and found missing when it is read."""
+def plan_video(path: Path, root: Path, label: str | None = None, other: Path | None = None) -> PlannedVideo:
+    """Plan a video. Missing files are planned too, and reported when they are read."""
     size, changed = _stamp(path)
     other_size, other_changed = (0, 0) if other is None else _stamp(other)
     name = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
@@ -289,7 +300,7 @@ def planned(path: Path, root: Path, label: str | None = None, other: Path | None
 
 def _stamp(path: Path) -> tuple[int, int]:
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return 0, 0
-    return found.st_size, found.st_mtime_ns
+    return status.st_size, status.st_mtime_ns

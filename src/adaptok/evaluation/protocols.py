@@ -1,12 +1,13 @@
-"""Which frames of a collection are evaluated, and how they come to the model's square.
+"""Protocols: which clips of a collection are evaluated, and how frames are brought to the model's square.
 
-Legend: `T` frames of a clip, `H`, `W` pixels of a video, `S` of the square.
+Legend: `T` frames of a clip, `H`, `W` pixels of a video, `S` side of the square.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptok.config.choices import ProtocolName
+from adaptok.config.choices import GenerationKind, ProtocolName
 from adaptok.video.clips import iter_clips, pad_clip
 from adaptok.video.geometry import Geometry
 from adaptok.video.sources import FrameSource, open_frames
@@ -26,18 +27,40 @@ PROTOCOLS: dict[ProtocolName, str] = {
     "official": "the first clip of every video; short side resized (antialiased bilinear), then the centre cropped; a"
     " shorter video repeats its last frame",
 }
-"""What each protocol takes, in words for the report."""
+"""Description of each protocol for the report."""
 
 
 @dataclass(frozen=True)
-class Cut:
-    """Which clips of a video are taken.
+class GenerationProtocol:
+    """How generated videos are compared with a collection.
+
+    Attributes:
+        name: description for the report.
+        count: number of generated videos.
+        size: side of the square in pixels.
+    """
+
+    name: str
+    count: int
+    size: int
+
+
+GENERATION: dict[GenerationKind, GenerationProtocol] = {
+    "class": GenerationProtocol("class-conditional generation, labels in the data's proportion", 10_000, 128),
+    "frame": GenerationProtocol("frame prediction", 50_000, 64),
+}
+"""Published protocols (arXiv 2505.17011) for UCF-101 and Kinetics-600."""
+
+
+@dataclass(frozen=True)
+class ClipSelection:
+    """Which clips of a video are measured.
 
     Args:
         protocol: see `PROTOCOLS`.
         frames: T.
-        size: S; None leaves frames at their size.
-        partial: with the protocol "all", also the last clip where it is shorter.
+        size: S; None keeps the size of the frames.
+        partial: with the protocol "all", include a last clip that is shorter.
     """
 
     protocol: ProtocolName
@@ -46,14 +69,14 @@ class Cut:
     partial: bool = False
 
     def clips(self, path: Path, seen: Callable[[FrameSource], None] = lambda _: None) -> Iterator[Tensor]:
-        """Clips `[3, T, S, S]` (or `[3, T, H, W]`) in [0, 1] of a video.
+        """Read the clips `[3, T, S, S]` (or `[3, T, H, W]`) of a video, in [0, 1].
 
         Args:
-            seen: called with what is read, at the beginning and at the end.
+            seen: called with the source of the frames before the first and after the last clip.
 
         Raises:
-            VideoError: it cannot be read.
-            ValueError: it has no clip.
+            VideoError: the video cannot be read.
+            ValueError: the video has no clip.
         """
         with open_frames(path) as source:
             official = self.protocol == "official"
@@ -69,6 +92,10 @@ class Cut:
             if not given:
                 raise ValueError(f"{count} frames, fewer than the {self.frames} of a clip")
 
+    def clip(self, path: Path, number: int) -> Tensor:
+        """Read one clip of a video."""
+        return next(islice(self.clips(path), number, None))
+
     def _transform(self, source: FrameSource) -> Callable[[NDArray[Any]], Tensor]:
         """Map a frame `[1, H, W, 3]` to `[3, 1, S, S]`, or to `[3, 1, H, W]` without a size."""
         size = self.size
@@ -80,15 +107,16 @@ class Cut:
 
 
 def resize_then_crop(frame: NDArray[np.uint8], size: int) -> Tensor:
-    """A frame uint8 `[H, W, 3]` to `[3, 1, S, S]`: the official order, with torchvision's rounding.
+    """Map a frame uint8 `[H, W, 3]` to `[3, 1, S, S]` in the official order, with torchvision's rounding.
 
-    The long side is rounded down, the crop's offset to the nearest even; a short side of S is left alone.
+    The long side is rounded down and the offset of the crop to the nearest even number. A short side of S is not
+    resized.
     """
     height, width = frame.shape[:2]
     short = min(height, width)
-    picture = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1).float()[None] / 255
+    pixels = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1).float()[None] / 255
     if short != size:
         scaled = [size if side == short else int(size * side / short) for side in (height, width)]
-        picture = F.interpolate(picture, scaled, mode="bilinear", antialias=True).clamp(0, 1)
-    top, left = (round((side - size) / 2) for side in picture.shape[2:])
-    return picture[:, :, top : top + size, left : left + size].transpose(0, 1)
+        pixels = F.interpolate(pixels, scaled, mode="bilinear", antialias=True).clamp(0, 1)
+    top, left = (round((side - size) / 2) for side in pixels.shape[2:])
+    return pixels[:, :, top : top + size, left : left + size].transpose(0, 1)

@@ -1,4 +1,4 @@
-"""How good is a reconstruction, block by block?"""
+"""Compare reconstructions of a video with the original, frame by frame and block by block."""
 
 from __future__ import annotations
 
@@ -24,14 +24,13 @@ Values = NDArray[np.float64]
 
 @dataclass
 class Report:
-    """What a reconstruction is worth, measured on the model's square.
+    """Quality of a reconstruction, measured on the model's square.
 
     Attributes:
-        tokens: what was decoded.
-        mse, ssim_values: `[frames]`, of every frame, for values in [0, 1].
-        actual: `[blocks]` distortion of every block, of the kind that the scorer predicts; empty if that cannot be
-            computed here.
-        predicted: `[blocks]` what the scores say of the lengths that were chosen; empty without scores.
+        tokens: tokens that were decoded.
+        mse, ssim_values: mean squared error and SSIM of every frame `[frames]`, for values in [0, 1].
+        actual: distortion of every block `[blocks]`, of the kind that the scorer predicts; empty without a scorer, or
+            if it predicts LPIPS.
     """
 
     tokens: VideoTokens
@@ -41,28 +40,29 @@ class Report:
 
     @property
     def psnr(self) -> float:
-        """In dB, from the mean squared error over the whole video."""
+        """PSNR in dB, from the mean squared error over the whole video."""
         return float(psnr(torch.tensor(self.mse).mean()))
 
     @property
     def ssim(self) -> float:
-        """Structural similarity, the mean over frames."""
+        """Structural similarity, averaged over frames."""
         return float(np.mean(self.ssim_values))
 
     @property
     def predicted(self) -> Values:
+        """Predicted distortion of every block `[blocks]`; empty without scores."""
         return predicted_distortions(self.tokens)
 
     @property
     def correlation(self) -> float | None:
-        """Spearman's rank correlation over blocks between predicted and actual distortion."""
+        """Rank correlation of predicted and actual distortion over blocks; None with fewer than 3 blocks."""
         if len(self.predicted) < 3 or len(self.actual) != len(self.predicted):
             return None
         return rank_correlation(self.predicted, np.array(self.actual))
 
 
 def predicted_distortions(tokens: VideoTokens) -> Values:
-    """`[blocks]`: the score at each block's length, linear between candidates; empty without scores."""
+    """Scores at the lengths of blocks `[blocks]`, interpolated linearly between candidates; empty without scores."""
     if tokens.scores is None:
         return np.empty(0)
     step, columns = tokens.info.length_step, tokens.scores.shape[1]
@@ -86,13 +86,19 @@ def compare(
     progress: Progress | None = None,
     visit: Callable[[Tensor, list[Tensor]], None] | None = None,
 ) -> list[Report]:
-    """Read a video again, decode tokens made from it, and compare, clip by clip.
+    """Compare the decoded tokens of a video with the video, clip by clip.
 
     Args:
         tokens: one or more encodings of this video, all with the same fit.
+        batch_size: clips per batch.
+        start, stop: range of the video in seconds.
+        fps: frame rate that the video is sampled at.
         progress: called with the number of frames just finished.
-        visit: called for each clip with the model's view of the original and of each reconstruction,
-            `[3, t, S, S]` in [0, 1], without padding.
+        visit: called for each clip with the original and each reconstruction on the model's square, `[3, t, S, S]` in
+            [0, 1], without padding.
+
+    Returns:
+        One report for each encoding.
     """
     reports = [Report(each) for each in tokens]
     geometry = tokens[0].info.geometry
@@ -119,9 +125,8 @@ def _measure(report: Report, prediction: Tensor, clip: Tensor, frames: int, kind
     report.mse += error[:frames].tolist()
     report.ssim_values += frame_ssim(prediction[None, :, :frames], clip[None, :, :frames])[0].tolist()
     if kind is not None and kind != "lpips":
-        report.actual += block_distortion(prediction[None], clip[None], kind, report.tokens.info.block_frames)[
-            0
-        ].tolist()
+        actual = block_distortion(prediction[None], clip[None], kind, report.tokens.info.block_frames)
+        report.actual += actual[0].tolist()
 
 
 def frames_of(clip: Tensor) -> Iterator[NDArray[np.uint8]]:

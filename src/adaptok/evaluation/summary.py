@@ -1,6 +1,6 @@
-"""What follows from partial results: means, curves, use of the codebook, calibration, in one pass and bounded memory.
+"""Figures of an evaluation, accumulated from partial results in one pass and bounded memory.
 
-Legend: `n` clips of a part, `V` variants, `M` metrics, `G` blocks of a clip, `K` latents of a block.
+Legend: `n` clips of a partial result, `V` variants, `M` metrics, `G` blocks of a clip, `K` latents of a block.
 """
 
 from __future__ import annotations
@@ -10,326 +10,310 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from adaptok.evaluation.calibration import Calibration
 from adaptok.evaluation.measures import DIRECTIONS
-from adaptok.evaluation.partial_results import Part, VideoRecord
-from adaptok.metrics.correlation import rank_correlation
+from adaptok.evaluation.partial_results import PartialResult, PartialResults, VideoRecord
+from adaptok.evaluation.results import (
+    BudgetResult,
+    ClipRank,
+    CodebookUse,
+    Examples,
+    Figures,
+    LengthStatistics,
+    Saving,
+    Speed,
+    Variant,
+)
 from adaptok.metrics.frechet import FeatureStatistics, frechet_distance
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
-SHOWN = 3
-"""Clips that are shown of the best, and of the worst."""
-_BIN = math.log(1.005)
-"""Distortions within half a percent count as equal where ranks are compared: memory stays bounded."""
-_SMALLEST, _LARGEST = 1e-9, 1e3
-_CURVE = 12
-"""Points of a calibration curve."""
-
-
-class Way(NamedTuple):
-    """One way to make clips: a budget, None where there is none, and "adaptive", "uniform" or "prediction"."""
-
-    budget: float | None
-    name: str
+EXAMPLES = 3
+"""Number of best and of worst clips."""
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """What bits are counted from: entries of the codebook, latents of a block, frames of a clip."""
+class TokenFormat:
+    """Sizes that bits are counted from: entries of the codebook, latents of a block, frames of a clip."""
 
     codebook: int
     latents: int
     frames: int
 
-
-@dataclass
-class Calibration:
-    """Predicted against actual distortions, added up."""
-
-    count: int = 0
-    relative: float = 0.0
-    bias: float = 0.0
-    cells: Counter[tuple[int, int]] = field(default_factory=Counter)
-    sums: dict[int, tuple[int, float, float]] = field(default_factory=dict)
-
-    def add(self, predicted: Floats, actual: Floats) -> None:
-        """More of them, `[n]` each; those that are not known are left out."""
-        known = np.isfinite(predicted) & np.isfinite(actual) & (actual > 0)
-        predicted, actual = predicted[known], actual[known]
-        self.count += len(predicted)
-        self.relative += float(np.abs(predicted / actual - 1).sum())
-        self.bias += float((predicted / actual - 1).sum())
-        rows, columns = (_bins(values) for values in (predicted, actual))
-        self.cells.update(zip(rows.tolist(), columns.tolist(), strict=True))
-        for place, p, a in zip(rows.tolist(), predicted.tolist(), actual.tolist(), strict=True):
-            n, ps, as_ = self.sums.get(place, (0, 0.0, 0.0))
-            self.sums[place] = n + 1, ps + p, as_ + a
-
-    def document(self) -> dict[str, Any] | None:
-        """Figures, and the curve of mean actual over mean predicted distortion; None without blocks."""
-        if not self.count:
-            return None
-        return {
-            "blocks": self.count,
-            "rank_correlation": self._rank_correlation(),
-            "mean_relative_error": self.relative / self.count,
-            "mean_relative_bias": self.bias / self.count,
-            "curve": self._curve(),
-        }
-
-    def _rank_correlation(self) -> float:
-        """Spearman's, from the counts of pairs of bins."""
-        predicted, actual, counts = zip(*((*cell, count) for cell, count in sorted(self.cells.items())), strict=True)
-        return rank_correlation(predicted, actual, counts)
-
-    def _curve(self) -> list[dict[str, float]]:
-        points: list[dict[str, float]] = []
-        n, predicted, actual = 0, 0.0, 0.0
-        for _, (count, p, a) in sorted(self.sums.items()):
-            n, predicted, actual = n + count, predicted + p, actual + a
-            if n >= self.count / _CURVE:
-                points.append({"blocks": n, "predicted": predicted / n, "actual": actual / n})
-                n, predicted, actual = 0, 0.0, 0.0
-        if n:
-            points.append({"blocks": n, "predicted": predicted / n, "actual": actual / n})
-        return points
-
-
-def _bins(values: Floats) -> NDArray[np.int64]:
-    return np.floor(np.log(values.clip(_SMALLEST, _LARGEST)) / _BIN).astype(np.int64)
+    def bits(self, tokens: int, blocks: int) -> float:
+        """Bits of tokens, and of the lengths of their blocks."""
+        return tokens * math.log2(self.codebook) + blocks * math.log2(self.latents + 1)
 
 
 @dataclass
-class WaySums:
-    """Everything that is added up of one way."""
+class TokenTotals:
+    """Lengths and token ids of one variant.
 
-    metrics: Floats
-    tokens: int = 0
-    lengths: NDArray[np.int64] | None = None
-    by_block: NDArray[np.int64] | None = None
-    ids: NDArray[np.int64] | None = None
+    Attributes:
+        lengths: number of blocks of every length `[K + 1]`.
+        by_block: tokens of every block index `[G]`.
+        ids: number of occurrences of every codebook entry.
+    """
+
+    lengths: Integers
+    by_block: Integers
+    ids: Integers
     calibration: Calibration = field(default_factory=Calibration)
-    statistics: FeatureStatistics | None = None
 
+    @classmethod
+    def empty(cls, tokens: TokenFormat, blocks: int) -> TokenTotals:
+        """Totals of no clip."""
+        lengths, by_block, ids = (np.zeros(n, np.int64) for n in (tokens.latents + 1, blocks, tokens.codebook))
+        return cls(lengths, by_block, ids)
 
-class Clip(NamedTuple):
-    """A clip that is worth a look."""
+    def add(self, result: PartialResult, variant: int) -> None:
+        """Add the clips of a partial result."""
+        lengths, ids = result.arrays["lengths"][:, variant], result.arrays["ids"]  # [n, G], [n, G, K]
+        self.lengths += np.bincount(lengths.ravel(), minlength=len(self.lengths))
+        self.by_block += lengths.sum(0)
+        kept = ids[np.arange(ids.shape[2]) < lengths[..., None]]
+        self.ids += np.bincount(kept, minlength=len(self.ids))
+        self.calibration.add(*(result.arrays[name][:, variant].ravel() for name in ("predicted", "actual")))
 
-    psnr: float
-    video: str
-    clip: int
-    unit: int
-    place: int
-    """Among the clips of its unit."""
+    def figures(self, tokens: TokenFormat, clips: int, seconds: float) -> dict[str, Any]:
+        """Figures of that many clips and seconds."""
+        total, blocks = int(self.by_block.sum()), int(self.lengths.sum())
+        bits = tokens.bits(total, blocks)
+        return {
+            "tokens_per_clip": total / clips,
+            "tokens_per_second": total / seconds,
+            "bits_per_clip": bits / clips,
+            "bits_per_second": bits / seconds,
+            "lengths": LengthStatistics(
+                histogram={n: int(count) for n, count in enumerate(self.lengths) if count},
+                mean=total / blocks,
+                by_block=(self.by_block / clips).tolist(),
+            ),
+            "codebook": codebook_use(self.ids),
+            "calibration": self.calibration.result(),
+        }
 
 
 class Summary:
-    """Adds up parts, which come in the order of the plan.
+    """Totals of partial results, which are added in the order of the plan.
 
     Args:
-        ways: in the order of the parts' variants.
-        metrics: in the order of the parts' columns.
-        tokens: for models; None for folders of videos.
-        provenance: of the features.
+        variants: in the order of the partial results.
+        metrics: metrics of clips, in the order of the partial results.
+        tokens: sizes of the tokens of a model; None for folders of videos.
+        provenance: origin of the features.
     """
 
     def __init__(
-        self, ways: Sequence[Way], metrics: Sequence[str], tokens: Tokens | None, provenance: dict[str, Any]
+        self,
+        variants: Sequence[Variant],
+        metrics: Sequence[str],
+        tokens: TokenFormat | None,
+        provenance: dict[str, Any],
     ) -> None:
-        self.ways, self.metrics, self.tokens, self.provenance = list(ways), list(metrics), tokens, provenance
-        self.sums = [WaySums(np.zeros(len(metrics))) for _ in ways]
-        self.original: FeatureStatistics | None = None
-        self.clips, self.video_seconds, self.memory = 0, 0.0, 0
-        self.defined = np.zeros(len(metrics), np.int64)
-        """Clips that each metric is a finite number for, in all ways; its means are over these."""
-        self.videos, self.units = 0, 0
+        self.variants, self.metrics = list(variants), list(metrics)
+        self.tokens, self.provenance = tokens, provenance
+        self.statistics: list[FeatureStatistics] = []
+        """Of the originals, then of every variant; empty without features."""
+        self.clips, self.videos, self.units = 0, 0, 0
+        self.video_seconds, self.memory = 0.0, 0
         self.seconds: Counter[str] = Counter()
         self.skipped: dict[str, str] = {}
         self.warnings: dict[str, str] = {}
         self.labels: Counter[str] = Counter()
-        mains = [i for i, way in enumerate(ways) if way.name != "uniform"] or list(range(max(len(ways), 1)))
-        self.shown_way = mains[(len(mains) - 1) // 2]
-        """Whose best and worst clips are shown: the main way at the middle budget."""
-        self._best: list[tuple[float, int, Clip]] = []
-        self._worst: list[tuple[float, int, Clip]] = []
+        self._sums = np.zeros((len(self.variants), len(self.metrics)))
+        self._defined = np.zeros(len(self.metrics), np.int64)
+        self._tokens: list[TokenTotals] = []
+        adaptive = [i for i, variant in enumerate(variants) if variant.name != "uniform"]
+        main = adaptive or list(range(max(len(variants), 1)))
+        self._ranked = main[(len(main) - 1) // 2]  # the main variant at the middle budget
+        self._best: list[tuple[float, int, ClipRank]] = []
+        self._worst: list[tuple[float, int, ClipRank]] = []
 
-    def add(self, part: Part, frames: int) -> None:
-        """The next part; `frames` of a clip."""
+    def add(self, result: PartialResult, frames: int) -> None:
+        """Add the next partial result, of clips of that many frames."""
         unit, self.units = self.units, self.units + 1
-        self.memory = max(self.memory, part.memory)
-        self.seconds.update(part.seconds)
-        for video in part.videos:
+        self.memory = max(self.memory, result.memory)
+        self.seconds.update(result.seconds)
+        for video in result.videos:
             self._add_video(video, frames)
-        if not part.clips:
+        if not result.clips:
             return
-        self.clips += part.clips
-        if "metrics" in part.arrays:
-            self._add_metrics(part.arrays["metrics"])
-        for i, sums in enumerate(self.sums):
-            if "lengths" in part.arrays:
-                self._add_tokens(sums, i, part)
-        if "features" in part.arrays:
-            self._add_features(part.arrays["features"])
+        self.clips += result.clips
+        if "metrics" in result.arrays:
+            self._add_metrics(result.arrays["metrics"])
+        if "lengths" in result.arrays:
+            self._add_tokens(result)
+        if "features" in result.arrays:
+            self._add_features(result.arrays["features"])
         if "psnr" in self.metrics:
-            self._rank(part, unit)
+            self._rank(result, unit)
 
     def _add_video(self, video: VideoRecord, frames: int) -> None:
         if video.skipped is not None:
             self.skipped[video.name] = video.skipped
             return
         self.videos += 1
-        self.video_seconds += video.clips * frames / video.clip_rate
+        self.video_seconds += video.clips * frames / video.fps
         if video.label is not None:
             self.labels[video.label] += video.clips
         if video.warning is not None:
             self.warnings[video.name] = video.warning
 
     def _add_metrics(self, metrics: Floats) -> None:
-        """`[n, V, M]`. Every way leaves out the same clips, so that their means compare."""
-        defined = np.isfinite(metrics).all(1)  # [n, M]
-        self.defined += defined.sum(0)
-        for i, sums in enumerate(self.sums):
-            sums.metrics += np.where(defined, metrics[:, i], 0.0).sum(0)
+        """Add `[n, V, M]`. All variants leave out the same clips, so that their means are comparable."""
+        defined = np.logical_and.reduce(np.isfinite(metrics), axis=1)  # [n, M]
+        self._defined += defined.sum(0)
+        self._sums += np.where(defined[:, None], metrics, 0.0).sum(0)
 
-    def _add_tokens(self, sums: WaySums, i: int, part: Part) -> None:
+    def _add_tokens(self, result: PartialResult) -> None:
         assert self.tokens is not None
-        lengths, ids = part.arrays["lengths"][:, i], part.arrays["ids"]  # [n, G], [n, G, K]
-        if sums.lengths is None or sums.by_block is None or sums.ids is None:
-            sums.lengths = np.zeros(self.tokens.latents + 1, np.int64)
-            sums.by_block = np.zeros(lengths.shape[1], np.int64)
-            sums.ids = np.zeros(self.tokens.codebook, np.int64)
-        sums.tokens += int(lengths.sum())
-        sums.lengths += np.bincount(lengths.ravel(), minlength=len(sums.lengths))
-        sums.by_block += lengths.sum(0)
-        kept = ids[np.arange(ids.shape[2]) < lengths[..., None]]
-        sums.ids += np.bincount(kept, minlength=len(sums.ids))
-        sums.calibration.add(part.arrays["predicted"][:, i].ravel(), part.arrays["actual"][:, i].ravel())
+        if not self._tokens:
+            blocks = result.arrays["lengths"].shape[2]
+            self._tokens = [TokenTotals.empty(self.tokens, blocks) for _ in self.variants]
+        for i, totals in enumerate(self._tokens):
+            totals.add(result, i)
 
     def _add_features(self, features: NDArray[np.float32]) -> None:
-        """`[n, 1 + V, F]`, or `[n, 1, F]` of originals alone; rows of clips that are too short are NaN."""
+        """Add `[n, 1 + V, F]`, or `[n, 1, F]` of originals alone; clips that are too short are NaN."""
         features = features[np.isfinite(features).all((1, 2))]
-        if not len(features):
-            return
-        found = [FeatureStatistics.of(features[:, i], self.provenance) for i in range(features.shape[1])]
-        self.original = found[0] if self.original is None else self.original.merged(found[0])
-        for sums, statistics in zip(self.sums, found[1:], strict=False):
-            sums.statistics = statistics if sums.statistics is None else sums.statistics.merged(statistics)
+        if len(features):
+            new = [FeatureStatistics.of(features[:, i], self.provenance) for i in range(features.shape[1])]
+            self.statistics = (
+                [a.merged(b) for a, b in zip(self.statistics, new, strict=True)] if self.statistics else new
+            )
 
-    def _rank(self, part: Part, unit: int) -> None:
-        values = part.arrays["metrics"][:, self.shown_way, self.metrics.index("psnr")].tolist()
-        for index, ((video, clip), value) in enumerate(zip(clip_names(part), values, strict=True)):
+    def _rank(self, result: PartialResult, unit: int) -> None:
+        values = result.arrays["metrics"][:, self._ranked, self.metrics.index("psnr")].tolist()
+        for index, ((video, clip), value) in enumerate(zip(clip_names(result), values, strict=True)):
             if not math.isfinite(value):
                 continue
-            number = self.clips - part.clips + index
-            found = Clip(value, video.name, clip, unit, index)
-            heapq.heappush(self._best, (value, -number, found))
-            heapq.heappush(self._worst, (-value, -number, found))
-            for heap in (self._best, self._worst):
-                if len(heap) > SHOWN:
+            order = result.clips - self.clips - index  # earlier clips first
+            rank = ClipRank(psnr=value, video=video.name, clip=clip, unit=unit, place=index)
+            for heap, key in ((self._best, value), (self._worst, -value)):
+                heapq.heappush(heap, (key, order, rank))
+                if len(heap) > EXAMPLES:
                     heapq.heappop(heap)
 
     @property
-    def best(self) -> list[Clip]:
-        """Clips of the highest PSNR, the best first."""
-        return [clip for _, _, clip in sorted(self._best, reverse=True)]
-
-    @property
-    def worst(self) -> list[Clip]:
-        """Clips of the lowest PSNR, the worst first."""
-        return [clip for _, _, clip in sorted(self._worst, reverse=True)]
+    def examples(self) -> Examples:
+        """The clips of the highest and of the lowest PSNR, the most extreme first."""
+        best, worst = ([rank for *_, rank in sorted(heap, reverse=True)] for heap in (self._best, self._worst))
+        return Examples(best=best, worst=worst)
 
     @property
     def undefined(self) -> dict[str, int]:
-        """The number of clips that a metric is infinite or NaN for, of metrics with such clips."""
-        counts = dict(zip(self.metrics, (self.clips - self.defined).tolist(), strict=True))
+        """Number of clips without a finite value of a metric, for each metric that has such clips."""
+        counts = dict(zip(self.metrics, (self.clips - self._defined).tolist(), strict=True))
         return {name: count for name, count in counts.items() if count}
 
-    def results(self) -> list[dict[str, Any]]:
-        """One object for each budget: `budget`, `way`, the figures of every way, gain, saving, calibration."""
-        documents: dict[float | None, dict[str, Any]] = {}
-        for i, way in enumerate(self.ways):
-            entry = documents.setdefault(way.budget, {"budget": way.budget, "way": way.name})
-            entry[way.name] = self._figures(i)
-        entries = list(documents.values())
-        for entry in entries:
-            if entry["way"] == "adaptive":
-                entry["gain"] = gain(entry["adaptive"], entry["uniform"])
-                entry["saving"] = {m: saving(entries, entry, m) for m in entry["gain"]}
-        return entries
+    def speed(self) -> Speed:
+        """Clips per second of each kind of work, and the peak memory of a process."""
+        rates: dict[str, Any] = {
+            f"{name}_clips_per_second": self.clips * (1 if name == "encode" else len(self.variants)) / spent
+            for name, spent in self.seconds.items()
+            if spent > 0
+        }
+        return Speed(seconds=dict(self.seconds), memory_gb=self.memory / 1e9, **rates)
 
-    def _figures(self, i: int) -> dict[str, Any]:
-        sums = self.sums[i]
+    def results(self) -> list[BudgetResult]:
+        """Figures of every budget."""
+        entries: dict[float | None, dict[str, Figures]] = {}
+        for i, variant in enumerate(self.variants):
+            entries.setdefault(variant.budget, {})[variant.name] = self._figures(i)
+        curve = [figures["uniform"] for figures in entries.values() if "uniform" in figures]
+        results = []
+        for budget, figures in entries.items():
+            values: dict[str, Any] = {"budget": budget, "variant": next(iter(figures)), **figures}
+            if "adaptive" in figures:
+                values["gain"] = gain(figures["adaptive"], figures["uniform"])
+                values["saving"] = {name: saving(curve, figures["adaptive"], name) for name in values["gain"]}
+            results.append(BudgetResult(**values))
+        return results
+
+    def _figures(self, i: int) -> Figures:
         figures: dict[str, Any] = {
             name: float(value) / int(count) if count else None
-            for name, value, count in zip(self.metrics, sums.metrics, self.defined, strict=True)
+            for name, value, count in zip(self.metrics, self._sums[i], self._defined, strict=True)
         }
-        if self.original is not None and sums.statistics is not None:
-            known = min(self.original.count, sums.statistics.count) > 1
-            figures["fvd"] = frechet_distance(self.original, sums.statistics) if known else None
-        if self.tokens is None or sums.lengths is None or sums.by_block is None or sums.ids is None:
-            return figures
-        blocks = int(sums.lengths.sum())
-        bits = sums.tokens * math.log2(self.tokens.codebook) + blocks * math.log2(self.tokens.latents + 1)
-        return {
-            **figures,
-            "tokens_per_clip": sums.tokens / self.clips,
-            "tokens_per_second": sums.tokens / self.video_seconds,
-            "bits_per_clip": bits / self.clips,
-            "bits_per_second": bits / self.video_seconds,
-            "lengths": {
-                "histogram": {str(n): int(count) for n, count in enumerate(sums.lengths) if count},
-                "mean": sums.tokens / blocks,
-                "by_block": (sums.by_block / self.clips).tolist(),
-            },
-            "codebook": codebook_use(sums.ids),
-            "calibration": sums.calibration.document(),
-        }
+        if self.statistics:
+            original, own = self.statistics[0], self.statistics[1 + i]
+            figures["fvd"] = frechet_distance(original, own) if original.count > 1 else None
+        if self._tokens:
+            assert self.tokens is not None
+            figures |= self._tokens[i].figures(self.tokens, self.clips, self.video_seconds)
+        return Figures(**figures)
 
 
-def clip_names(part: Part) -> Iterator[tuple[VideoRecord, int]]:
-    """Video and number within it of every clip of a part."""
-    return ((video, clip) for video in part.videos for clip in range(video.clips))
+def summarize(results: PartialResults, variants: Sequence[Variant], tokens: TokenFormat | None) -> Summary:
+    """Add up all partial results in the order of the plan.
+
+    Raises:
+        ValueError: no clip could be measured.
+    """
+    plan = results.plan
+    provenance = {"detector": plan.detector, "protocol": plan.protocol, "frames": plan.frames, "size": plan.size}
+    summary = Summary(variants, [name for name in plan.metrics if name != "fvd"], tokens, provenance)
+    for result in results:
+        summary.add(result, plan.frames)
+    if not summary.clips:
+        first = next(iter(summary.skipped.items()), None)
+        reason = "" if first is None else f"; the first of {len(summary.skipped)}: {first[0]}: {first[1]}"
+        raise ValueError(f"no clip could be measured{reason}")
+    return summary
 
 
-def codebook_use(counts: NDArray[np.int64]) -> dict[str, float | int]:
-    """Entries that occur, and the entropy of their distribution in bits."""
-    used = counts[counts > 0] / max(int(counts.sum()), 1)
-    entropy = float(-(used * np.log2(used)).sum()) if len(used) else 0.0
-    return {
-        "size": len(counts),
-        "tokens": int(counts.sum()),
-        "used": len(used),
-        "used_share": len(used) / len(counts),
-        "entropy": entropy,
-        "perplexity": 2**entropy,
-    }
+def clip_names(result: PartialResult) -> Iterator[tuple[VideoRecord, int]]:
+    """Video, and number within it, of every clip of a partial result."""
+    return ((video, clip) for video in result.videos for clip in range(video.clips))
 
 
-def gain(adaptive: dict[str, Any], uniform: dict[str, Any]) -> dict[str, float]:
-    """How much better the adaptive way is at the same budget, above 0 where it is; of metrics that have a direction."""
-    return {
-        name: (adaptive[name] - uniform[name]) * direction
-        for name, direction in DIRECTIONS.items()
-        if direction and adaptive.get(name) is not None and uniform.get(name) is not None
-    }
+def codebook_use(counts: Integers) -> CodebookUse:
+    """Use of the codebook, from the number of occurrences of every entry."""
+    fractions = counts[counts > 0] / max(int(counts.sum()), 1)
+    entropy = float(-(fractions * np.log2(fractions)).sum()) if len(fractions) else 0.0
+    return CodebookUse(
+        size=len(counts),
+        tokens=int(counts.sum()),
+        used=len(fractions),
+        used_fraction=len(fractions) / len(counts),
+        entropy=entropy,
+        perplexity=2**entropy,
+    )
 
 
-def saving(entries: list[dict[str, Any]], entry: dict[str, Any], metric: str) -> dict[str, float] | None:
-    """Tokens that even lengths would need for the quality of the adaptive ones, linear between the measured budgets.
+def gain(adaptive: Figures, uniform: Figures) -> dict[str, float]:
+    """Advantage of adaptive lengths at the same budget, positive if they are better, of metrics with a direction."""
+    pairs = {name: (adaptive.value(name), uniform.value(name)) for name, direction in DIRECTIONS.items() if direction}
+    return {name: (a - b) * DIRECTIONS[name] for name, (a, b) in pairs.items() if a is not None and b is not None}
 
-    None where their curve does not reach it: it needs a larger, or smaller, budget.
+
+def saving(curve: Sequence[Figures], adaptive: Figures, metric: str) -> Saving | None:
+    """Tokens that uniform lengths need for the quality of adaptive ones, linear between the measured budgets.
+
+    Args:
+        curve: figures of uniform lengths at all budgets.
+        adaptive: figures of adaptive lengths at one budget.
+
+    Returns:
+        None if the curve does not reach that quality: it needs a larger, or smaller, budget.
     """
     sign = DIRECTIONS[metric]
-    known = [e["uniform"] for e in entries if e["uniform"][metric] is not None]
-    points = sorted((sign * figures[metric], figures["tokens_per_clip"]) for figures in known)
-    wanted = sign * entry["adaptive"][metric]
-    if not points[0][0] <= wanted <= points[-1][0]:
+    quality, tokens = adaptive.value(metric), adaptive.tokens_per_clip
+    assert quality is not None
+    assert tokens is not None
+    points = sorted(
+        (sign * value, figures.tokens_per_clip or 0.0)
+        for figures in curve
+        if (value := figures.value(metric)) is not None
+    )
+    if not points[0][0] <= sign * quality <= points[-1][0]:
         return None
-    needed = float(np.interp(wanted, [quality for quality, _ in points], [tokens for _, tokens in points]))
-    spent = entry["adaptive"]["tokens_per_clip"]
-    return {"uniform_tokens": needed, "more": needed / spent - 1, "saved": 1 - spent / needed}
+    needed = float(np.interp(sign * quality, [point[0] for point in points], [point[1] for point in points]))
+    return Saving(uniform_tokens=needed, more=needed / tokens - 1, saved=1 - tokens / needed)

@@ -1,7 +1,7 @@
-"""What a model's tokens are worth: encode, spend every budget adaptively and evenly, decode, and measure.
+"""Measure a tokenizer: encode clips, decode them at every budget with adaptive and uniform lengths, and compare.
 
-Legend: `n` clips of a unit, `G` blocks of a clip, `K` latents of a block, `L` candidate lengths, `V` variants, `M`
-metrics, `F` features.
+Legend: `n` clips of a unit, `b` clips of a batch, `G` blocks of a clip, `K` latents of a block, `L` candidate lengths,
+`V` variants, `M` metrics, `F` features.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,13 +24,14 @@ from adaptok.codec.codec import AdapTok
 from adaptok.config.model import Distortion
 from adaptok.data.decoding import DECODING_ERRORS, describe_error
 from adaptok.evaluation.measures import Measures
-from adaptok.evaluation.partial_results import Part, Plan, PlannedVideo, VideoRecord, note_source
-from adaptok.evaluation.protocols import Cut
+from adaptok.evaluation.partial_results import PartialResult, Plan, PlannedVideo, VideoRecord
+from adaptok.evaluation.protocols import ClipSelection
+from adaptok.evaluation.results import Variant, VariantName
 from adaptok.metrics.distortion import block_distortion
 from adaptok.utils.files import sha256_of
 
-KEPT_CLIPS = 32
-"""Clips of a unit that are kept in memory between encoding and measuring; of more, the videos are read again."""
+MAX_KEPT_CLIPS = 32
+"""Maximum number of clips of a unit that stay in memory between encoding and decoding. Larger units are read twice."""
 
 OFFICIAL_BUDGETS: dict[float, tuple[int, ...]] = {
     256: (64, 64, 64, 64),
@@ -42,35 +43,22 @@ OFFICIAL_BUDGETS: dict[float, tuple[int, ...]] = {
     1792: (498, 468, 440, 384),
     2048: (512, 512, 512, 512),
 }
-"""Tokens of each block index that the official procedure spends, by tokens of a clip; 4 blocks of up to 512."""
+"""Budget of each block index in the official procedure, by tokens per clip, for 4 blocks of up to 512 tokens."""
 
 Lengths = NDArray[np.int64]
 
 
-class Variant(NamedTuple):
-    """One way to spend: tokens per clip, by the scores or evenly."""
-
-    budget: float
-    adaptive: bool
-
-
-def variants(plan: Plan, scored: bool) -> list[Variant]:
-    """Of every budget, the adaptive way first, where there are scores, then the even one."""
-    ways = (True, False) if scored else (False,)
-    return [Variant(budget, adaptive) for budget in plan.budgets for adaptive in ways]
-
-
 class _Clips:
-    """Clips of some videos, read as often as need be. `records` is filled while they are read first."""
+    """Clips of some videos, which can be iterated repeatedly. The first iteration fills `records`."""
 
-    def __init__(self, videos: Iterable[PlannedVideo], root: Path, cut: Cut) -> None:
-        self.videos, self.root, self.cut = list(videos), root, cut
+    def __init__(self, videos: Iterable[PlannedVideo], root: Path, selection: ClipSelection) -> None:
+        self.videos, self.root, self.selection = list(videos), root, selection
         self.records = [VideoRecord(video.path, video.label) for video in self.videos]
         self._kept: list[tuple[int, Tensor]] | None = []
         self._read = False
 
     def __iter__(self) -> Iterator[tuple[int, Tensor]]:
-        """Index of a video, and a clip of it `[3, T, S, S]`."""
+        """Yield clips `[3, T, S, S]`, each with the index of its video."""
         if self._read and self._kept is not None:
             yield from self._kept
             return
@@ -78,7 +66,7 @@ class _Clips:
             for clip in self._of_video(index, record):
                 if not self._read and self._kept is not None:
                     self._kept.append((index, clip))
-                    if len(self._kept) > KEPT_CLIPS:
+                    if len(self._kept) > MAX_KEPT_CLIPS:
                         self._kept = None
                 yield index, clip
         self._read = True
@@ -87,7 +75,7 @@ class _Clips:
         path = self.root / self.videos[index].path
         count = 0
         try:
-            for clip in self.cut.clips(path, partial(note_source, record)):
+            for clip in self.selection.clips(path, record.note):
                 yield clip
                 count += 1
             record.sha256 = record.sha256 or sha256_of(path)
@@ -100,36 +88,37 @@ class _Clips:
 
 
 class TokenizerTask:
-    """Measures a model. See `Task`.
+    """Measures the units of a plan of the kind "tokenizer".
 
     Args:
         codec: the model.
-        measures: what to measure.
-        plan: of the kind "tokenizer".
-        root: where the plan's paths start.
-        batch_size: clips computed at once; only results of the scope "batch" depend on it.
+        measures: metrics to measure.
+        plan: videos, budgets and scope.
+        root: folder that the paths of the plan refer to.
+        batch_size: clips per batch. Only results of the scope "batch" depend on it.
     """
 
     def __init__(self, codec: AdapTok, measures: Measures, plan: Plan, root: Path, batch_size: int = 4) -> None:
         self.codec, self.measures, self.plan, self.root, self.batch_size = codec, measures, plan, root, batch_size
-        self.variants = variants(plan, codec.config.scorer is not None)
-        self.cut = Cut(plan.protocol, plan.frames, plan.size)
+        names: tuple[VariantName, ...] = ("uniform",) if codec.config.scorer is None else ("adaptive", "uniform")
+        self.variants = [Variant(budget, name) for budget in plan.budgets for name in names]
+        self.selection = ClipSelection(plan.protocol, plan.frames, plan.size)
 
     @property
     def distortion(self) -> Distortion | None:
-        """What the scorer predicts, where it can be measured here."""
+        """Distortion that the scorer predicts; None if it cannot be measured."""
         scorer = self.codec.config.scorer
         if scorer is None or (scorer.distortion == "lpips" and "vgg" not in self.measures.lpips):
             return None
         return scorer.distortion
 
-    def measure(self, unit: int) -> Part:
-        """Results of one unit of the plan.
+    def measure(self, unit: int) -> PartialResult:
+        """Measure one unit of the plan.
 
-        Arrays: `ids` uint16 `[n, G, K]`; `lengths`, `predicted`, `actual` `[n, V, G]`; `metrics` `[n, V, M]`;
-        `features` `[n, 1 + V, F]`, the original's first. What cannot be had is NaN or left out.
+        The arrays are `ids` uint16 `[n, G, K]`; `lengths`, `predicted`, `actual` `[n, V, G]`; `metrics` `[n, V, M]`;
+        and with a detector `features` `[n, 1 + V, F]`, the original's first. Unknown distortions are NaN.
         """
-        clips = _Clips(self.plan.of_unit(unit), self.root, self.cut)
+        clips = _Clips(self.plan.of_unit(unit), self.root, self.selection)
         seconds = dict.fromkeys(("encode", "decode", "measure"), 0.0)
         encoded = _Encoding(self)
         for batch in batched(clips, self.batch_size):
@@ -140,50 +129,50 @@ class TokenizerTask:
         if encoded.owners:
             arrays = encoded.arrays()
             arrays |= self._decode(clips, arrays["ids"], arrays["lengths"], seconds)
-        return Part(clips.records, arrays, seconds)
+        return PartialResult(clips.records, arrays, seconds)
 
     def _decode(
         self, clips: _Clips, ids: NDArray[np.uint16], lengths: Lengths, seconds: dict[str, float]
     ) -> dict[str, NDArray[Any]]:
         rows: list[dict[str, NDArray[Any]]] = []
         for batch in batched(clips, self.batch_size):
-            part = slice(len(rows), len(rows) + len(batch))
+            rows_of_batch = slice(len(rows), len(rows) + len(batch))
             decoded = []
             started = self._now()
             for variant in range(len(self.variants)):
-                kept = lengths[part, variant]
-                wanted = torch.from_numpy(ids[part, :, : kept.max()].astype(np.int64))
-                decoded.append(self.codec.decode_clips(wanted, kept.tolist()).clamp(0, 1))
+                kept = lengths[rows_of_batch, variant]
+                tokens = torch.from_numpy(ids[rows_of_batch, :, : kept.max()].astype(np.int64))
+                decoded.append(self.codec.decode_clips(tokens, kept.tolist()).clamp(0, 1))
             seconds["decode"] += self._now() - started
             started = self._now()
             for index, (_, clip) in enumerate(batch):
-                rows.append(self._compare(clip.to(self.codec.device), [made[index] for made in decoded]))
+                rows.append(self._compare(clip.to(self.codec.device), [batch_clips[index] for batch_clips in decoded]))
             seconds["measure"] += self._now() - started
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
     def _compare(self, clip: Tensor, decoded: list[Tensor]) -> dict[str, NDArray[Any]]:
-        """Metrics, features and true distortions of every variant of one clip."""
+        """Measure metrics, features and actual distortions of every variant of a clip."""
         kind, pt = self.distortion, self.codec.config.tokenizer.temporal_patch_size
-        row: dict[str, NDArray[Any]] = {"metrics": np.stack([self.measures.clip(made, clip) for made in decoded])}
+        row: dict[str, NDArray[Any]] = {"metrics": np.stack([self.measures.clip(each, clip) for each in decoded])}
         if self.measures.detector is not None:
             row["features"] = np.stack([self.measures.features(each) for each in (clip, *decoded)])
         if kind is not None:
             lpips = self.measures.lpips.get("vgg")
-            found = [block_distortion(made[None], clip[None], kind, pt, lpips)[0] for made in decoded]
-            row["actual"] = torch.stack(found).cpu().double().numpy()
+            actual = [block_distortion(each[None], clip[None], kind, pt, lpips)[0] for each in decoded]
+            row["actual"] = torch.stack(actual).cpu().double().numpy()
         else:
             row["actual"] = np.full((len(decoded), clip.shape[1] // pt), np.nan)
         return row
 
     def _now(self) -> float:
-        """Seconds, once the device has done its work."""
+        """Seconds on a clock, after the device has finished its work."""
         if self.codec.device.type == "cuda":
             torch.cuda.synchronize(self.codec.device)
         return time.perf_counter()
 
 
 class _Encoding:
-    """Ids, scores and lengths of the clips of a unit, batch by batch."""
+    """Token ids, scores and lengths of the clips of a unit, encoded batch by batch."""
 
     def __init__(self, task: TokenizerTask) -> None:
         self.codec, self.plan, self.variants = task.codec, task.plan, task.variants
@@ -191,12 +180,12 @@ class _Encoding:
         self.causal = self.scope in ("batch", "stream")
         self.owners: list[int] = []
         self._ids: list[NDArray[np.uint16]] = []
-        self._scores: list[NDArray[np.float32]] = []  # of all variants, or of each where lengths decide about them
+        self._scores: list[NDArray[np.float32]] = []  # of every variant `[b, V, G, L]` if they depend on lengths
         self._lengths: list[Lengths] = []
         self._choosers: dict[tuple[int, int], StreamChooser] = {}
 
     def add(self, owners: list[int], clips: Tensor) -> None:
-        """The next clips `[b, 3, T, S, S]`, and which videos they are of."""
+        """Encode the next clips `[b, 3, T, S, S]` of the videos `owners`."""
         latents = self.codec.encode_clips(clips)
         self.owners += owners
         self._ids.append(latents.ids.cpu().numpy().astype(np.uint16))
@@ -205,14 +194,16 @@ class _Encoding:
         if not self.causal:
             self._scores.append(self.codec.score_clips(latents, normalized=False).cpu().numpy())
             return
-        chosen = [self._choose(latents, owners, i) for i, variant in enumerate(self.variants) if variant.adaptive]
+        chosen = [
+            self._choose(latents, owners, i) for i, variant in enumerate(self.variants) if variant.name == "adaptive"
+        ]
         self._lengths.append(np.stack([lengths for lengths, _ in chosen], 1))
         self._scores.append(np.stack([scores for _, scores in chosen], 1))
 
     def _choose(self, latents: EncodedClips, owners: list[int], variant: int) -> tuple[Lengths, NDArray[np.float32]]:
-        """Lengths `[b, G]` and scores `[b, G, L]`, each block scored given the lengths before it."""
+        """Choose lengths `[b, G]` and scores `[b, G, L]`; each block is scored given the lengths of earlier blocks."""
         layout = self.codec.layout
-        policy = LengthPolicy(self._budget(self.variants[variant].budget), self.scope)
+        policy = LengthPolicy(self._block_budgets(self.variants[variant].budget or 0.0), self.scope)
         if self.scope == "batch":
             return self.codec.choose_lengths(latents, partial(policy.batch_lengths, layout=layout))
         results = []
@@ -222,43 +213,45 @@ class _Encoding:
             results.append(self.codec.choose_lengths(one, partial(_next_length, chooser)))
         return np.concatenate([r[0] for r in results]), np.concatenate([r[1] for r in results])
 
-    def _budget(self, budget: float) -> float | tuple[int, ...]:
-        """Of the official procedure, where it is the model's and one of the official ones: for each block index."""
+    def _block_budgets(self, budget: float) -> float | tuple[int, ...]:
+        """Budget of each block index where the official procedure defines one, else the budget."""
         layout = self.codec.layout
         if self.scope == "batch" and self.plan.protocol == "official" and (layout.blocks, layout.latents) == (4, 512):
             return OFFICIAL_BUDGETS.get(budget, budget)
         return budget
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything, once all clips are there."""
+        """Token ids, lengths and predicted distortions of all clips."""
         ids = np.concatenate(self._ids)
         n, g, _ = ids.shape
         lengths = np.zeros((n, len(self.variants), g), np.int64)
         predicted = np.full(lengths.shape, np.nan)
         scores = np.concatenate(self._scores) if self._scores else None
         chosen = np.concatenate(self._lengths) if self._lengths else None
-        place = 0
+        column = 0
         for i, variant in enumerate(self.variants):
-            if not variant.adaptive:
-                lengths[:, i] = self._shared(variant, None, n, g)
+            if variant.name == "uniform":
+                lengths[:, i] = self._allocate(variant, None, n, g)
                 continue
             assert scores is not None
-            own = scores[:, place] if chosen is not None else scores
-            lengths[:, i] = chosen[:, place] if chosen is not None else self._shared(variant, scores, n, g)
-            column = lengths[:, i] // self.codec.length_step - 1
-            predicted[:, i] = np.take_along_axis(own, column[..., None], 2)[..., 0]
-            place += 1
+            own = scores[:, column] if chosen is not None else scores
+            lengths[:, i] = chosen[:, column] if chosen is not None else self._allocate(variant, scores, n, g)
+            candidate = lengths[:, i] // self.codec.length_step - 1
+            predicted[:, i] = np.take_along_axis(own, candidate[..., None], 2)[..., 0]
+            column += 1
         return {"ids": ids, "lengths": lengths, "predicted": predicted}
 
-    def _shared(self, variant: Variant, scores: NDArray[np.float32] | None, n: int, g: int) -> Lengths:
-        """Lengths `[n, G]`, of each video by itself."""
-        policy = LengthPolicy(variant.budget, "clip" if self.scope == "clip" else "video", uniform=not variant.adaptive)
-        owners, parts = np.array(self.owners), []
+    def _allocate(self, variant: Variant, scores: NDArray[np.float32] | None, n: int, g: int) -> Lengths:
+        """Choose lengths `[n, G]`, for each video separately."""
+        policy = LengthPolicy(
+            variant.budget, "clip" if self.scope == "clip" else "video", uniform=variant.name == "uniform"
+        )
+        owners, lengths = np.array(self.owners), []
         for owner in dict.fromkeys(self.owners):
             own = None if scores is None else scores[owners == owner].reshape(-1, scores.shape[-1])
             count = int((owners == owner).sum())
-            parts.append(policy.lengths(own, count * g, self.codec.layout).reshape(count, g))
-        return np.concatenate(parts)
+            lengths.append(policy.lengths(own, count * g, self.codec.layout).reshape(count, g))
+        return np.concatenate(lengths)
 
 
 def _next_length(chooser: StreamChooser, scores: NDArray[np.float32], _: int) -> Lengths:
@@ -266,7 +259,7 @@ def _next_length(chooser: StreamChooser, scores: NDArray[np.float32], _: int) ->
 
 
 def batched(items: Iterable[tuple[int, Tensor]], size: int) -> Iterator[list[tuple[int, Tensor]]]:
-    """Items in lists of up to `size`."""
-    rest = iter(items)
-    while batch := list(islice(rest, size)):
+    """Group items into lists of up to `size`."""
+    remaining = iter(items)
+    while batch := list(islice(remaining, size)):
         yield batch

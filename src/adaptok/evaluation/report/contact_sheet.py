@@ -1,4 +1,4 @@
-"""Contact sheets: a row of frames for each clip."""
+"""Contact sheets: images with a row of frames for each clip."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _PAPER, _INK = (18, 20, 26), (235, 238, 245)
 
 
 def save_sheet(path: Path, clips: Sequence[tuple[str, NDArray[np.uint8]]], columns: int = COLUMNS) -> None:
-    """Write a picture: for each clip its caption, and frames evenly spread in time.
+    """Write an image with the caption of each clip above frames evenly spaced in time.
 
     Args:
         clips: captions, and frames uint8 `[T, H, W, 3]`.
-        columns: most frames of a clip.
+        columns: maximum number of frames per clip.
     """
     count = max(1, min(columns, max((len(frames) for _, frames in clips), default=1)))
     height = _SIDE + _CAPTION + _GAP

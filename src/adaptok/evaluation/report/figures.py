@@ -1,4 +1,4 @@
-"""Reconstructions to look at: original and reconstruction side by side, and the report of a video as one figure."""
+"""Figures of reconstructions: frames beside the original, and an overview of one video."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from PIL import Image, ImageDraw, ImageFont
 
 from adaptok.codec.token_file import VideoTokens
 from adaptok.evaluation.reconstruction import Report
+from adaptok.utils.extras import require
 from adaptok.utils.files import replacing
 
 Frame = NDArray[np.uint8]
 
 PANEL_HEIGHT = 288
-"""Pixels that small videos are enlarged to."""
+"""Height in pixels that smaller videos are enlarged to."""
 _STRIP, _CAPTION, _GAP = 56, 26, 8
 _PAPER, _INK, _FAINT = (18, 20, 26), (235, 238, 245), (92, 100, 120)
 _BAR, _NOW = (88, 140, 255), (255, 176, 64)
 
 
 class SideBySide:
-    """Draws frames of the original beside those of reconstructions, over a chart of the tokens of every block.
+    """Draw frames of the original beside those of reconstructions, above a chart of the tokens of every block.
 
     Args:
         encodings: tokens of each reconstruction. The chart shows bars for the last one, and a line for each other one.
-        width, height: of a panel's picture, in pixels.
+        width, height: size of a frame in pixels.
     """
 
     def __init__(self, encodings: Sequence[VideoTokens], width: int, height: int) -> None:
@@ -42,7 +43,7 @@ class SideBySide:
         self._count = 0
 
     def draw(self, frames: Sequence[Frame]) -> Frame:
-        """Draw the next frame, uint8 `[H, W, 3]`, from one of the original and one of each reconstruction."""
+        """Draw the next frame uint8 `[H, W, 3]` from a frame of the original and one of each reconstruction."""
         block = self._count // self.encodings[-1].info.block_frames
         block = min(block, len(self.encodings[-1].lengths) - 1)
         self._count += 1
@@ -87,15 +88,19 @@ def save_figure(
     shown: Sequence[Sequence[Frame]],
     kinds: Sequence[str] | None = None,
 ) -> None:
-    """Write the figure of one video: frames, tokens of every block over time, predicted against actual distortion.
+    """Write an overview of one video: frames, tokens of every block over time, predicted against actual distortion.
 
     Args:
-        path: a suffix that matplotlib writes: .png, .pdf, .svg …
+        path: file with a suffix that matplotlib supports, such as .png, .pdf or .svg.
         reports: one for each reconstruction.
-        originals: some frames of the original, evenly spread in time.
+        originals: some frames of the original, evenly spaced in time.
         shown: the same frames of each reconstruction.
-        kinds: a word for each report that tells reconstructions of the same budget apart.
+        kinds: a word for each report, to distinguish reconstructions of the same budget.
+
+    Raises:
+        ImportError: matplotlib is not installed.
     """
+    require("matplotlib", extra="eval", purpose="a figure")
     from matplotlib.figure import Figure
 
     kinds = kinds or [""] * len(reports)
