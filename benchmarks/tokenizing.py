@@ -78,7 +78,7 @@ def measure(folder: Path, workers: int) -> tuple[float, float]:
     out = folder / "out"
     options = TokenOptions(shard_clips=1)
     model = folder / "model"
-    done = tokenize(folder / "videos", out, model, options, device="cpu", workers=workers, begun=clock.begun)
+    done = tokenize(folder / "videos", out, model, options, device="cpu", workers=workers, on_start=clock.begun)
     whole = done.clips / (time.perf_counter() - started)
     shutil.rmtree(out)
     return clock.rate, whole

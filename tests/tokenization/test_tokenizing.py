@@ -201,7 +201,7 @@ def test_everything_or_no_scores(codec, videos, tmp_path):
     assert done.tokens == done.clips * G * K
     starts = [row["start"] for row in found if row["source"] == "class0/2.mp4"]
     assert starts == [0, T]
-    tokenize(videos, tmp_path / "slow", codec, options(rate=15, stride=1))
+    tokenize(videos, tmp_path / "slow", codec, options(fps=15, stride=1))
     assert len(by_video(tmp_path / "slow")["class0/2.mp4"]) == 20 - T + 1
 
 
@@ -257,7 +257,7 @@ def test_it_goes_on_and_rewrites_nothing(codec, videos, tmp_path):
         return advance
 
     with pytest.raises(Stop):
-        tokenize(videos, out, codec, options(), begun=begun)
+        tokenize(videos, out, codec, options(), on_start=begun)
     before = shards(out)
     assert 0 < len(before) < len(shards(whole))
     assert not (out / ".partial").exists()
@@ -285,7 +285,7 @@ def test_another_process_may_write_at_the_same_time(codec, videos, tmp_path):
 
         return advance
 
-    done = tokenize(videos, out, codec, options(), begun=begun)
+    done = tokenize(videos, out, codec, options(), on_start=begun)
     assert inner == [0, False, *[True] * (done.shards - 1)]
     assert done.written == 1
     assert contents(out) == contents(whole)
@@ -299,7 +299,7 @@ def test_files_that_come_are_told_and_files_that_go_stop(codec, tmp_path):
     assert tokenize(tmp_path / "in", tmp_path / "out", codec, options(shard_clips=1)).unplanned == ["c.mp4"]
     (tmp_path / "out" / "shard-000001.parquet").unlink()
     (tmp_path / "in" / "b.mp4").unlink()
-    with pytest.raises(FileNotFoundError, match=r"b\.mp4: was there"):
+    with pytest.raises(FileNotFoundError, match=r"b\.mp4: removed since"):
         tokenize(tmp_path / "in", tmp_path / "out", codec, options(shard_clips=1))
     assert not (tmp_path / "out" / "shard-000001.parquet").exists()
 
@@ -314,7 +314,7 @@ def test_two_workers_write_the_same_and_may_die(codec, model, videos, tmp_path):
         return advance
 
     with pytest.raises(ChildProcessError, match="exit code -9"):
-        tokenize(videos, tmp_path / "two", model, options(stride=2), device="cpu", workers=2, begun=begun)
+        tokenize(videos, tmp_path / "two", model, options(stride=2), device="cpu", workers=2, on_start=begun)
     assert not multiprocessing.active_children()
     assert not (tmp_path / "two" / ".partial").exists()
     left: list[int] = []
@@ -325,7 +325,7 @@ def test_two_workers_write_the_same_and_may_die(codec, model, videos, tmp_path):
         options(stride=2),
         device="cpu",
         workers=2,
-        begun=lambda plan, clips: left.append(clips) or (lambda count: left.append(-count)),
+        on_start=lambda plan, clips: left.append(clips) or (lambda count: left.append(-count)),
     )
     assert sum(left) == 0  # progress ends at its end
     assert done.clips == len(rows(tmp_path / "one"))
@@ -340,7 +340,7 @@ def test_what_goes_wrong_in_a_worker_is_told(model, tmp_path):
         (tmp_path / "in" / f"{name}.mp4").rename(tmp_path / f"{name}.mp4")
     for path in (tmp_path / "out").glob("*.parquet"):
         path.unlink()
-    with pytest.raises(FileNotFoundError, match=r"\.mp4: was there"):
+    with pytest.raises(FileNotFoundError, match=r"\.mp4: removed since"):
         tokenize(tmp_path / "in", tmp_path / "out", model, options(shard_clips=1), device="cpu", workers=2)
 
 
@@ -452,7 +452,7 @@ def fails(*arguments) -> None:
         (["--batch-size", "0"], "batch-size"),
         (["--workers", "0"], "workers"),
         (["--engine", "steam"], "steam"),
-        (["--fps", "0"], "rate"),
+        (["--fps", "0"], "fps"),
         (["--model", "no/such/model"], "no such model"),
     ],
 )

@@ -12,7 +12,7 @@ from tyro.conf import Positional
 from adaptok.cli.common import Choosing, Computing, progress, warn
 from adaptok.cli.encode import parse_one
 from adaptok.codec.codec import AdapTok
-from adaptok.tokenization import Engine, Tokenized, TokenOptions, TokenPlan, tokenize
+from adaptok.tokenization import Engine, TokenizationResult, TokenOptions, TokenPlan, tokenize
 
 
 @dataclass(kw_only=True)
@@ -67,8 +67,8 @@ class Tokenize(Choosing, Computing):
                 dtype=self.dtype,
                 workers=self.workers,
                 engine=self.engine,
-                looked=opening.enter_context(progress("opening", None, "files", self.quiet)),
-                begun=begun,
+                on_open=opening.enter_context(progress("opening", None, "files", self.quiet)),
+                on_start=begun,
             )
         self._report(done)
 
@@ -85,7 +85,7 @@ class Tokenize(Choosing, Computing):
                 "scope": self.scope,
                 "uniform": self.uniform,
                 "fit": self.fit,
-                "rate": self.fps,
+                "fps": self.fps,
                 "stride": self.stride,
                 "limit": self.limit,
                 "condition_frames": self.condition_frames,
@@ -97,7 +97,7 @@ class Tokenize(Choosing, Computing):
             "adaptok tokenize",
         )
 
-    def _report(self, done: Tokenized) -> None:
+    def _report(self, done: TokenizationResult) -> None:
         if done.unplanned:
             warn(
                 f"{len(done.unplanned)} files came after the dataset was begun and are not in it, such as"

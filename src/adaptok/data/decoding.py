@@ -21,7 +21,7 @@ from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from adaptok.video.container import DEFAULT_FPS, decoded_frames
+from adaptok.video.container import DEFAULT_FPS, decoded_frames, open_container, video_stream
 from adaptok.video.reading import scaled
 
 logger = logging.getLogger(__name__)
@@ -100,15 +100,10 @@ def open_video_stream(path: Path) -> Iterator[tuple[InputContainer, VideoStream]
     """Open the first video stream of a file. A photograph is a video stream of one frame.
 
     Raises:
-        ValueError: The file has no video stream.
-        OSError, av.FFmpegError: The file cannot be opened.
+        VideoError: The file cannot be opened, or has no video stream.
     """
-    with av.open(str(path)) as container:
-        if not container.streams.video:
-            raise ValueError("no video stream found")
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        yield container, stream
+    with open_container(path) as container:
+        yield container, video_stream(container, path)
 
 
 def decode(

@@ -1,8 +1,8 @@
-"""Collections of videos to token datasets: planned once, then worked off by any number of processes.
+"""Tokenization of video collections into token datasets.
 
-`tokenize` plans (`planning`), deals the shards that are missing to workers (`workers`, or `cluster` for Ray), and sums
-up. A shard is a function of the plan and the model alone (`shards`), and is claimed before it is written, so it is
-written once: work may be killed at any moment, and started again, or on several machines at once.
+`tokenize` plans the shards (`plan`), distributes the missing ones to workers (`process_pool`, or `ray_cluster`), and
+collects the results. A shard depends only on the plan and the model (`shard_writer`). It is locked while it is written,
+so that interrupted runs can resume and several machines can work on one dataset.
 """
 
 from __future__ import annotations
@@ -17,26 +17,29 @@ from typing import get_args
 from adaptok.codec.codec import AdapTok
 from adaptok.config.choices import Engine
 from adaptok.data.token_datasets import read_notes
-from adaptok.tokenization.plan import TokenOptions, TokenPlan, make_plan, shard_path, unplanned
-from adaptok.tokenization.shard_writer import ModelSource, ShardWriter
+from adaptok.tokenization.options import TokenOptions
+from adaptok.tokenization.plan import TokenPlan, find_unplanned, make_plan, shard_path
+from adaptok.tokenization.shard_writer import ModelReference, ShardWriter
 from adaptok.utils.files import claiming, sweep
 
-__all__ = ["Engine", "TokenOptions", "TokenPlan", "Tokenized", "tokenize"]
+__all__ = ["Engine", "TokenOptions", "TokenPlan", "TokenizationResult", "tokenize"]
 
 BROKEN_FILE = "broken.json"
-Advance = Callable[[int], None]
-_PATIENCE = 0.5  # seconds between looks at shards that another process is writing
+Progress = Callable[[int], None]
+_POLL_SECONDS = 0.5  # between checks for shards that another process is writing
 
 
 @dataclass(frozen=True)
-class Tokenized:
-    """A token dataset that is finished.
+class TokenizationResult:
+    """A complete token dataset.
 
     Attributes:
-        clips, tokens: in all of its shards.
-        shards: how many there are; `written` by this call, the others were there or came from another process.
-        broken: files that could not be read, or only in part, with the reason.
-        unplanned: files that the source has now, but had not when the dataset was begun; they are not in it.
+        out: Folder of the dataset.
+        clips, tokens: Totals over all shards.
+        shards: Number of shards.
+        written: Number of shards written by this call. The others existed or were written by another process.
+        broken: Reason for each file that could not be read, or only in part.
+        unplanned: Files added to the collection after planning. They are not in the dataset.
     """
 
     out: Path
@@ -59,89 +62,92 @@ def tokenize(
     dtype: str = "float32",
     workers: int = 1,
     engine: Engine = "local",
-    looked: Advance | None = None,
-    begun: Callable[[TokenPlan, int], Advance] | None = None,
-) -> Tokenized:
-    """Write a token dataset of all videos of a collection, or go on with one that was begun.
+    on_open: Progress | None = None,
+    on_start: Callable[[TokenPlan, int], Progress] | None = None,
+) -> TokenizationResult:
+    """Write a token dataset of all videos of a collection, or resume writing it.
 
     Args:
-        source: folder, searched recursively; list of files (.csv, .txt); or index of `adaptok data index`.
-        out: folder of the dataset, new, empty or with the same one begun.
-        model: a folder, or a hub id; None is the model in the box. A codec only for one worker of the engine "local".
-        options: what is taken of the videos, and how lengths are chosen.
-        root: where relative paths of a list start; its folder if None.
-        device, dtype: as for `AdapTok.from_pretrained`.
-        workers: processes. Each has a model, and decodes with one thread.
-        engine: "local": on this machine; "ray": on a Ray cluster, the one that is there or one on this machine. All
-            its machines see `source` and `out` at the same place.
-        looked: called with the number of files just opened, while planning.
-        begun: called with the plan and how many clips are left to do; what it returns is called with the number of
-            clips just done.
+        source: A folder, searched recursively, a list of files (.csv, .txt), or an index of `adaptok data index`.
+        out: Folder of the dataset. It must be new, empty, or hold the same dataset.
+        model: Model folder or hub id. None is the bundled model. An `AdapTok` is accepted for one local worker.
+        options: How clips are sampled and their lengths chosen.
+        root: Folder of the relative paths of a list. None is the folder of the list.
+        device, dtype: As for `AdapTok.from_pretrained`.
+        workers: Number of processes. Each has its own model and decodes with one thread.
+        engine: "local" runs on this machine. "ray" runs on the connected Ray cluster, or starts one on this machine;
+            all of its machines must see `source` and `out` under the same paths.
+        on_open: Called with the number of files just opened while planning.
+        on_start: Called with the plan and the number of clips left. The returned function is called with the number of
+            clips just processed.
 
     Raises:
-        FileNotFoundError: the source or the model is not there, or a file has gone since the dataset was begun.
-        ValueError: an argument is out of its range; there is no readable video; or `out` holds something else, or was
-            begun with other arguments: the message names the difference.
-        ChildProcessError: a worker was killed.
+        FileNotFoundError: The source or model does not exist, or a planned file was removed.
+        ValueError: An argument is out of its range, no video is readable, or `out` holds something else or was begun
+            with other arguments, which the message names.
+        ChildProcessError: A worker was killed.
     """
-    _check_running(model, workers, engine)
+    _check_workers(model, workers, engine)
     out = Path(out)
-    origin = ModelSource.of(model, device, dtype)
-    codec = model if isinstance(model, AdapTok) else origin.load()
+    reference = ModelReference.create(model, device, dtype)
+    codec = model if isinstance(model, AdapTok) else reference.load()
     sweep(out)
     try:
-        plan = make_plan(source, out, codec, options or TokenOptions(), root=root, looked=looked)
+        plan = make_plan(source, out, codec, options or TokenOptions(), root=root, on_open=on_open)
         writer = ShardWriter(codec, plan, out) if engine == "local" and workers == 1 else None
-        del codec  # several processes have their own
-        missing = [number for number in range(len(plan.shards)) if not shard_path(out, number).exists()]
-        advance = None if begun is None else begun(plan, sum(plan.clips(number) for number in missing))
+        del codec  # worker processes load their own
+        missing = _missing(out, range(len(plan.shards)))
+        progress = None if on_start is None else on_start(plan, sum(plan.clips(number) for number in missing))
         written = 0
-        left = missing
-        while left:  # a second round only where another process is writing some of them, and may be killed yet
-            written += _write(writer, plan, out, left, origin, workers, engine, advance)
-            left = [number for number in left if not shard_path(out, number).exists()]
-            time.sleep(_PATIENCE if left else 0)
-        return _sum_up(plan, out, written, unplanned(plan, root))
+        while missing:  # more than one round only if another process writes some of them, which may be killed
+            written += _write_shards(writer, plan, out, missing, reference, workers, engine, progress)
+            missing = _missing(out, missing)
+            time.sleep(_POLL_SECONDS if missing else 0)
+        return _collect(plan, out, written, find_unplanned(plan, root))
     finally:
         sweep(out)
 
 
-def _check_running(model: AdapTok | str | Path | None, workers: int, engine: Engine) -> None:
+def _missing(out: Path, numbers: range | list[int]) -> list[int]:
+    return [number for number in numbers if not shard_path(out, number).exists()]
+
+
+def _check_workers(model: AdapTok | str | Path | None, workers: int, engine: Engine) -> None:
     if engine not in get_args(Engine):
         raise ValueError(f"engine {engine!r}, expected one of {', '.join(get_args(Engine))}")
     if workers < 1:
         raise ValueError(f"{workers} workers, expected 1 or more")
     if isinstance(model, AdapTok) and (workers > 1 or engine != "local"):
-        raise ValueError("several processes cannot share a codec; save it, and give its folder")
+        raise ValueError("several processes cannot use one AdapTok object; save it and pass its folder")
     if engine == "ray":
         from adaptok.tokenization.ray_cluster import import_ray
 
-        import_ray()  # before any work is done
+        import_ray()  # fails before any work is done
 
 
-def _write(
+def _write_shards(
     writer: ShardWriter | None,
     plan: TokenPlan,
     out: Path,
     numbers: list[int],
-    origin: ModelSource,
+    reference: ModelReference,
     workers: int,
     engine: Engine,
-    advance: Advance | None,
+    progress: Progress | None,
 ) -> int:
-    """Write what nobody else writes of these shards; how many that were."""
+    """Write the shards that no other process is writing, and return their number."""
     if writer is not None:
-        return sum(writer.write(number, advance) for number in numbers)
+        return sum(writer.write(number, progress) for number in numbers)
     if engine == "ray":
         from adaptok.tokenization.ray_cluster import run_cluster
 
-        return run_cluster(plan, out, numbers, origin, workers, advance)
+        return run_cluster(plan, out, numbers, reference, workers, progress)
     from adaptok.tokenization.process_pool import run_workers
 
-    return run_workers(out, numbers, origin, workers, advance)
+    return run_workers(out, numbers, reference, workers, progress)
 
 
-def _sum_up(plan: TokenPlan, out: Path, written: int, unplanned: list[str]) -> Tokenized:
+def _collect(plan: TokenPlan, out: Path, written: int, unplanned: list[str]) -> TokenizationResult:
     notes = [read_notes(shard_path(out, number)) for number in range(len(plan.shards))]
     broken = dict(plan.broken)
     for note in notes:
@@ -151,4 +157,4 @@ def _sum_up(plan: TokenPlan, out: Path, written: int, unplanned: list[str]) -> T
         if file is not None:
             file.write((json.dumps(broken, indent=2, ensure_ascii=False) + "\n").encode())
     clips, tokens = sum(note.clips for note in notes), sum(note.tokens for note in notes)
-    return Tokenized(out, clips, tokens, len(notes), written, broken, unplanned)
+    return TokenizationResult(out, clips, tokens, len(notes), written, broken, unplanned)

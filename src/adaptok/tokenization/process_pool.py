@@ -1,4 +1,4 @@
-"""Shards written by processes of this machine."""
+"""Writing shards in several processes of this machine."""
 
 from __future__ import annotations
 
@@ -14,61 +14,81 @@ from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
-from adaptok.tokenization.shard_writer import ModelSource, ShardWriter
+from adaptok.tokenization.shard_writer import ModelReference, ShardWriter
 
-_Message = int | bool | None | Exception
-"""Of a worker: clips just done; None, ready for the first shard; whether it wrote the last one; or what went wrong."""
+
+class _Progress(NamedTuple):
+    """Message of a worker that has processed clips."""
+
+    clips: int
+
+
+class _Ready(NamedTuple):
+    """Message of a worker that waits for the next shard, and whether it wrote the last one."""
+
+    wrote: bool
+
+
+_Message = _Progress | _Ready | Exception
+"""Message of a worker. An exception ends it."""
 
 
 def run_workers(
-    out: Path, numbers: Sequence[int], origin: ModelSource, workers: int, advance: Callable[[int], None] | None
+    out: Path, numbers: Sequence[int], reference: ModelReference, workers: int, progress: Callable[[int], None] | None
 ) -> int:
-    """Write what nobody else writes of these shards; how many that were.
+    """Write the shards that no other process is writing, and return their number.
 
     Raises:
-        ChildProcessError: a worker was killed.
-        ValueError, OSError, ImportError, RuntimeError: what went wrong in one.
+        ChildProcessError: A worker was killed.
+        ValueError, OSError, ImportError, RuntimeError: The error of a worker.
     """
-    context = multiprocessing.get_context("spawn")
-    team: dict[Connection, SpawnProcess] = {}
-    written, todo, size = 0, deque(numbers), min(workers, len(numbers))
+    running: dict[Connection, SpawnProcess] = {}
+    remaining, written = deque(numbers), 0
     try:
-        for index in range(size):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, out, _place(origin, index), size), daemon=True)
-            with _uninterrupted():
-                process.start()
-            theirs.close()
-            team[ours] = process
-        while team:
-            for connection in wait(list(team)):
-                assert isinstance(connection, Connection)
-                message = _receive(connection, team[connection])
-                if type(message) is int:
-                    if advance is not None:
-                        advance(message)
+        count = min(workers, len(numbers))
+        for index in range(count):
+            connection, process = _start_worker(out, _assign_device(reference, index), count)
+            running[connection] = process
+        while running:
+            for worker in wait(list(running)):
+                assert isinstance(worker, Connection)
+                message = _receive(worker, running[worker])
+                if isinstance(message, _Progress):
+                    if progress is not None:
+                        progress(message.clips)
                     continue
-                written += message is True
-                if todo:
-                    connection.send(todo.popleft())
+                written += message.wrote
+                if remaining:
+                    worker.send(remaining.popleft())
                 else:
-                    connection.send(None)
-                    team.pop(connection).join()
+                    worker.send(None)
+                    running.pop(worker).join()
     finally:
-        for process in team.values():
+        for process in running.values():
             process.terminate()
-        for process in team.values():
+        for process in running.values():
             process.join()
     return written
 
 
+def _start_worker(out: Path, reference: ModelReference, workers: int) -> tuple[Connection, SpawnProcess]:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(theirs, out, reference, workers), daemon=True)
+    with _blocked_interrupts():
+        process.start()
+    theirs.close()
+    return ours, process
+
+
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Processes that are started in it never hear Ctrl-C: the main process does, and ends them."""
-    resource_tracker.ensure_running()  # its own start would undo the mask
+def _blocked_interrupts() -> Iterator[None]:
+    """Block Ctrl-C in processes started inside. The main process receives it and terminates them."""
+    resource_tracker.ensure_running()  # starting it later would reset the mask
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -76,48 +96,49 @@ def _uninterrupted() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _receive(connection: Connection, process: SpawnProcess) -> _Message:
+def _receive(connection: Connection, process: SpawnProcess) -> _Progress | _Ready:
     try:
         message: _Message = connection.recv()
     except (EOFError, ConnectionError):
         process.join()
         raise ChildProcessError(
             f"worker {process.pid} ended with exit code {process.exitcode}, killed or out of memory; finished shards"
-            " are kept, start again to go on, with fewer --workers where memory is short"
+            " are kept, run again to resume, with fewer --workers if memory is short"
         ) from None
     if isinstance(message, Exception):
         raise message
     return message
 
 
-def _place(origin: ModelSource, index: int) -> ModelSource:
-    """Workers take the GPUs in turn."""
-    if origin.device in ("auto", "cuda") and torch.cuda.is_available():
-        return replace(origin, device=f"cuda:{index % torch.cuda.device_count()}")
-    return origin
+def _assign_device(reference: ModelReference, index: int) -> ModelReference:
+    """Distribute workers over the GPUs."""
+    if reference.device in ("auto", "cuda") and torch.cuda.is_available():
+        return replace(reference, device=f"cuda:{index % torch.cuda.device_count()}")
+    return reference
 
 
-def _work(connection: Connection, out: Path, origin: ModelSource, workers: int) -> None:
-    """Write shard after shard, as they are dealt, until there is none, or nobody to deal."""
-    torch.set_num_threads(max(1, cores() // workers))
+def _work(connection: Connection, out: Path, reference: ModelReference, workers: int) -> None:
+    """Write the shards received from the main process, until it sends None or ends."""
+    torch.set_num_threads(max(1, _available_cores() // workers))
     try:
-        writer = ShardWriter.open(out, origin)
-        connection.send(None)
+        writer = ShardWriter.open(out, reference)
+        wrote = False
+        connection.send(_Ready(wrote))
         while (number := connection.recv()) is not None:
-            connection.send(writer.write(number, connection.send))
+            wrote = writer.write(number, lambda clips: connection.send(_Progress(clips)))
+            connection.send(_Ready(wrote))
     except (EOFError, ConnectionError):
-        pass  # the main process was killed; its locks and ours end with us
+        pass  # the main process was killed; our locks end with this process
     except Exception as error:
-        connection.send(_portable(error))
+        connection.send(_to_picklable(error))
 
 
-def cores() -> int:
-    """That this process may use."""
+def _available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _portable(error: Exception) -> Exception:
-    """An error that can be sent: of a kind that is told in a line, or with all that is known."""
+def _to_picklable(error: Exception) -> Exception:
+    """Convert an error to a built-in type. Unexpected errors keep their traceback as text."""
     for kind in (FileNotFoundError, OSError, ImportError, ValueError):
         if isinstance(error, kind):
             where = f"{error.filename}: " if isinstance(error, OSError) and error.filename is not None else ""

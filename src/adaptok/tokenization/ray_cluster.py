@@ -1,4 +1,4 @@
-"""Shards written on a Ray cluster, by Ray Data."""
+"""Writing shards on a Ray cluster, with Ray Data."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from typing import Any
 import torch
 
 from adaptok.tokenization.plan import TokenPlan
-from adaptok.tokenization.shard_writer import ModelSource, ShardWriter
+from adaptok.tokenization.shard_writer import ModelReference, ShardWriter
+from adaptok.utils.extras import require
 
-_MOST_BLOCKS = 1000
-"""Pieces that the work is dealt in: one shard each, or more where there are more."""
+_MAX_BLOCKS = 1000
+"""Maximum number of blocks of the Ray dataset of shard numbers."""
 
 
 class _Actor:
-    """A process that holds the model, and writes the shards of its rows."""
+    """Process that holds the model and writes the shards of the rows it receives."""
 
-    def __init__(self, out: str, origin: ModelSource, threads: int) -> None:
+    def __init__(self, out: str, reference: ModelReference, threads: int) -> None:
         torch.set_num_threads(threads)
-        self._out, self._origin = Path(out), origin
+        self._out, self._reference = Path(out), reference
         self._writer: ShardWriter | None = None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Whether the shard was written here; what went wrong otherwise, since Ray would bury an exception in pages."""
+        """Write a shard. Errors are returned in the row, because Ray would wrap an exception in pages of output."""
         try:
-            self._writer = self._writer or ShardWriter.open(self._out, self._origin)
+            self._writer = self._writer or ShardWriter.open(self._out, self._reference)
             return {**row, "written": self._writer.write(int(row["number"])), "error": ""}
         except (ValueError, OSError, ImportError) as error:
             return {**row, "written": False, "error": str(error)}
 
 
 def import_ray() -> Any:
-    """Ray with its Data.
+    """Import Ray with Ray Data.
 
     Raises:
-        ImportError: it is not installed.
+        ImportError: Ray is not installed.
     """
-    try:
-        import ray
-        import ray.data
-    except ModuleNotFoundError:
-        raise ImportError("the engine ray needs Ray; install it with: pip install 'adaptok[ray]'") from None
+    require("ray", extra="ray", purpose="the engine ray")
+    import ray
+    import ray.data
+
     return ray
 
 
@@ -52,50 +52,53 @@ def run_cluster(
     plan: TokenPlan,
     out: Path,
     numbers: Sequence[int],
-    origin: ModelSource,
+    reference: ModelReference,
     workers: int,
-    advance: Callable[[int], None] | None,
+    progress: Callable[[int], None] | None,
 ) -> int:
-    """Write what nobody else writes of these shards; how many that were.
+    """Write the shards that no other process is writing, and return their number.
 
-    The cluster is the one that is connected to, or that the environment names (RAY_ADDRESS), or one on this machine,
-    which ends with the work.
+    Uses the connected cluster or the one of RAY_ADDRESS. Otherwise a cluster is started on this machine, and stopped at
+    the end.
 
     Raises:
         ImportError: Ray is not installed.
-        ValueError: what went wrong in an actor, or with Ray.
+        ValueError: The error of an actor or of Ray.
     """
     ray = import_ray()
-    ours = not ray.is_initialized()
+    is_own_cluster = not ray.is_initialized()
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    if ours:
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what concerns the user comes as an exception
+    if is_own_cluster:
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # errors that matter are raised as exceptions
         ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     try:
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        actors = min(workers, len(numbers))
-        processors = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
-        threads = max(1, int(min(max(processors), sum(processors) / actors)))
-        rows = ray.data.from_items(
-            [{"number": number} for number in numbers], override_num_blocks=min(len(numbers), _MOST_BLOCKS)
-        ).map(
-            _Actor,
-            fn_constructor_args=(str(out.resolve()), origin, threads),
-            compute=ray.data.ActorPoolStrategy(size=actors),
-            num_cpus=min(1.0, sum(processors) / actors),  # more than there is would wait for ever
-            num_gpus=1 if origin.device.startswith("cuda") else 0,
-        )
         written = 0
-        for row in rows.iter_rows():
+        for row in _map_shards(ray, out, numbers, reference, workers).iter_rows():
             if row["error"]:
                 raise ValueError(row["error"])
             written += bool(row["written"])
-            if advance is not None:
-                advance(plan.clips(int(row["number"])))
+            if progress is not None:
+                progress(plan.clips(int(row["number"])))
         return written
     except ray.exceptions.RayError as error:
-        told = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise ValueError(f"Ray: {told}; finished shards are kept, start again to go on") from error
+        message = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ValueError(f"Ray: {message}; finished shards are kept, run again to resume") from error
     finally:
-        if ours:
+        if is_own_cluster:
             ray.shutdown()
+
+
+def _map_shards(ray: Any, out: Path, numbers: Sequence[int], reference: ModelReference, workers: int) -> Any:
+    """Return the lazy Ray dataset with one result row per shard."""
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    actors = min(workers, len(numbers))
+    cpus = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+    threads = max(1, int(min(max(cpus), sum(cpus) / actors)))
+    rows = [{"number": number} for number in numbers]
+    return ray.data.from_items(rows, override_num_blocks=min(len(numbers), _MAX_BLOCKS)).map(
+        _Actor,
+        fn_constructor_args=(str(out.resolve()), reference, threads),
+        compute=ray.data.ActorPoolStrategy(size=actors),
+        num_cpus=min(1.0, sum(cpus) / actors),  # Ray would wait forever for more than the cluster has
+        num_gpus=1 if reference.device.startswith("cuda") else 0,
+    )

@@ -1,0 +1,81 @@
+"""Lengths of clips whose first blocks belong to a condition and keep every token.
+
+Legend: `B` clips, `G` blocks per clip, `K` latents per block, `L` candidate lengths.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from adaptok.allocation.policy import ClipLayout, LengthChooser, LengthPolicy, Lengths, Scores, StreamChooser
+from adaptok.config.model import ModelConfig
+from adaptok.data.token_datasets import TokenDatasetInfo
+
+
+class LengthSelector:
+    """Chooses the lengths of clips by the settings of a dataset.
+
+    Args:
+        info: Description of the dataset.
+        model: Configuration of the model.
+
+    Attributes:
+        policy: Policy for the free blocks, with their part of the budget.
+        layout: Layout of the free blocks of a clip.
+        first_block: Index of the first free block. Blocks before it keep every token.
+    """
+
+    def __init__(self, info: TokenDatasetInfo, model: ModelConfig) -> None:
+        settings, layout, self.first_block = info.settings, ClipLayout.of(model), info.first_block
+        self.layout = replace(layout, blocks=layout.blocks - self.first_block)
+        budget = settings.budget
+        if budget is not None and not isinstance(budget, tuple):  # a tuple has one budget per block
+            budget = budget * (self.layout.blocks / layout.blocks)
+        self.policy = LengthPolicy(budget, settings.scope, settings.target, settings.uniform)
+
+    def batch_chooser(self) -> LengthChooser:
+        """Return the chooser of the scope "batch"."""
+        return self._keep_condition(self._choose_batch)
+
+    def stream_chooser(self, stream: StreamChooser) -> LengthChooser:
+        """Return the chooser of one clip of a stream."""
+        return self._keep_condition(stream)
+
+    def select(self, scores: Scores | None, clips: int) -> Lengths:
+        """Choose the lengths `[B, G]` of all clips of a video, for the scopes "video" and "clip".
+
+        Args:
+            scores: `[B, G, L]`, or None if the policy needs none.
+            clips: B.
+        """
+        if self.policy.scope == "clip":
+            rows = [None] * clips if scores is None else scores[:, None]
+            return np.concatenate([self._select_shared(row, 1) for row in rows])
+        return self._select_shared(scores, clips)
+
+    def _select_shared(self, scores: Scores | None, clips: int) -> Lengths:
+        """Choose the lengths of clips that share one budget."""
+        free = None if scores is None else scores[:, self.first_block :].reshape(-1, scores.shape[-1])
+        policy = _reachable(self.policy, free)
+        lengths = np.full((clips, self.first_block + self.layout.blocks), self.layout.latents, np.int64)
+        chosen = policy.lengths(free, clips * self.layout.blocks, self.layout)
+        lengths[:, self.first_block :] = chosen.reshape(clips, -1)
+        return lengths
+
+    def _keep_condition(self, choose: LengthChooser) -> LengthChooser:
+        """Keep every token in the blocks of the condition."""
+        first, latents = self.first_block, self.layout.latents
+        return lambda scores, block: np.full(len(scores), latents) if block < first else choose(scores, block)
+
+    def _choose_batch(self, scores: Scores, block: int) -> Lengths:
+        return _reachable(self.policy, scores).batch_lengths(scores, block, self.layout)
+
+
+def _reachable(policy: LengthPolicy, scores: Scores | None) -> LengthPolicy:
+    """Replace a target that these blocks cannot reach by their best one, so that one video does not stop the run."""
+    if policy.target is None or scores is None:
+        return policy
+    best = float(scores.astype(np.float64).min(1).mean())
+    return policy if policy.target >= best else replace(policy, target=best * (1 + 1e-6))

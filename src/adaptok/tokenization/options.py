@@ -1,0 +1,103 @@
+"""Options of the tokenization of a collection, and the description of the resulting dataset."""
+
+from __future__ import annotations
+
+from typing import Annotated, get_args
+
+from pydantic import AliasChoices, Field
+
+from adaptok.allocation.policy import LengthPolicy
+from adaptok.codec.codec import AdapTok
+from adaptok.config.choices import Fit, Scope
+from adaptok.config.model import Config, Positive
+from adaptok.data.token_datasets import TokenDatasetInfo, TokenizationSettings
+from adaptok.video.container import MAX_FPS
+
+
+class TokenOptions(Config):
+    """How clips are sampled from videos, and how their lengths are chosen."""
+
+    budget: float | tuple[float, ...] | None = None
+    """Tokens per clip on average, or tokens per block for each block index with the scope "batch". None keeps every
+    token, unless a target is given."""
+    target: float | None = None
+    """Predicted distortion to reach with the fewest tokens, as an alternative to a budget."""
+    scope: Scope = "video"
+    """Blocks that share the budget: all clips of a "video", each "clip", the same block of all clips in a "batch", or
+    the past of a "stream", which needs consecutive clips."""
+    uniform: bool = False
+    """Distribute the budget evenly, without looking at the scores."""
+    fit: Fit = "crop"
+    """How frames are fitted to the model's square."""
+    fps: Annotated[float, Field(gt=0, le=MAX_FPS)] | None = Field(
+        default=None, validation_alias=AliasChoices("fps", "rate")
+    )
+    """Frames per second to sample videos at. None is the frame rate of each video."""
+    stride: Positive | None = None
+    """Frames between the starts of clips. None is the length of a clip, so that clips follow each other."""
+    limit: Positive | None = None
+    """Maximum number of clips per video. The first ones are taken."""
+    condition_frames: Annotated[int, Field(ge=0)] = 0
+    """Number of first frames that form the condition of frame prediction. 0 stores no condition."""
+    labels: bool = True
+    """Store the class labels of the videos."""
+    scores: bool = True
+    """Store the predicted distortions."""
+    shard_clips: Positive = 1024
+    """Number of clips per shard. A video is never split between shards."""
+    batch_size: Positive = 4
+    """Number of clips encoded at once."""
+
+
+def describe_dataset(codec: AdapTok, options: TokenOptions) -> TokenDatasetInfo:
+    """Describe the dataset that a model and options give.
+
+    Raises:
+        ValueError: The options do not fit the model.
+    """
+    model, c = codec.config, codec.config.tokenizer
+    stride = c.frames if options.stride is None else options.stride
+    _check(codec, options, stride)
+    return TokenDatasetInfo(
+        model=model.name,
+        model_hash=codec.weights_hash,
+        codebook_size=c.quantizer.codebook_size,
+        levels=c.quantizer.levels if c.quantizer.kind == "scalar" else (),
+        latents=c.latents,
+        blocks=c.blocks,
+        block_frames=c.temporal_patch_size,
+        size=c.size,
+        length_step=codec.length_step,
+        condition_frames=options.condition_frames,
+        stride=stride,
+        settings=TokenizationSettings(
+            budget=options.budget,
+            scope=options.scope,
+            target=options.target,
+            uniform=options.uniform,
+            fit=options.fit,
+            fps=options.fps,
+        ),
+    )
+
+
+def _check(codec: AdapTok, options: TokenOptions, stride: int) -> None:
+    model, frames = codec.config, codec.config.tokenizer.frames
+    policy = LengthPolicy(options.budget, options.scope, options.target, options.uniform)
+    policy.check(codec.layout)
+    if policy.needs_scores and model.scorer is None:
+        raise ValueError(
+            f"the model {model.name!r} has no scorer; distribute the budget uniformly, or use another model"
+        )
+    if options.fit not in get_args(Fit):
+        raise ValueError(f"fit {options.fit!r}, expected one of {', '.join(get_args(Fit))}")
+    if options.scope == "stream" and stride != frames:
+        raise ValueError(
+            f"stride {stride} with the scope 'stream', expected {frames}, because its clips follow each other; choose"
+            " another scope for clips that overlap or leave gaps"
+        )
+    if options.condition_frames >= frames:
+        raise ValueError(
+            f"{options.condition_frames} condition frames, expected 1 to {frames - 1} of the {frames} frames of a clip,"
+            " or 0 for none"
+        )
