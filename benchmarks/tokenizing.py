@@ -23,7 +23,9 @@ import numpy as np
 import torch
 
 from adaptok import AdapTok
-from adaptok.config.model import ModelConfig, ScalarQuantizerConfig, StackConfig, TokenizerConfig
+from adaptok.config.model import ModelConfig
+from adaptok.config.tokenizer import ScalarQuantizerConfig, TokenizerConfig
+from adaptok.config.transformer import StackConfig
 from adaptok.models.model import Model, weights_hash
 from adaptok.tokenization import TokenOptions, TokenPlan, tokenize
 from adaptok.video.reading import VideoReader

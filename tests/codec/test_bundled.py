@@ -29,7 +29,7 @@ def test_figures_of_the_card():
 def test_generator_in_the_box_knows_its_classes():
     """Drawn clips that it was not trained on are likeliest under their own class."""
     generator = Generator.from_pretrained(device="cpu")
-    codec, end = generator.check_codec(), generator.config.end
+    codec, end = generator.check_codec(), generator.config.eob
     assert generator.config.model_hash == codec.weights_hash
     assert generator.config.labels == CLASSES
     right, losses = 0, []

@@ -42,7 +42,7 @@ def rows(generator, samples):
     written = (part[:, config.first_block :] for part in samples)
     for ids, lengths in zip(*written, strict=True):
         kept = torch.arange(config.latents) < lengths[:, None]
-        yield write_row(ids[kept], lengths, config.end).tolist()
+        yield write_row(ids[kept], lengths, config.eob).tolist()
 
 
 def test_logits_and_loss(pair):

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch._dynamo.testing import CompileCounter
 
-from adaptok.config.model import GeneratorConfig
+from adaptok.config.generator import GeneratorConfig
 from adaptok.generation.rows import read_row, write_row
 from adaptok.generation.sampling import Sampler, Sampling, draw
 from adaptok.models import kv_cache
@@ -55,24 +55,24 @@ def conditions_of(config, count):
 def uncached(model, condition, rules, seed):
     """One row, every entry from a forward pass over all of it; the rules written out once more."""
     config, row = model.config, []
-    randoms = np.random.default_rng(seed).random(config.longest)
+    randoms = np.random.default_rng(seed).random(config.max_entries)
     none = torch.tensor([config.classes]) if config.classes else None
-    while row.count(config.end) < config.blocks:
+    while row.count(config.eob) < config.blocks:
         ids = torch.tensor([row], dtype=torch.long)
         logits = model(ids, condition[None])[:, -1]
-        first, stop = rules.cfg_interval or (0, config.longest)
+        first, stop = rules.cfg_interval or (0, config.max_entries)
         if rules.cfg_scale != 1 and first <= len(row) < stop:
             without = model(ids, none)[:, -1]
             logits = without + rules.cfg_scale * (logits - without)
-        closed = row.count(config.end)
-        length = len(row) - (len(row) - row[::-1].index(config.end) if config.end in row else 0)
+        closed = row.count(config.eob)
+        length = len(row) - (len(row) - row[::-1].index(config.eob) if config.eob in row else 0)
         spent = len(row) - closed
         budget = np.inf if rules.budget is None else rules.budget - spent - rules.least * (config.blocks - 1 - closed)
         if length >= (rules.most or config.latents) or budget <= 0:
-            row.append(config.end)
+            row.append(config.eob)
             continue
         if not row or length < rules.least:
-            logits[:, config.end] = -torch.inf
+            logits[:, config.eob] = -torch.inf
         row.append(int(draw(logits, torch.tensor([randoms[len(row)]], dtype=torch.float64), rules)))
     return row
 

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from adaptok.config.model import (
-    ModelConfig,
-    ScalarQuantizerConfig,
-    ScorerConfig,
-    StackConfig,
-    TokenizerConfig,
-    VectorQuantizerConfig,
-)
+from adaptok.config.model import ModelConfig, ScorerConfig
+from adaptok.config.tokenizer import ScalarQuantizerConfig, TokenizerConfig, VectorQuantizerConfig
+from adaptok.config.transformer import StackConfig
 from adaptok.models.model import Model
 from adaptok.models.tokenizer import Tokenizer
 

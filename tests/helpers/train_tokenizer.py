@@ -29,7 +29,7 @@ def run(folder: Path, batch: int, sharding: bool, adaptive: bool) -> None:
             "heads": 2,
             "patch_size": 4,
             "temporal_patch_size": 2,
-            "every": 2,
+            "update_interval": 2,
             "real_noise": 0.0,
             "fake_noise": 0.0,
         },
@@ -37,7 +37,7 @@ def run(folder: Path, batch: int, sharding: bool, adaptive: bool) -> None:
         "sharding": sharding,
     }
     if adaptive:
-        shared = {"kind": "patch", "channels": 8, "layers": 2, "every": 2, "loss": "hinge", "adaptive": True}
+        shared = {"kind": "patch", "channels": 8, "layers": 2, "update_interval": 2, "loss": "hinge", "adaptive": True}
         changes |= {"discriminator": shared, "max_steps": 6, "checkpoint_every": 6}
     torch.set_num_threads(1)
     Run(config(folder, "tokenizer", **changes), Data(Clips(), None), folder / "run").train()

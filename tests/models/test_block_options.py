@@ -10,8 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from adaptok import AdapTok
 from adaptok.checkpoints.model_folder import read_folder, write_folder
-from adaptok.config.model import ModelConfig, StackConfig, TokenizerConfig, TransformerConfig
+from adaptok.config.model import ModelConfig
 from adaptok.config.optimization import OptimizerConfig
+from adaptok.config.tokenizer import TokenizerConfig
+from adaptok.config.transformer import StackConfig, TransformerConfig
 from adaptok.models.flops import decoder_flops, encoder_flops
 from adaptok.models.model import Model, weights_hash
 from adaptok.models.rotary import QueryTransform, latent_positions, patch_positions, rotations

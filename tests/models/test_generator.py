@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from adaptok.config.model import GeneratorConfig
+from adaptok.config.generator import GeneratorConfig
 from adaptok.models.digits import DigitEmbedding, DigitHead
 from adaptok.models.flops import generator_flops
 from adaptok.models.generator import GeneratorModel

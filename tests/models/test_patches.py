@@ -8,7 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from adaptok import AdapTok
 from adaptok.checkpoints.model_folder import read_folder, write_folder
-from adaptok.config.model import ConvolutionConfig, ModelConfig, TokenizerConfig
+from adaptok.config.model import ModelConfig
+from adaptok.config.tokenizer import ConvolutionConfig, TokenizerConfig
 from adaptok.models.flops import decoder_flops, encoder_flops
 from adaptok.models.model import weights_hash
 from adaptok.models.patches import patchify, taper, unpatchify

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from adaptok.cli.train import parse
-from adaptok.config.model import PatchDiscriminatorConfig, TransformerDiscriminatorConfig
+from adaptok.config.discriminator import PatchDiscriminatorConfig, TransformerDiscriminatorConfig
 from adaptok.config.training import TrainingConfig
 from adaptok.models.discriminator import PatchDiscriminator, build_discriminator
 from adaptok.models.flops import discriminator_flops
@@ -22,7 +22,7 @@ from adaptok.training.trainer import Run
 from tests.helpers.models import small_config
 from tests.helpers.training import Clips, assert_resumes, config, everything, train
 
-PATCH = {"kind": "patch", "channels": 8, "layers": 2, "temporal_layers": 1, "every": 2}
+PATCH = {"kind": "patch", "channels": 8, "layers": 2, "temporal_layers": 1, "update_interval": 2}
 CLIPS = small_config().tokenizer  # 8 frames of 16 x 16 pixels
 
 
@@ -219,7 +219,7 @@ def test_a_stopped_run_with_an_adaptive_patch_discriminator_is_the_run_that_was_
 
 @pytest.mark.parametrize("discriminator", [PATCH, {"width": 16, "depth": 1, "heads": 2, "patch_size": 4}])
 def test_nothing_adversarial_happens_before_its_start(tmp_path, discriminator):
-    settings = {**discriminator, "loss": "hinge", "adaptive": True, "every": 1}
+    settings = {**discriminator, "loss": "hinge", "adaptive": True, "update_interval": 1}
     losses = {"l1": 1, "adversarial": 0.5, "start_steps": {"adversarial": 2}}
     options = config(tmp_path, "tokenizer", losses=losses, discriminator=settings, max_steps=2)
     train(options, tmp_path / "waiting")
@@ -252,5 +252,5 @@ def test_estimates_count_either_kind(tmp_path):
         count = sum(parameter.numel() for parameter in build_discriminator(kind, CLIPS).parameters())
         assert parameter_counts(options)["discriminator"] == count
         more = step_work(options) - step_work(without)
-        assert more == pytest.approx(2 * discriminator_flops(kind, CLIPS) * (2 + 6 / kind.every))
+        assert more == pytest.approx(2 * discriminator_flops(kind, CLIPS) * (2 + 6 / kind.update_interval))
         assert step_memory(options) > step_memory(without) + 16 * count

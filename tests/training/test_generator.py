@@ -14,8 +14,9 @@ from PIL import Image
 
 from adaptok.checkpoints.model_folder import read_generator, write_folder
 from adaptok.cli.main import main
-from adaptok.config.model import GeneratorConfig, TransformerConfig, generator_size
+from adaptok.config.generator import GeneratorConfig, generator_size
 from adaptok.config.training import PartialGeneratorConfig, load_config
+from adaptok.config.transformer import TransformerConfig
 from adaptok.data.token_datasets import TokenDataset, TokenDatasetInfo, write_shard
 from adaptok.models.generator import GeneratorModel
 from adaptok.models.model import Model, weights_hash

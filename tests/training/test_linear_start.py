@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from adaptok.config.model import VectorQuantizerConfig
+from adaptok.config.tokenizer import VectorQuantizerConfig
 from adaptok.training.initialization.linear_start import linear_start
 from tests.helpers.models import linear_tokenizer, smooth_clips
 

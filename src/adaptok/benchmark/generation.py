@@ -11,7 +11,7 @@ import time
 import torch
 
 from adaptok.benchmark.timing import Measurement, memory, summary, timed
-from adaptok.config.model import GeneratorConfig, generator_size
+from adaptok.config.generator import GeneratorConfig, generator_size
 from adaptok.generation.sampling import Sampler, Sampling
 from adaptok.models.generator import GeneratorModel
 from adaptok.ops.prepacked_linear import prepack_linears

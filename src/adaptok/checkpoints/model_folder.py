@@ -20,7 +20,9 @@ from torch import Tensor, nn
 
 from adaptok.checkpoints import official_generator, official_tokenizer
 from adaptok.checkpoints.folders import CONFIG_FILE, WEIGHTS_FILE, describe_folder
-from adaptok.config.model import ConfigT, GeneratorConfig, ModelConfig
+from adaptok.config.base import ConfigT
+from adaptok.config.generator import GeneratorConfig
+from adaptok.config.model import ModelConfig
 from adaptok.models.generator import GeneratorModel
 from adaptok.models.model import Model, weights_hash
 from adaptok.utils.files import replacing

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adaptok.config.model import GeneratorConfig
+from adaptok.config.generator import GeneratorConfig
 
 _NAMES = {  # name in this project -> official name, of the model and of a layer
     "tokens.weight": "tok_embeddings.weight",

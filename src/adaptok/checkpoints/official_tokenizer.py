@@ -8,14 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adaptok.config.model import (
-    ModelConfig,
-    PriorConfig,
-    ScorerConfig,
-    StackConfig,
-    TokenizerConfig,
-    VectorQuantizerConfig,
-)
+from adaptok.config.model import ModelConfig, PriorConfig, ScorerConfig
+from adaptok.config.tokenizer import TokenizerConfig, VectorQuantizerConfig
+from adaptok.config.transformer import StackConfig
 from adaptok.models.model import Model
 
 _PREFIXES = {  # official prefix -> prefix in this project

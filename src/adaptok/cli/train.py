@@ -13,7 +13,7 @@ import tyro
 from pydantic import ValidationError
 
 from adaptok.cli.common import progress
-from adaptok.config.model import explain
+from adaptok.config.base import explain
 from adaptok.config.training import (
     AnyConfig,
     GeneratorTrainingConfig,

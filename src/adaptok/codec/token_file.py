@@ -26,8 +26,8 @@ from safetensors.numpy import save as save_tensors
 
 from adaptok.allocation.knapsack import allocate
 from adaptok.allocation.policy import ClipLayout, Lengths, check_budget
+from adaptok.config.base import Config
 from adaptok.config.choices import Fit
-from adaptok.config.model import Config
 from adaptok.utils.files import replacing
 from adaptok.video.geometry import Geometry
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AliasChoices, Field, model_validator
 
-from adaptok.config.model import Config, Fraction01, Positive
+from adaptok.config.base import Config, Fraction01, Positive
 
 
 class DataConfig(Config):

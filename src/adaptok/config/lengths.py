@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, model_validator
 
-from adaptok.config.model import Config, Positive
+from adaptok.config.base import Config, Positive
 
 
 class BoundedLengths(Config):

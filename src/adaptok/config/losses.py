@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AliasChoices, Field, model_validator
 
-from adaptok.config.model import Config, Positive
+from adaptok.config.base import Config, Positive
 
 RECONSTRUCTION_TERMS = ("l1", "mse", "lpips", "lpips_alex", "dssim", "frequency", "borders")
 """Terms of the tokenizer's loss that compare reconstructed clips with the originals."""

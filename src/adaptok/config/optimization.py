@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import AliasChoices, Field, model_validator
 
-from adaptok.config.model import Config, Fraction01, Positive
+from adaptok.config.base import Config, Fraction01, Positive
 
 DEFAULT_BATCH_SIZE = 8
 RunT = TypeVar("RunT", bound="RunConfig")

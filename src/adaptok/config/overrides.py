@@ -12,9 +12,8 @@ from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import AliasChoices
 
-from adaptok.config.model import Config
+from adaptok.config.base import Config, all_names, kind_of, members
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 NULLS = ("null", "none", "None", "~")
@@ -62,15 +61,16 @@ def resolve_key(cls: type[Config], key: str) -> str:
     path: list[str] = []
     models, annotation = [cls], None
     for part in key.strip().replace("-", "_").split("."):
-        names = {alias: name for model in models for name in model.model_fields for alias in _aliases(model, name)}
+        fields = [item for model in models for item in model.model_fields.items()]
+        names = {alias: name for name, field in fields for alias in all_names(name, field)}
         if not models and get_origin(annotation) is dict:
             names = {part: part}
         if part not in names:
             raise ValueError(f"unknown key {key!r}, {_suggestion(cls, path, part, names)}")
         path.append(names[part])
-        fields = [model.model_fields[path[-1]] for model in models if path[-1] in model.model_fields]
-        annotation = fields[0].annotation if fields else None
-        models = [member for field in fields for member in members(field.annotation)]
+        annotations = [field.annotation for name, field in fields if name == path[-1]]
+        annotation = annotations[0] if annotations else None
+        models = [member for own in annotations for member in members(own)]
     return ".".join(path)
 
 
@@ -86,36 +86,16 @@ def _suggestion(cls: type[Config], path: list[str], part: str, names: Mapping[st
     return f"expected one of {', '.join(sorted({'.'.join([*path, name]) for name in names.values()}))}"
 
 
-def _aliases(model: type[Config], name: str) -> tuple[str, ...]:
-    alias = model.model_fields[name].validation_alias
-    old = alias.choices if isinstance(alias, AliasChoices) else ()
-    return (name, *(choice for choice in old if isinstance(choice, str)))
-
-
-def members(annotation: Any) -> list[type[Config]]:
-    """Return the configuration classes that a field may hold, not counting the elements of lists and mappings."""
-    if isinstance(annotation, type) and issubclass(annotation, Config):
-        return [annotation]
-    if get_origin(annotation) in (Union, types.UnionType, Annotated):
-        return [member for part in get_args(annotation) for member in members(part)]
-    return []
-
-
-def _kind(model: type[Config]) -> str | None:
-    """Return the kind that identifies a class among the members of a union."""
-    return model.model_fields["kind"].default if "kind" in model.model_fields else None
-
-
 def _assign(tree: dict[str, Any], cls: type[Config], path: tuple[str, ...], value: Any) -> None:
     """Replace one value in the nested dictionary of a configuration."""
     node, candidates, annotation = tree, [cls], None
     for depth, part in enumerate(path):
-        selected = [model for model in candidates if len(candidates) == 1 or _kind(model) == node.get("kind")]
+        selected = [model for model in candidates if len(candidates) == 1 or kind_of(model) == node.get("kind")]
         if part == "kind" and len(candidates) > 1:
             _switch_kind(node, candidates, value, ".".join(path))
             return
         if candidates and not any(part in model.model_fields for model in selected):
-            kinds = " or ".join(str(_kind(model)) for model in candidates if part in model.model_fields)
+            kinds = " or ".join(str(kind_of(model)) for model in candidates if part in model.model_fields)
             owner = ".".join(path[:depth])
             raise ValueError(
                 f"{'.'.join(path)} exists only for {owner}.kind {kinds}, which is {node.get('kind')!r} here; set"
@@ -127,12 +107,12 @@ def _assign(tree: dict[str, Any], cls: type[Config], path: tuple[str, ...], valu
             return
         candidates = members(annotation)
         if node.get(part) is None:
-            node[part] = {} if len(candidates) < 2 else {"kind": _kind(candidates[0])}
+            node[part] = {} if len(candidates) < 2 else {"kind": kind_of(candidates[0])}
         node = node[part]
 
 
 def _switch_kind(node: dict[str, Any], candidates: list[type[Config]], kind: str, key: str) -> None:
-    classes = {_kind(model): model for model in candidates}
+    classes = {kind_of(model): model for model in candidates}
     if kind not in classes:
         raise ValueError(f"{key} {kind!r}, expected one of {', '.join(map(str, classes))}")
     if node.get("kind") == kind:
@@ -206,7 +186,7 @@ def type_name(annotation: Any) -> str:
         elif get_origin(part) is dict:
             names.append("{name: value}")
         elif isinstance(part, type) and issubclass(part, Config):
-            names.append(f"{{kind: {_kind(part)}, ...}}" if _kind(part) else "{...}")
+            names.append(f"{{kind: {kind_of(part)}, ...}}" if kind_of(part) else "{...}")
         else:
             names.append(part.__name__)
     return " | ".join(dict.fromkeys(names))

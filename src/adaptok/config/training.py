@@ -11,21 +11,15 @@ from typing import Annotated, Any, Literal, overload
 import yaml
 from pydantic import AliasChoices, Field, model_validator
 
+from adaptok.config.base import Fraction01, Positive, read_yaml
 from adaptok.config.data import DataConfig, TokenDataConfig
+from adaptok.config.discriminator import DiscriminatorConfig, PatchDiscriminatorConfig, TransformerDiscriminatorConfig
 from adaptok.config.lengths import LengthDistribution
 from adaptok.config.losses import RECONSTRUCTION_TERMS, TokenizerLossConfig
-from adaptok.config.model import (
-    DiscriminatorConfig,
-    Fraction01,
-    ModelConfig,
-    PatchDiscriminatorConfig,
-    Positive,
-    TransformerConfig,
-    TransformerDiscriminatorConfig,
-    read_yaml,
-)
+from adaptok.config.model import ModelConfig
 from adaptok.config.optimization import RunConfig, RunT
 from adaptok.config.overrides import ConfigField, list_fields, parse_value, resolve_key, set_fields
+from adaptok.config.transformer import TransformerConfig
 
 Stage = Literal["tokenizer", "scorer", "generator"]
 

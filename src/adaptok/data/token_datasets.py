@@ -32,8 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AliasChoices, Field
 
+from adaptok.config.base import Config
 from adaptok.config.choices import Fit, Scope
-from adaptok.config.model import Config
 from adaptok.utils.extras import require
 from adaptok.utils.files import replacing
 

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from adaptok.config.base import Config
 from adaptok.config.choices import ProtocolName, Scope
-from adaptok.config.model import Config
 from adaptok.utils.files import replacing
 from adaptok.utils.system import peak_memory
 from adaptok.video.sources import FrameSource

@@ -20,7 +20,7 @@ from torch import Tensor
 from adaptok.checkpoints.hub import local_folder
 from adaptok.checkpoints.model_folder import read_generator, write_folder, write_official_generator
 from adaptok.codec.codec import AdapTok
-from adaptok.config.model import GeneratorConfig
+from adaptok.config.generator import GeneratorConfig
 from adaptok.generation.rows import read_row
 from adaptok.generation.sampling import Sampler, Samples, Sampling, Work
 from adaptok.models.generator import GeneratorModel
@@ -263,7 +263,7 @@ class Generator:
     def _clip(self, row: Sequence[int], condition: Tensor) -> Samples:
         """A written row with the blocks of its condition before it."""
         c = self.config
-        ids, lengths = (torch.from_numpy(part) for part in read_row(row, c.blocks, c.latents, c.end))
+        ids, lengths = (torch.from_numpy(part) for part in read_row(row, c.blocks, c.latents, c.eob))
         if c.first_block:
             known = condition[: c.first_block * c.latents].cpu().view(c.first_block, c.latents)
             ids, lengths = torch.cat([known, ids]), torch.cat([torch.full((c.first_block,), c.latents), lengths])

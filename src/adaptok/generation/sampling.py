@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptok.config.model import GeneratorConfig
+from adaptok.config.generator import GeneratorConfig
 from adaptok.generation.decode_step import Backend, Step, open_step
 from adaptok.models.generator import GeneratorModel
 from adaptok.models.kv_cache import KVCache
@@ -115,7 +115,7 @@ class _Clip:
     def write(self, entry: int, config: GeneratorConfig) -> bool:
         """Add an entry; gives whether the clip is finished."""
         self.row.append(entry)
-        if entry == config.end:
+        if entry == config.eob:
             self.closed, self.length = self.closed + 1, 0
         else:
             self.length, self.spent = self.length + 1, self.spent + 1
@@ -179,7 +179,7 @@ class Sampler:
             while waiting and free:
                 index, seed = waiting.popleft()
                 place = free.pop()
-                randoms = np.random.default_rng(seed).random(config.longest)
+                randoms = np.random.default_rng(seed).random(config.max_entries)
                 active[place] = _Clip(index, conditions[index], randoms)
                 started.append(place)
             self._begin(step.memory, {place: active[place] for place in started})
@@ -195,7 +195,7 @@ class Sampler:
     def _capacity(self) -> int:
         """Most entries of a row that are remembered."""
         config = self.model.config
-        longest = config.longest
+        longest = config.max_entries
         if self.settings.most is not None:
             longest = min(longest, config.blocks * (self.settings.most + 1))
         if self.settings.budget is not None:
@@ -227,11 +227,11 @@ class Sampler:
             scale = torch.tensor([[self._scale(clip)] for clip in pairs], device=device)
             logits[guided] = without + scale * (logits[guided] - without)
         forbidden = [index for index, clip in enumerate(clips) if not clip.end_allowed(settings)]
-        logits[forbidden, config.end] = -torch.inf
+        logits[forbidden, config.eob] = -torch.inf
         randoms = torch.tensor([clip.randoms[len(clip.row)] for clip in clips], dtype=torch.float64, device=device)
         drawn = draw(logits, randoms, settings).tolist()
         forced = [clip.end_forced(settings, config) for clip in clips]
-        return [config.end if end else entry for end, entry in zip(forced, drawn, strict=True)]
+        return [config.eob if end else entry for end, entry in zip(forced, drawn, strict=True)]
 
     def _has_pair(self, clip: _Clip) -> bool:
         """Whether a clip is written with guidance, now or later; after its interval the second row is left out."""

@@ -9,13 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adaptok.config.model import (
-    DiscriminatorConfig,
-    PatchDiscriminatorConfig,
-    StackConfig,
-    TokenizerConfig,
-    TransformerDiscriminatorConfig,
-)
+from adaptok.config.discriminator import DiscriminatorConfig, PatchDiscriminatorConfig, TransformerDiscriminatorConfig
+from adaptok.config.tokenizer import TokenizerConfig
+from adaptok.config.transformer import StackConfig
 from adaptok.models.patches import patchify
 from adaptok.models.positions import sincos_3d
 from adaptok.models.transformer import NORM_EPS, Plan, TransformerStack, initialize_linears

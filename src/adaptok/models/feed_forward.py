@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adaptok.config.model import StackConfig
+from adaptok.config.transformer import StackConfig
 from adaptok.ops.swiglu import swiglu
 
 

@@ -9,16 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from adaptok.config.model import (
-    ConvolutionConfig,
-    DiscriminatorConfig,
-    GeneratorConfig,
-    ModelConfig,
-    PatchDiscriminatorConfig,
-    TokenizerConfig,
-    TransformerConfig,
-    TransformerDiscriminatorConfig,
-)
+from adaptok.config.discriminator import DiscriminatorConfig, PatchDiscriminatorConfig, TransformerDiscriminatorConfig
+from adaptok.config.generator import GeneratorConfig
+from adaptok.config.model import ModelConfig
+from adaptok.config.tokenizer import ConvolutionConfig, TokenizerConfig
+from adaptok.config.transformer import TransformerConfig
 
 
 def stack_flops(

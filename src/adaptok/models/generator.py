@@ -18,7 +18,7 @@ import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
-from adaptok.config.model import GeneratorConfig
+from adaptok.config.generator import GeneratorConfig
 from adaptok.models.digits import DigitEmbedding, DigitHead, DigitTable
 from adaptok.models.feed_forward import FeedForward
 from adaptok.models.kv_cache import KVCache
@@ -80,7 +80,7 @@ class GeneratorModel(nn.Module):
             self.tokens = nn.Embedding(config.codebook_size + extra, config.width)
             self.output = nn.Linear(config.width, config.vocabulary, bias=False)
         self.classes = nn.Embedding(config.classes + 1, config.width) if config.classes else None
-        self.positions = nn.Parameter(torch.empty(config.prefix + config.longest - 1, config.width))
+        self.positions = nn.Parameter(torch.empty(config.prefix + config.max_entries - 1, config.width))
         self.layers = nn.ModuleList(Layer(config, layer) for layer in range(config.depth))
         self.norm = nn.RMSNorm(config.width, eps=NORM_EPS)
         self.checkpointing = False
@@ -185,9 +185,9 @@ class GeneratorModel(nn.Module):
     def check(self, ids: Tensor, condition: Tensor) -> None:
         """Raise ValueError unless `ids [B, n]` and the condition fit this model."""
         c = self.config
-        if ids.ndim != 2 or ids.is_floating_point() or ids.shape[1] >= c.longest:
+        if ids.ndim != 2 or ids.is_floating_point() or ids.shape[1] >= c.max_entries:
             raise ValueError(
-                f"ids of shape {tuple(ids.shape)} and type {ids.dtype}, expected integers [B, 0..{c.longest - 1}]"
+                f"ids of shape {tuple(ids.shape)} and type {ids.dtype}, expected integers [B, 0..{c.max_entries - 1}]"
             )
         _check_range("ids", ids, c.vocabulary)
         self.check_condition(condition)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adaptok.config.model import ConvolutionConfig, TokenizerConfig
+from adaptok.config.tokenizer import ConvolutionConfig, TokenizerConfig
 
 _GROUPS = 8
 

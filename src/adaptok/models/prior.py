@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adaptok.config.model import MLP_RATIO, PriorConfig
+from adaptok.config.model import PriorConfig
+from adaptok.config.transformer import MLP_RATIO
 from adaptok.models.quantizer import draw
 from adaptok.ops.causal_attention import causal_attention
 

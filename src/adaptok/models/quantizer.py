@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adaptok.config.model import ScalarQuantizerConfig, VectorQuantizerConfig
+from adaptok.config.tokenizer import ScalarQuantizerConfig, VectorQuantizerConfig
 
 _CHUNK_SIMILARITIES = 2**23
 

@@ -16,7 +16,9 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
-from adaptok.config.model import ScorerConfig, StackConfig, TokenizerConfig
+from adaptok.config.model import ScorerConfig
+from adaptok.config.tokenizer import TokenizerConfig
+from adaptok.config.transformer import StackConfig
 from adaptok.models.kv_cache import BlockKVCache
 from adaptok.models.transformer import NORM_EPS, Plan, TransformerStack, initialize_linears
 from adaptok.ops.block_causal_attention import Segment

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from adaptok.config.model import TokenizerConfig
+from adaptok.config.tokenizer import TokenizerConfig
 from adaptok.models.kv_cache import BlockKVCache
 from adaptok.models.patches import ConvolutionalHead, ConvolutionalStem, patchify, taper, unpatchify
 from adaptok.models.positions import sincos_1d, sincos_3d

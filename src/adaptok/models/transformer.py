@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from adaptok.config.model import StackConfig
+from adaptok.config.transformer import StackConfig
 from adaptok.models.feed_forward import build_mlp
 from adaptok.models.kv_cache import BlockKVCache
 from adaptok.models.rotary import KeyTransform, QueryTransform, rotations

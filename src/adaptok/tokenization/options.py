@@ -8,8 +8,8 @@ from pydantic import AliasChoices, Field
 
 from adaptok.allocation.policy import LengthPolicy
 from adaptok.codec.codec import AdapTok
+from adaptok.config.base import Config, Positive
 from adaptok.config.choices import Fit, Scope
-from adaptok.config.model import Config, Positive
 from adaptok.data.token_datasets import TokenDatasetInfo, TokenizationSettings
 from adaptok.video.container import MAX_FPS
 

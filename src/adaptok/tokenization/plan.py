@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptok.codec.codec import AdapTok
-from adaptok.config.model import Config
+from adaptok.config.base import Config
 from adaptok.data.manifests import VIDEO_SUFFIXES, Entry, find_entries, no_readable_message
 from adaptok.data.statistics import collect_statistics
 from adaptok.data.token_datasets import TokenDatasetInfo, schema

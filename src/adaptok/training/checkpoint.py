@@ -20,7 +20,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from adaptok.config.model import GeneratorConfig, ModelConfig
+from adaptok.config.generator import GeneratorConfig
+from adaptok.config.model import ModelConfig
 from adaptok.models.generator import GeneratorModel
 from adaptok.models.model import Model
 from adaptok.training.sharding import like, local, whole

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
-from adaptok.config.model import PatchDiscriminatorConfig, StackConfig, TransformerConfig
+from adaptok.config.discriminator import PatchDiscriminatorConfig
 from adaptok.config.training import AnyConfig, GeneratorTrainingConfig, TrainingConfig
+from adaptok.config.transformer import StackConfig, TransformerConfig
 from adaptok.models.discriminator import build_discriminator
 from adaptok.models.flops import (
     decoder_flops,
@@ -62,7 +63,7 @@ def step_work(config: TrainingConfig) -> float:
     if config.losses.adversarial:
         once = discriminator_flops(config.discriminator, tokenizer)
         # of the reconstructions; and of these and the originals, at the steps where the discriminator is updated
-        work += 2 * once + 6 * once / config.discriminator.every
+        work += 2 * once + 6 * once / config.discriminator.update_interval
     return clips * work
 
 

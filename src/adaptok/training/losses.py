@@ -12,7 +12,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adaptok.config.model import DiscriminatorConfig, TokenizerConfig
+from adaptok.config.discriminator import DiscriminatorConfig
+from adaptok.config.tokenizer import TokenizerConfig
 from adaptok.models.discriminator import build_discriminator
 
 
@@ -125,8 +126,8 @@ class Adversary(nn.Module):
         """Cross-entropy with noisy one-sided labels, drawn for every logit."""
         config = self.config
         noise = torch.randn((2 * len(seen), *seen.shape[1:]), generator=generator, device=seen.device).abs()
-        real_labels = (1 - config.real_noise * noise[: len(seen)]).clamp(min=config.real_least)
-        fake_labels = (config.fake_noise * noise[len(seen) :]).clamp(max=config.fake_most)
+        real_labels = (1 - config.real_noise * noise[: len(seen)]).clamp(min=config.real_min)
+        fake_labels = (config.fake_noise * noise[len(seen) :]).clamp(max=config.fake_max)
         loss = F.binary_cross_entropy_with_logits(seen, real_labels)
         return loss + F.binary_cross_entropy_with_logits(made, fake_labels)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from adaptok.codec.codec import AdapTok
-from adaptok.config.model import GeneratorConfig
+from adaptok.config.generator import GeneratorConfig
 from adaptok.data.token_datasets import TokenClip
 from adaptok.generation import Generator, Samples
 from adaptok.models.generator import GeneratorModel

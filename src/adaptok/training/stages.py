@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from adaptok.checkpoints.model_folder import read_generator
-from adaptok.config.model import GeneratorConfig
+from adaptok.config.generator import GeneratorConfig
 from adaptok.config.optimization import RunConfig
 from adaptok.config.training import AnyConfig, GeneratorTrainingConfig, TrainingConfig
 from adaptok.models.feed_forward import FeedForward, Mlp

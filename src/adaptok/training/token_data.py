@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from adaptok.config.model import GeneratorConfig
+from adaptok.config.generator import GeneratorConfig
 from adaptok.config.training import GeneratorTrainingConfig, PartialGeneratorConfig
 from adaptok.data.token_datasets import TokenClip, TokenDataset, TokenDatasetInfo
 
@@ -76,7 +76,7 @@ class PackedRows:
 def row_entries(clip: TokenClip, config: GeneratorConfig) -> NDArray[np.int64]:
     """int64 `[n]`: the kept ids of each written block, and the end mark after each."""
     parts = np.split(clip.ids.astype(np.int64), np.cumsum(clip.lengths)[:-1])
-    mark = np.array([config.end])
+    mark = np.array([config.eob])
     return np.concatenate([piece for part in parts[config.first_block :] for piece in (part, mark)])
 
 

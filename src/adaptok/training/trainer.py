@@ -107,7 +107,7 @@ class Run:
         self._adversary = self._critic.adversary.to(self.accelerator.device)
         settings = self._adversary.config
         optimizer = torch.optim.AdamW(
-            self._adversary.parameters(), lr=settings.learning_rate, betas=settings.betas, weight_decay=0.0
+            self._adversary.parameters(), lr=settings.lr, betas=settings.betas, weight_decay=0.0
         )
         self._modules["adversary"] = self._adversary
         self._optimizers["adversary-optimizer"] = optimizer
@@ -211,7 +211,7 @@ class Run:
                 group["lr"] = group["initial_lr"] * factor
         self.objective.train()
         critic = self._critic if self._critic is not None and self.step >= self._critic.start else None
-        criticise = critic is not None and self.step % critic.adversary.config.every == 0
+        criticise = critic is not None and self.step % critic.adversary.config.update_interval == 0
         metrics: dict[str, Tensor] = {}
         waited = 0.0
         for micro in range(accumulation):

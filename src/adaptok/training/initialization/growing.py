@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from adaptok.config.model import StackConfig
+from adaptok.config.transformer import StackConfig
 from adaptok.models.tokenizer import Tokenizer
 
 GROWING = ("encoder_window", "decoder_window", "stem", "head")

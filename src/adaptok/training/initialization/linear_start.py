@@ -27,7 +27,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from adaptok.config.model import ScalarQuantizerConfig, TokenizerConfig
+from adaptok.config.tokenizer import ScalarQuantizerConfig, TokenizerConfig
 from adaptok.models.feed_forward import Mlp
 from adaptok.models.patches import patchify
 from adaptok.models.tokenizer import Tokenizer

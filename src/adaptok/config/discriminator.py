@@ -1,0 +1,103 @@
+"""Configuration of discriminators and their training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, BeforeValidator, Field, model_validator
+
+from adaptok.config.base import Config, Fraction01, Positive
+from adaptok.config.transformer import TransformerConfig
+
+
+class DiscriminatorTrainingConfig(Config):
+    """Training of a discriminator of any kind, and the weight of its loss in the tokenizer's objective."""
+
+    loss: Literal["non_saturating", "hinge"] = "non_saturating"
+    """Adversarial objective: 'non_saturating' is the cross-entropy with noisy one-sided labels, 'hinge' is the hinge
+    loss, which has no labels."""
+    adaptive: bool = False
+    """Rescale the adversarial gradient with respect to the reconstructed clips, at every step, to losses.adversarial
+    times the norm of the gradient of all other reconstruction losses."""
+    lr: Annotated[float, Field(gt=0.0, validation_alias=AliasChoices("lr", "learning_rate"))] = 3e-5
+    """Constant learning rate of the discriminator's Adam optimizer."""
+    betas: tuple[float, float] = (0.5, 0.9)
+    """Decay of Adam's moving averages of the gradient and of its square."""
+    update_interval: Annotated[Positive, Field(validation_alias=AliasChoices("update_interval", "every"))] = 5
+    """Number of training steps per update of the discriminator."""
+    real_noise: Annotated[float, Field(ge=0.0)] = 0.15
+    """Noise of the labels of real clips with the loss 'non_saturating': 1 - real_noise * |normal|."""
+    real_min: Annotated[Fraction01, Field(validation_alias=AliasChoices("real_min", "real_least"))] = 0.7
+    """Minimum label of a real clip with the loss 'non_saturating'."""
+    fake_noise: Annotated[float, Field(ge=0.0)] = 0.15
+    """Noise of the labels of reconstructed clips with the loss 'non_saturating': fake_noise * |normal|."""
+    fake_max: Annotated[Fraction01, Field(validation_alias=AliasChoices("fake_max", "fake_most"))] = 0.3
+    """Maximum label of a reconstructed clip with the loss 'non_saturating'."""
+    lecam: Annotated[float, Field(ge=0.0)] = 0.001
+    """Weight of the LeCam regularization (arXiv 2104.03310), with either loss."""
+    lecam_decay: Fraction01 = 0.999
+    """Decay of the moving averages of the logits that LeCam regularization compares with."""
+
+
+class TransformerDiscriminatorConfig(TransformerConfig, DiscriminatorTrainingConfig):
+    """Transformer that distinguishes real from reconstructed clips, with one logit per clip."""
+
+    kind: Literal["transformer"] = "transformer"
+    """Type of the discriminator."""
+    width: Positive = 512
+    """Number of dimensions of the rows between blocks."""
+    depth: Positive = 12
+    """Number of blocks."""
+    heads: Positive = 8
+    """Number of attention heads. It divides the width."""
+    patch_size: Positive = 8
+    """Side of the discriminator's patches in pixels. It divides the side of a frame."""
+    temporal_patch_size: Positive = 4
+    """Number of frames of the discriminator's patches. It divides the frames of a clip."""
+
+
+class PatchDiscriminatorConfig(DiscriminatorTrainingConfig):
+    """Convolutional discriminator of real and reconstructed clips, with one logit per patch in space and time."""
+
+    kind: Literal["patch"] = "patch"
+    """Type of the discriminator."""
+    channels: Positive = 32
+    """Number of output channels of the first layer, a multiple of 8. Each further layer has twice as many."""
+    max_channels: Positive = 256
+    """Maximum number of channels of a layer, a multiple of 8."""
+    layers: Positive = 3
+    """Number of layers. Each one halves the resolution, so clips of 128 pixels have 16 x 16 patches with 3 layers."""
+    temporal_layers: Annotated[int, Field(ge=0)] = 2
+    """Number of layers, from the first, that also halve the number of frames."""
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Number of output channels of every layer."""
+        return tuple(min(self.channels << index, self.max_channels) for index in range(self.layers))
+
+    @property
+    def temporal_strides(self) -> tuple[int, ...]:
+        """Temporal stride of every layer."""
+        return tuple(2 if index < self.temporal_layers else 1 for index in range(self.layers))
+
+    @model_validator(mode="after")
+    def _check(self) -> PatchDiscriminatorConfig:
+        for name in ("channels", "max_channels"):
+            if (value := getattr(self, name)) % 8:
+                raise ValueError(f"{name} {value}, expected a multiple of 8")
+        if self.temporal_layers > self.layers:
+            raise ValueError(f"temporal_layers {self.temporal_layers}, expected at most the {self.layers} layers")
+        return self
+
+
+def _default_to_transformer(values: Any) -> Any:
+    """Add the kind to configurations that were written when transformers were the only one."""
+    return {"kind": "transformer", **values} if isinstance(values, Mapping) else values
+
+
+DiscriminatorConfig = Annotated[
+    TransformerDiscriminatorConfig | PatchDiscriminatorConfig,
+    Field(discriminator="kind"),
+    BeforeValidator(_default_to_transformer),
+]
