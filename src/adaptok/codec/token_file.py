@@ -1,10 +1,21 @@
-"""Tokens of a video: the kept ids of every block, and what is needed to decode them. Their file format.
+"""Tokens of a video, and the token file that stores them.
 
-A token file is one safetensors file. Tensors: `ids` (uint16 `[N]`, the kept ids of all blocks in order), `lengths`
-(uint16 `[blocks]`) and, where they were kept, `scores` (float32 `[blocks, L]`). Its only metadata entry, `adaptok`, is
-a JSON object: the fields of `TokenInfo`, its `padding` and `crop`, `version`, and `checksum`. That is the SHA-256 of
-the whole file with its own 64 digits replaced by zeros, so that no byte can change unnoticed. The same tokens
-always give the same bytes.
+A token file (`.adaptok`, version 1) is a safetensors file with these tensors:
+
+| name | type and shape | content |
+| --- | --- | --- |
+| `ids` | uint16 `[tokens]` | kept ids of all blocks, in order |
+| `lengths` | uint16 `[blocks]` | number of ids that each block keeps |
+| `scores` | float32 `[blocks, L]`, optional | predicted distortion of each block at each candidate length |
+
+Its metadata has one entry, `adaptok`, a JSON object with
+
+- `version`: version of the format, 1. Readers refuse versions they do not know.
+- `checksum`: SHA-256 of the whole file, in which the 64 digits of the checksum itself are replaced by zeros.
+- the fields of `TokenInfo`, where `length_step` is named `step`.
+- `padding` and `crop`: properties of `TokenInfo`, for other readers; this program derives them.
+
+The same tokens always give the same bytes.
 """
 
 from __future__ import annotations
@@ -34,67 +45,73 @@ from adaptok.video.geometry import Geometry
 VERSION = 1
 SUFFIX = ".adaptok"
 KEY = "adaptok"
+"""Name of the metadata entry."""
 _BLANK = "0" * 64
 _HEADER_LENGTH = 8
-_LARGEST_HEADER = 1 << 20
+_MAX_HEADER = 1 << 20
 
 
 class TokenFileError(ValueError):
-    """A token file that cannot be read, told in one line."""
+    """A token file cannot be read. The message is one line."""
 
 
 class TokenMismatchError(ValueError):
-    """Tokens of another model than the one that should decode them, told in one line."""
+    """Tokens were written by another model than the one that should decode them. The message is one line."""
 
 
 class TokenInfo(Config):
-    """Where tokens come from: the model, the cut into blocks, and the video."""
+    """Properties of the model and the video that tokens come from."""
 
     model: str
-    """Name of the model that wrote them."""
+    """Name of the model."""
     model_hash: str
-    """SHA-256 of its tokenizer's weights."""
+    """SHA-256 of the tokenizer's weights."""
     codebook_size: int = Field(ge=2, le=65536)
+    """Number of different ids."""
     latents: int = Field(ge=1, le=65535)
-    """K, latents of a block at full length."""
+    """K, largest length of a block."""
     length_step: int = Field(ge=1, validation_alias=AliasChoices("length_step", "step"), serialization_alias="step")
     """Distance between candidate lengths. Column j of the scores is for `(j + 1) * length_step` tokens."""
     block_frames: int = Field(ge=1)
-    """Frames of a block."""
+    """Frames per block."""
     clip_blocks: int = Field(ge=1)
-    """G, blocks of a whole clip; attention ends there."""
+    """G, blocks per clip. Attention spans one clip."""
     frames: int = Field(ge=1)
-    """Frames of the video; the last block repeats its last frame `padding` times."""
+    """Frames of the video. The last block repeats the last frame `padding` times."""
     rate: str
-    """Frames per second, as `numerator/denominator`."""
+    """Frames per second, as a fraction `numerator/denominator`."""
     width: int = Field(ge=1)
+    """Width of the video's frames, in pixels."""
     height: int = Field(ge=1)
-    """Size of the video's frames, in pixels."""
+    """Height of the video's frames, in pixels."""
     fit: Fit
-    """How they were brought to the model's square."""
+    """How frames are fitted to the square of the model."""
     size: int = Field(ge=1)
-    """S, side of that square."""
+    """S, side of the square of the model, in pixels."""
 
     @property
     def fps(self) -> Fraction:
+        """Frames per second."""
         return Fraction(self.rate)
 
     @property
     def blocks(self) -> int:
+        """Number of blocks."""
         return math.ceil(self.frames / self.block_frames)
 
     @property
     def clips(self) -> int:
-        """Clips, the last of which may have fewer blocks."""
+        """Number of clips. The last one may have fewer blocks."""
         return math.ceil(self.blocks / self.clip_blocks)
 
     @property
     def padding(self) -> int:
-        """Repeated frames at the end of the last block."""
+        """Number of repeated frames at the end of the last block."""
         return self.blocks * self.block_frames - self.frames
 
     @property
     def seconds(self) -> float:
+        """Duration of the video."""
         return float(self.frames / self.fps)
 
     @property
@@ -114,7 +131,7 @@ class TokenInfo(Config):
         except (ValueError, ZeroDivisionError):
             positive = False
         if not positive:
-            raise ValueError(f"rate {self.rate!r} is not a positive fraction such as '30/1'")
+            raise ValueError(f"rate {self.rate!r}, expected a positive fraction such as '30/1'")
         return self
 
 
@@ -123,14 +140,14 @@ class VideoTokens:
     """Tokens of one video.
 
     Attributes:
-        ids: uint16 `[tokens]`, the kept ids of all blocks, in order.
-        lengths: int64 `[blocks]`, how many each block keeps, 0..K.
-        info: provenance.
-        scores: float32 `[blocks, L]` or None: predicted distortion of each block at each candidate length.
-        warning: what was wrong with the video, where something was; not stored.
+        ids: uint16 `[tokens]`, kept ids of all blocks, in order.
+        lengths: int64 `[blocks]`, number of ids that each block keeps, 0..K.
+        info: Properties of the model and the video.
+        scores: float32 `[blocks, L]`, predicted distortion of each block at each candidate length; None if not kept.
+        warning: Description of damage to the video, if any. It is not stored in token files.
 
     Raises:
-        ValueError: the parts contradict each other.
+        ValueError: The attributes contradict each other.
     """
 
     ids: NDArray[np.uint16]
@@ -162,64 +179,66 @@ class VideoTokens:
 
     @property
     def tokens(self) -> int:
-        """How many there are."""
+        """Number of tokens."""
         return len(self.ids)
 
     @property
     def tokens_per_second(self) -> float:
-        """Of video."""
+        """Tokens per second of video."""
         return self.tokens / self.info.seconds
 
     @property
     def bits(self) -> int:
-        """Information in the ids at a fixed number of bits each (log2 of the codebook), and in the lengths."""
+        """Size of the ids and lengths in bits, at log2(codebook size) bits per id and log2(K + 1) bits per length."""
         return math.ceil(
             self.tokens * math.log2(self.info.codebook_size) + len(self.lengths) * math.log2(self.info.latents + 1)
         )
 
     def block_ids(self, block: int) -> NDArray[np.uint16]:
-        """Kept ids of one block, counted over the whole video."""
+        """Return the kept ids of one block, given its index in the video."""
         stop = int(self.lengths[: block + 1].sum())
         return self.ids[stop - int(self.lengths[block]) : stop]
 
     def padded(self, fill: int = 0) -> NDArray[np.int64]:
-        """Ids as `[blocks, K]`, `fill` where latents were dropped."""
+        """Return ids `[blocks, K]`, with `fill` in place of dropped tokens."""
         rows = np.full((len(self.lengths), self.info.latents), fill, dtype=np.int64)
         rows[np.arange(self.info.latents) < self.lengths[:, None]] = self.ids
         return rows
 
     def shorten(self, lengths: ArrayLike) -> VideoTokens:
-        """The same tokens with shorter tails.
+        """Drop tokens at the ends of blocks.
 
         Args:
-            lengths: `[blocks]`, none above the present one.
+            lengths: New lengths `[blocks]`, each at most the present one.
 
         Raises:
-            ValueError: a length would grow, or the number of lengths is another.
+            ValueError: A length is above the present one, or the number of lengths is wrong.
         """
         wanted = np.asarray(lengths, dtype=np.int64)
         if wanted.shape != self.lengths.shape or (wanted > self.lengths).any() or (wanted < 0).any():
-            raise ValueError(f"lengths of shape {wanted.shape} cannot come from tails cut off {self.lengths.shape}")
+            raise ValueError(
+                f"lengths of shape {wanted.shape}, expected {self.lengths.shape}, each from 0 to the present length"
+            )
         rows = self.padded()
         kept = np.arange(self.info.latents) < wanted[:, None]
         return replace(self, ids=rows[kept].astype(np.uint16), lengths=wanted)
 
     def truncate(self, budget: float) -> VideoTokens:
-        """Shorten tails, without the model, to the best lengths within a budget.
+        """Drop tokens to meet a budget, at the lengths of the lowest predicted distortion. The model is not needed.
 
         Args:
-            budget: tokens per clip, on average over the video; a last clip of fewer blocks counts in proportion.
+            budget: Tokens per clip, averaged over the video. A clip of fewer blocks counts in proportion.
 
         Raises:
-            ValueError: no scores were kept, or the budget is less than one step for every block.
+            ValueError: No scores were kept, or the budget is less than one `length_step` per block.
         """
         if self.scores is None:
-            raise ValueError("these tokens were saved without scores, which truncation needs; encode again with scores")
+            raise ValueError("truncation needs scores, which these tokens lack; encode the video again with scores")
         step, info = self.info.length_step, self.info
         total = check_budget(budget, info.blocks, ClipLayout(info.clip_blocks, info.latents, step))
         if self.tokens <= total:
             return self
-        # a candidate above a block's present length is that length: it costs no more, and is worth no more
+        # candidates above the present length of a block count as that length
         levels = self.lengths // step
         fixed = levels == 0
         column = np.minimum(np.arange(info.latents // step), np.maximum(levels, 1)[:, None] - 1)
@@ -230,7 +249,7 @@ class VideoTokens:
         return self.shorten(np.minimum(wanted, self.lengths))
 
     def to_bytes(self) -> bytes:
-        """The token file."""
+        """Return the bytes of the token file."""
         tensors: dict[str, NDArray[Any]] = {"ids": self.ids, "lengths": self.lengths.astype(np.uint16)}
         if self.scores is not None:
             tensors["scores"] = self.scores
@@ -245,7 +264,7 @@ class VideoTokens:
         return blank.replace(_BLANK.encode(), hashlib.sha256(blank).hexdigest().encode(), 1)
 
     def save(self, path: str | Path) -> None:
-        """Write the token file, beside its place first and then renamed."""
+        """Write the token file. An existing file is replaced atomically."""
         with replacing(Path(path)) as temporary:
             temporary.write_bytes(self.to_bytes())
 
@@ -254,27 +273,29 @@ class VideoTokens:
         """Read a token file.
 
         Raises:
-            FileNotFoundError: there is none.
-            TokenFileError: it is damaged, of another version, or no token file.
+            FileNotFoundError: The file does not exist.
+            TokenFileError: The file is damaged, of another version of the format, or not a token file.
         """
         path = Path(path)
         if path.is_dir():
-            raise TokenFileError(f"{path}: a directory, expected a token file")
+            raise TokenFileError(f"{path}: a folder, expected a token file")
         return cls.from_bytes(path.read_bytes(), str(path))
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str = "token file") -> VideoTokens:
-        """Inverse of `to_bytes`; `name` is for error messages."""
+        """Read the bytes of a token file. `name` is its name in error messages. Errors as for `load`."""
         document = _read_document(data, name)
         version, checksum = document.pop("version", None), document.pop("checksum", None)
         if version != VERSION:
-            raise TokenFileError(f"{name}: version {version!r} of the format, this program reads {VERSION}")
+            raise TokenFileError(
+                f"{name}: version {version!r} of the format, this program reads {VERSION}; install a newer adaptok"
+            )
         if not isinstance(checksum, str) or len(checksum) != len(_BLANK):
             raise TokenFileError(f"{name}: damaged (no checksum); encode the video again")
         blank = data.replace(checksum.encode(), _BLANK.encode(), 1)
         if hashlib.sha256(blank).hexdigest() != checksum:
             raise TokenFileError(f"{name}: damaged (its checksum does not match); encode the video again")
-        for derived in ("padding", "crop"):  # for other readers; ours works them out
+        for derived in ("padding", "crop"):
             document.pop(derived, None)
         try:
             tensors = load_tensors(data)
@@ -284,9 +305,9 @@ class VideoTokens:
 
 
 def _read_document(data: bytes, name: str) -> dict[str, Any]:
-    """The JSON object in the metadata."""
+    """Return the JSON object in the metadata."""
     size = int.from_bytes(data[:_HEADER_LENGTH], "little")
-    if len(data) < _HEADER_LENGTH or size > min(_LARGEST_HEADER, len(data) - _HEADER_LENGTH):
+    if len(data) < _HEADER_LENGTH or size > min(_MAX_HEADER, len(data) - _HEADER_LENGTH):
         raise TokenFileError(f"{name}: not a token file, or cut off; expected a file that 'adaptok encode' wrote")
     try:
         header = json.loads(data[_HEADER_LENGTH : _HEADER_LENGTH + size])
@@ -296,5 +317,5 @@ def _read_document(data: bytes, name: str) -> dict[str, Any]:
             f"{name}: not a token file, or damaged; expected a file that 'adaptok encode' wrote"
         ) from None
     if not isinstance(document, dict):
-        raise TokenFileError(f"{name}: damaged (its metadata is no object); encode the video again")
+        raise TokenFileError(f"{name}: damaged (its metadata is not an object); encode the video again")
     return document
