@@ -9,12 +9,12 @@ def require(module: str, *, extra: str, purpose: str) -> None:
     """Check that a module of an extra is installed.
 
     Args:
-        module: importable name, such as "pyarrow".
-        extra: the extra of adaptok that installs it.
-        purpose: what needs it, as the subject of a sentence.
+        module: Importable name, such as "pyarrow".
+        extra: Extra of adaptok that installs it.
+        purpose: Feature that needs it, as the subject of a sentence.
 
     Raises:
-        ImportError: it is missing. The message is one line that says how to install it.
+        ImportError: The module is missing. The message says how to install it.
     """
     if find_spec(module) is None:
         raise ImportError(

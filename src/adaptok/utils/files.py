@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and by one process only; telling them apart."""
+"""Writing files atomically, by one of several processes, and hashing them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import IO
 
 PARTIAL = ".partial"
-"""Folder beside claimed files, of those that are being written."""
+"""Name of the folder, beside claimed files, that holds those being written."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, renamed to it when the body succeeds and removed when it does not."""
+    """Provide a temporary file beside `path`. It replaces `path` if the body succeeds, and is removed otherwise."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
@@ -31,15 +31,21 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def claiming(path: Path, *, wait: bool = False) -> Iterator[IO[bytes] | None]:
-    """A file to write that becomes `path` when the body succeeds, and is removed when it does not.
+    """Claim a file, so that one of several processes writes it once, on any machines that share the folder.
 
-    None where `path` is there already, or where another live process is writing it. So of any number of processes, on
-    any machines that share the folder, one writes it, once. The claim is a lock on the file, which ends with the
-    process that holds it, however that ends: what a killed one left is claimed, and written from its beginning, by
-    the next.
+    The claim is a lock, which ends with the process that holds it. A file that a killed process left incomplete is
+    written anew by the next process that claims it.
 
     Args:
-        wait: until the other process is done or dead; then there is a file only where it was not written.
+        path: The file to write.
+        wait: Wait while another process writes the file. It is provided afterwards only if that process failed.
+
+    Yields:
+        A file to write, which becomes `path` if the body succeeds and is removed otherwise; or None if `path` exists,
+        or another process is writing it.
+
+    Raises:
+        ImportError: The operating system has no POSIX locks.
     """
     temporary = path.parent / PARTIAL / path.name
     while not path.exists():
@@ -51,7 +57,7 @@ def claiming(path: Path, *, wait: bool = False) -> Iterator[IO[bytes] | None]:
         with file:
             if not _locked(file, wait):
                 break
-            if not _is_at(file, temporary) or path.exists():  # another process was done in between
+            if not _is_at(file, temporary) or path.exists():  # another process has just finished
                 continue
             try:
                 file.truncate()
@@ -67,22 +73,22 @@ def claiming(path: Path, *, wait: bool = False) -> Iterator[IO[bytes] | None]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes left of files in `folder`; what a live one is writing stays."""
+    """Remove incomplete files that killed processes left in `folder`. Files that are being written are kept."""
     partial = folder / PARTIAL
     for temporary in list(partial.iterdir()) if partial.is_dir() else []:
         with contextlib.suppress(FileNotFoundError), open(temporary, "r+b") as file:
             if _locked(file, wait=False) and _is_at(file, temporary):
                 temporary.unlink()
-    with contextlib.suppress(OSError):  # not there, or in use
+    with contextlib.suppress(OSError):  # missing, or in use
         partial.rmdir()
 
 
 def _locked(file: IO[bytes], wait: bool) -> bool:
-    """Lock a file; False where another process holds it."""
+    """Lock a file. Return False if another process holds the lock."""
     try:
         import fcntl
     except ModuleNotFoundError:
-        raise ImportError("files that several processes share need POSIX locks; use Linux, macOS or WSL") from None
+        raise ImportError("writing files from several processes needs POSIX locks; use Linux, macOS or WSL") from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
@@ -91,7 +97,7 @@ def _locked(file: IO[bytes], wait: bool) -> bool:
 
 
 def _is_at(file: IO[bytes], path: Path) -> bool:
-    """Whether an open file is the one of this name."""
+    """Return whether an open file has this path."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     except FileNotFoundError:
@@ -99,7 +105,7 @@ def _is_at(file: IO[bytes], path: Path) -> bool:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, as 64 digits."""
+    """Return the SHA-256 of a file's content, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(2**20):

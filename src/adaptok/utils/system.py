@@ -1,4 +1,4 @@
-"""What computes: its name, the versions on it, and the memory of this process."""
+"""Description of the machine, versions of packages, and peak memory of this process."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ _STATUS = Path("/proc/self/status")
 
 
 def peak_memory() -> int:
-    """The most bytes that this process had resident."""
-    if _STATUS.exists():  # what getrusage says counts the parent's from before this process started
-        found = re.search(r"^VmHWM:\s*(\d+) kB$", _STATUS.read_text(), re.MULTILINE)
-        if found:
-            return int(found[1]) * 1024
+    """Return the peak resident memory of this process, in bytes."""
+    if _STATUS.exists():  # getrusage includes memory of the parent process from before the fork
+        match = re.search(r"^VmHWM:\s*(\d+) kB$", _STATUS.read_text(), re.MULTILINE)
+        if match:
+            return int(match[1]) * 1024
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used if sys.platform == "darwin" else used * 1024
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that numbers come from."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of the packages that affect results."""
+    result = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            result[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            result[package] = "not installed"
+    return result
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Processor, system, device, and threads that torch uses."""
+    """Return the names of processor, operating system and device, and the number of threads that torch uses."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
-    if info.exists() and (found := re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)):
-        name = found[1]
+    if info.exists() and (match := re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)):
+        name = match[1]
     if device.type == "cuda":
         name = f"{torch.cuda.get_device_name(device)}, {name}"
     return {"processor": name, "system": platform.system(), "device": str(device), "threads": torch.get_num_threads()}

@@ -1,0 +1,116 @@
+"""Video files made for each test: frames are read as they are displayed."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from adaptok.video.container import VideoError
+from adaptok.video.reading import VideoReader, probe, read_video
+from adaptok.video.writing import VideoWriter
+from tests.helpers.raw_videos import difference, numbered_frames, numbers, rotate_display, write_raw
+
+
+@pytest.mark.parametrize("rate", [Fraction(24000, 1001), Fraction(30000, 1001), Fraction(25), Fraction(7)])
+def test_constant_rate_gives_each_frame_once(tmp_path, rate):
+    frames = numbered_frames(30)
+    with VideoWriter(tmp_path / "x.mp4", rate) as writer:
+        writer.write(frames)
+    back, found = read_video(tmp_path / "x.mp4")
+    assert found == rate
+    assert numbers(back, frames) == list(range(30))
+
+
+def test_seeking_gives_the_slice(tmp_path):
+    frames = numbered_frames(36)
+    write_raw(tmp_path / "x.mp4", frames, options={"g": "8", "bf": "2"})
+    for start, stop in ((0.0, 0.5), (0.3, 0.8), (0.7, None), (1.16, 9.0)):
+        part, _ = read_video(tmp_path / "x.mp4", start=start, stop=stop)
+        last = 36 if stop is None else min(36, round(stop * 30))
+        assert numbers(part, frames) == list(range(int(np.ceil(start * 30 - 1e-6)), last))
+    with pytest.raises(VideoError, match=r"no frame from 5 seconds on; .* has 1\.20 seconds"):
+        read_video(tmp_path / "x.mp4", start=5)
+
+
+def test_variable_rate_shows_the_last_frame_before_each_instant(tmp_path):
+    frames = numbered_frames(6)
+    stamps = [0, 40, 80, 400, 440, 480]  # a pause of 320 ms
+    write_raw(tmp_path / "x.mkv", frames, stamps=stamps, options={"bf": "0"})
+    back, _ = read_video(tmp_path / "x.mkv", fps=25)
+    assert numbers(back, frames)[:13] == [0, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 4, 5]
+
+
+def test_other_rates(tmp_path):
+    frames = numbered_frames(30)
+    write_raw(tmp_path / "x.mp4", frames)
+    assert numbers(read_video(tmp_path / "x.mp4", fps=10)[0], frames) == list(range(0, 30, 3))
+    assert numbers(read_video(tmp_path / "x.mp4", fps=60)[0], frames) == [i // 2 for i in range(60)]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "pix_fmt"),
+    [
+        (".mkv", "libx264", "yuv420p10le"),
+        (".mkv", "ffv1", "gray"),
+        (".mkv", "ffv1", "yuva420p"),
+        (".mkv", "ffv1", "bgr0"),
+        (".avi", "mjpeg", "yuvj420p"),
+    ],
+)
+def test_pixel_formats(tmp_path, suffix, codec, pix_fmt):
+    frames = numbered_frames(5)
+    write_raw(tmp_path / f"x{suffix}", frames, codec=codec, pix_fmt=pix_fmt)
+    back, _ = read_video(tmp_path / f"x{suffix}")
+    expected = frames
+    if pix_fmt == "gray":
+        expected = (frames @ (0.299, 0.587, 0.114))[..., None].repeat(3, -1)
+    assert back.shape == frames.shape
+    assert difference(back, expected) < 4
+    assert probe(tmp_path / f"x{suffix}").bit_depth == (10 if "10" in pix_fmt else 8)
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_rotation_is_applied(tmp_path, degrees):
+    frames = numbered_frames(4)
+    write_raw(tmp_path / "x.mp4", frames)
+    rotate_display(tmp_path / "x.mp4", degrees)
+    back, _ = read_video(tmp_path / "x.mp4")
+    expected = np.rot90(frames, -degrees // 90, axes=(1, 2))
+    assert back.shape == expected.shape
+    assert difference(back, expected) < 3
+    info = probe(tmp_path / "x.mp4")
+    assert (info.height, info.width) == expected.shape[1:3]
+
+
+def test_cut_off_video_gives_what_can_be_decoded(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (40, 48, 64, 3), dtype=np.uint8)
+    write_raw(tmp_path / "x.mkv", frames, options={"g": "5", "bf": "0"})
+    data = (tmp_path / "x.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(data[: len(data) * 6 // 10])
+    with VideoWriter(tmp_path / "x.mp4", 30) as writer:
+        writer.write(frames)
+    data = (tmp_path / "x.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(data[: len(data) * 6 // 10])  # its index lies in front
+    for name in ("cut.mkv", "cut.mp4"):
+        with VideoReader(tmp_path / name) as reader:
+            count = len(list(reader))
+            assert 5 < count < 40, name
+            if name == "cut.mp4":  # the other kind does not say how many frames there should be
+                assert reader.warning is not None
+                assert f"{count} of 40 frames" in reader.warning
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("https://example.org/a.mp4", "URLs are not supported; download"),
+        ("-", "standard input is not supported"),
+        ("missing.mp4", "no such file"),
+        (".", "adaptok tokenize"),
+    ],
+)
+def test_what_is_no_video_file_is_named(name, message):
+    with pytest.raises(VideoError, match=message):
+        probe(name)
