@@ -19,14 +19,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from adaptok import AdapTok
-from adaptok.cli.train import report
 from adaptok.config.training import TrainingConfig, load_config
 from adaptok.data.clips import fixed_clips
 from adaptok.metrics.distortion import psnr
 from adaptok.models.model import Model
 from adaptok.models.tokenizer import Tokenizer
-from adaptok.training.data import Data, open_data
-from adaptok.training.trainer import Run
+from adaptok.training.clip_data import ClipData, open_clip_data
+from adaptok.training.trainer import Trainer
 
 STEP = 8
 
@@ -67,7 +66,7 @@ def overfit(folder: str, count: int, steps: int, out: Path | None) -> None:
     clips = fixed_clips(folder, frames=tokenizer.frames, size=tokenizer.size, per_video=1)[:count]
     with tempfile.TemporaryDirectory() as temporary:
         started = time.monotonic()
-        model = Run(config, Data(Repeated(clips), None), out or Path(temporary), report).train()
+        model = Trainer(config, ClipData(Repeated(clips), None), out or Path(temporary), print).train()
         minutes = (time.monotonic() - started) / 60
     assert isinstance(model, Model)
     found = quality(model.tokenizer, clips)
@@ -82,7 +81,7 @@ def codebook(model: str, folders: list[str], count: int) -> None:
     tokenizer = AdapTok.from_pretrained(model).model.tokenizer
     values = load_config("tiny", "tokenizer").model_dump()
     values["data"] |= {"train": tuple(folders), "validation": None}
-    clips = open_data(TrainingConfig.parse(values)).train
+    clips = open_clip_data(TrainingConfig.parse(values)).train
     used = torch.zeros(tokenizer.config.quantizer.codebook_size, dtype=torch.long)
     for start in range(0, count, 8):
         ids = tokenizer.quantize(tokenizer.encode(torch.stack([clips[start + i] for i in range(8)]))).ids

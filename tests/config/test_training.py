@@ -6,7 +6,7 @@ import pytest
 
 from adaptok.cli.train import parse
 from adaptok.config.training import load_config
-from adaptok.training.estimate import parameter_counts, step_work
+from adaptok.training.estimate import parameter_counts, step_flops
 
 RECIPE = {
     "model.tokenizer.frames": 16,
@@ -78,7 +78,7 @@ def test_parameters_of_base():
 @pytest.mark.parametrize("stage", ["tokenizer", "scorer"])
 @pytest.mark.parametrize("name", ["tiny", "small", "base"])
 def test_presets_are_whole(name, stage):
-    assert step_work(load_config(name, stage)) > 0
+    assert step_flops(load_config(name, stage)) > 0
 
 
 def test_flags_override_the_configuration():

@@ -12,7 +12,7 @@ from adaptok.data.clips import ClipMixture, fixed_clips
 from adaptok.data.images import ImageFolder
 from adaptok.data.manifests import read_manifest
 from adaptok.data.videos import VideoFolder
-from adaptok.training.data import open_data
+from adaptok.training.clip_data import open_clip_data
 from adaptok.video.writing import VideoWriter
 
 
@@ -85,7 +85,7 @@ def test_broken_files_are_named_and_too_many_stop(folder):
         changed = config.data.model_copy(
             update={"train": (str(videos),), "validation": None, "max_broken_fraction": most_broken}
         )
-        return open_data(config.model_copy(update={"data": changed}))
+        return open_clip_data(config.model_copy(update={"data": changed}))
 
     opened = data(0.3)
     assert {path.rsplit("/", 1)[1] for path in opened.broken} == {"zero.mp4", "text.mp4"}
@@ -94,7 +94,7 @@ def test_broken_files_are_named_and_too_many_stop(folder):
     with pytest.raises(ValueError, match="2 of 7 files cannot be read"):
         data(0.1)
     with pytest.raises(ValueError, match=r"--data\.train"):
-        open_data(load_config("base", "tokenizer"))
+        open_clip_data(load_config("base", "tokenizer"))
 
 
 def test_reversed_clips_are_the_same_clips_backwards(folder):

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from adaptok.training.token_data import open_token_data
-from adaptok.training.trainer import Run
+from adaptok.training.trainer import Trainer
 from tests.helpers.generators import generator_config
 
 
@@ -24,7 +24,7 @@ def run(folder: Path, batch: int, accumulation: int, sharding: bool) -> None:
         gradient_accumulation_steps=accumulation,
         sharding=sharding,
     )
-    Run(options, open_token_data(options), folder / "run").train()
+    Trainer(options, open_token_data(options), folder / "run").train()
 
 
 if __name__ == "__main__":

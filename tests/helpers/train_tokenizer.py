@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from adaptok.training.data import Data
-from adaptok.training.trainer import Run
+from adaptok.training.clip_data import ClipData
+from adaptok.training.trainer import Trainer
 from tests.helpers.models import small_config
 from tests.helpers.training import Clips, config
 
@@ -40,7 +40,7 @@ def run(folder: Path, batch: int, sharding: bool, adaptive: bool) -> None:
         shared = {"kind": "patch", "channels": 8, "layers": 2, "update_interval": 2, "loss": "hinge", "adaptive": True}
         changes |= {"discriminator": shared, "max_steps": 6, "checkpoint_every": 6}
     torch.set_num_threads(1)
-    Run(config(folder, "tokenizer", **changes), Data(Clips(), None), folder / "run").train()
+    Trainer(config(folder, "tokenizer", **changes), ClipData(Clips(), None), folder / "run").train()
 
 
 if __name__ == "__main__":

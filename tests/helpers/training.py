@@ -12,9 +12,9 @@ from adaptok.checkpoints.model_folder import write_folder
 from adaptok.config.model import PriorConfig
 from adaptok.config.training import TrainingConfig
 from adaptok.models.model import Model
-from adaptok.training import checkpoint
-from adaptok.training.data import Data
-from adaptok.training.trainer import Run
+from adaptok.training.checkpointing import list_checkpoints
+from adaptok.training.clip_data import ClipData
+from adaptok.training.trainer import Trainer
 from tests.helpers.models import small_config
 
 
@@ -72,12 +72,12 @@ def config(tmp_path, stage: str, **changes) -> TrainingConfig:
 def train(config, folder, stop_at=None, bad=None):
     """One run, stopped like a killed one after the step `stop_at`."""
 
-    def report(line):
-        if stop_at is not None and line["step"] >= stop_at:
+    def report(record):
+        if stop_at is not None and record.step >= stop_at:
             raise KeyboardInterrupt
 
     validation = torch.stack([Clips()[i] for i in (900, 901)])
-    Run(config, Data(Clips(bad), validation), folder, report).train()
+    Trainer(config, ClipData(Clips(bad), validation), folder, report).train()
 
 
 TIMES = ("clips_per_second", "waiting_for_data")
@@ -85,7 +85,7 @@ TIMES = ("clips_per_second", "waiting_for_data")
 
 def everything(folder):
     """Weights, average and optimizer of the last checkpoint, and the metrics without the speed."""
-    last = checkpoint.folders(folder)[-1]
+    last = list_checkpoints(folder)[-1]
     tensors = {f"{path.stem}.{n}": t for path in last.glob("*.safetensors") for n, t in load_file(path).items()}
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return tensors, [{k: v for k, v in line.items() if k not in TIMES} for line in lines]

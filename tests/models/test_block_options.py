@@ -20,8 +20,8 @@ from adaptok.models.rotary import QueryTransform, latent_positions, patch_positi
 from adaptok.models.tokenizer import Tokenizer
 from adaptok.ops.rotary import rotate
 from adaptok.training.initialization.growing import grow
-from adaptok.training.initialization.linear_start import linear_start
-from adaptok.training.optimizers import build_optimizers
+from adaptok.training.initialization.linear_codec import initialize_linear
+from adaptok.training.optim.optimizers import build_optimizers
 from tests.helpers.models import small_config
 
 ALL = {"mlp": "swiglu", "norm": "rms", "qk_norm": True, "rope": True}
@@ -286,7 +286,7 @@ def test_options_cannot_be_grown_or_written():
     with pytest.raises(ValueError, match=r"encoder\.mlp is gelu there and swiglu here"):
         grow(Tokenizer(configuration("all").tokenizer), Tokenizer(small_config().tokenizer))
     with pytest.raises(ValueError, match="the block options qk_norm True; leave them at their defaults"):
-        linear_start(Tokenizer(configuration("qk_norm").tokenizer), torch.rand(2, 3, 8, 16, 16))
+        initialize_linear(Tokenizer(configuration("qk_norm").tokenizer), torch.rand(2, 3, 8, 16, 16))
 
 
 @pytest.mark.parametrize(

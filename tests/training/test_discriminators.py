@@ -14,20 +14,19 @@ from adaptok.config.training import TrainingConfig
 from adaptok.models.discriminator import PatchDiscriminator, build_discriminator
 from adaptok.models.flops import discriminator_flops
 from adaptok.models.model import Model
-from adaptok.training.data import Data
-from adaptok.training.estimate import parameter_counts, step_memory, step_work
-from adaptok.training.losses import MAX_ADVERSARIAL_WEIGHT, Adversary, adaptive_loss, frequency_loss
-from adaptok.training.objectives import Draw, Measures, TokenizerObjective
-from adaptok.training.trainer import Run
+from adaptok.training.adversarial import MAX_ADVERSARIAL_WEIGHT, AdversarialLoss, adaptive_loss
+from adaptok.training.clip_data import ClipData
+from adaptok.training.estimate import parameter_counts, step_flops, step_memory
+from adaptok.training.losses import frequency_loss
+from adaptok.training.objectives.base import StepContext
+from adaptok.training.objectives.perceptual import LpipsNetworks
+from adaptok.training.objectives.tokenizer import TokenizerObjective
+from adaptok.training.trainer import Trainer
 from tests.helpers.models import small_config
 from tests.helpers.training import Clips, assert_resumes, config, everything, train
 
 PATCH = {"kind": "patch", "channels": 8, "layers": 2, "temporal_layers": 1, "update_interval": 2}
 CLIPS = small_config().tokenizer  # 8 frames of 16 x 16 pixels
-
-
-def draw(seed: int = 0) -> Draw:
-    return Draw(torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed))
 
 
 @pytest.fixture
@@ -84,7 +83,7 @@ def test_flags_choose_the_kind():
     flags = ["--discriminator.kind", "patch", "--discriminator.channels", "16", "--discriminator.loss", "hinge"]
     found = parse(["tokenizer", *flags]).training.discriminator
     assert found == PatchDiscriminatorConfig(channels=16, loss="hinge")
-    with pytest.raises(ValueError, match="expected transformer or patch"):
+    with pytest.raises(ValueError, match="expected one of transformer, patch"):
         parse(["tokenizer", "--discriminator.kind=pach"])
 
 
@@ -103,7 +102,7 @@ def test_a_logit_for_every_patch_and_a_gradient_for_every_pixel(patch):
 @pytest.mark.parametrize("loss", ["hinge", "non_saturating"])
 def test_it_learns_to_tell_noise_from_blurred_noise(loss):
     torch.manual_seed(0)
-    adversary = Adversary(PatchDiscriminatorConfig(**PATCH, loss=loss), CLIPS)
+    adversary = AdversarialLoss(PatchDiscriminatorConfig(**PATCH, loss=loss), CLIPS)
     optimizer = torch.optim.Adam(adversary.parameters(), lr=3e-3)
     generator = torch.Generator().manual_seed(0)
 
@@ -125,7 +124,7 @@ def test_hinge_losses_are_their_formulas(discriminator, tmp_path):
     settings = config(
         tmp_path, "tokenizer", discriminator={**discriminator, "loss": "hinge", "lecam": 0.5}
     ).discriminator
-    adversary = Adversary(settings, CLIPS)
+    adversary = AdversarialLoss(settings, CLIPS)
     real, fake = torch.rand(2, 2, 3, 8, 16, 16, generator=torch.Generator().manual_seed(1))
     adversary.real_anchor.fill_(0.3)
     adversary.fake_anchor.fill_(-0.2)
@@ -135,7 +134,7 @@ def test_hinge_losses_are_their_formulas(discriminator, tmp_path):
     loss, metrics = adversary(real, fake, torch.Generator())
     torch.testing.assert_close(loss, hinge + 0.5 * lecam)
     torch.testing.assert_close(metrics["discriminator"], hinge.detach())
-    torch.testing.assert_close(adversary.of_maker(fake), -made.mean())
+    torch.testing.assert_close(adversary.reconstruction_loss(fake), -made.mean())
 
 
 LOSSES = {"l1": 1, "frequency": 0.2, "quantizer": 0.1, "prior": 0.06, "adversarial": 0.8}
@@ -148,14 +147,14 @@ def test_adaptive_gradients_are_those_of_two_backward_passes(tmp_path, clips, lo
     torch.manual_seed(0)
     model = Model(options.model)
     torch.nn.init.normal_(model.tokenizer.to_pixels.weight, std=0.3)
-    adversary = Adversary(options.discriminator, CLIPS)
+    adversary = AdversarialLoss(options.discriminator, CLIPS)
 
     def backward(losses, adaptive):
         discriminator = options.discriminator.model_copy(update={"adaptive": adaptive})
         changed = options.model_copy(update={"losses": losses, "discriminator": discriminator})
         model.zero_grad()
-        objective = TokenizerObjective(model, changed, Measures()).eval()
-        outcome = objective(clips, draw(), 0, 0.0, adversary.of_maker)
+        objective = TokenizerObjective(model, changed, LpipsNetworks()).eval()
+        outcome = objective(clips, StepContext.seeded(0, adversarial=adversary.reconstruction_loss))
         (outcome.loss / 4).backward()  # as with four accumulation steps
         return outcome, {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
@@ -163,9 +162,11 @@ def test_adaptive_gradients_are_those_of_two_backward_passes(tmp_path, clips, lo
     weight = float(outcome.metrics["adversarial_weight"])
     assert all(parameter.grad is None for parameter in adversary.parameters())
 
-    prediction = outcome.prediction.requires_grad_()
+    prediction = outcome.reconstructions.requires_grad_()
     others = (prediction - clips).abs().mean() + 0.2 * frequency_loss(prediction, clips)
-    (first,), (second,) = (torch.autograd.grad(term, prediction) for term in (others, adversary.of_maker(prediction)))
+    (first,), (second,) = (
+        torch.autograd.grad(term, prediction) for term in (others, adversary.reconstruction_loss(prediction))
+    )
     assert weight == pytest.approx(float(0.8 * first.norm() / second.norm()), rel=1e-4)
 
     reference, expected = backward(options.losses.model_copy(update={"adversarial": weight}), False)
@@ -229,8 +230,8 @@ def test_nothing_adversarial_happens_before_its_start(tmp_path, discriminator):
     (waiting, metrics), (none, metrics_without) = everything(tmp_path / "waiting"), everything(tmp_path / "none")
     assert all(torch.equal(tensor, waiting[name]) for name, tensor in none.items())
     assert metrics == metrics_without
-    fresh = Run(options, Data(Clips(), None), tmp_path / "fresh")
-    initial = fresh._adversary.state_dict()
+    fresh = Trainer(options, ClipData(Clips(), None), tmp_path / "fresh")
+    initial = fresh.discriminator.loss.state_dict()
     assert all(torch.equal(tensor, waiting[f"adversary.{name}"]) for name, tensor in initial.items())
     assert not any(name.startswith("adversary-optimizer.") for name in waiting)
 
@@ -251,6 +252,6 @@ def test_estimates_count_either_kind(tmp_path):
         options = TrainingConfig.parse({**without.model_dump(), "discriminator": kind.model_dump(), "losses": LOSSES})
         count = sum(parameter.numel() for parameter in build_discriminator(kind, CLIPS).parameters())
         assert parameter_counts(options)["discriminator"] == count
-        more = step_work(options) - step_work(without)
+        more = step_flops(options) - step_flops(without)
         assert more == pytest.approx(2 * discriminator_flops(kind, CLIPS) * (2 + 6 / kind.update_interval))
         assert step_memory(options) > step_memory(without) + 16 * count

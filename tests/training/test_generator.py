@@ -20,11 +20,12 @@ from adaptok.config.transformer import TransformerConfig
 from adaptok.data.token_datasets import TokenDataset, TokenDatasetInfo, write_shard
 from adaptok.models.generator import GeneratorModel
 from adaptok.models.model import Model, weights_hash
-from adaptok.training.generator_objective import GeneratorObjective, likeliest
-from adaptok.training.objectives import Draw
-from adaptok.training.samples import load_decoder, padded, sample_ids
-from adaptok.training.token_data import PackRows, Row, condition_of, open_token_data, pack, resolve, row_entries
-from adaptok.training.trainer import Run
+from adaptok.training.objectives.base import StepContext
+from adaptok.training.objectives.generator import GeneratorObjective, most_likely
+from adaptok.training.reporting.generated_samples import load_decoder, pad_ids, sample_ids
+from adaptok.training.sequences import PackCollate, TokenSequence, condition_of, pack, sequence_entries
+from adaptok.training.token_data import open_token_data, resolve
+from adaptok.training.trainer import Trainer
 from tests.helpers.generators import CLASSES, generator_config, info, make_clips, write_tokens
 from tests.helpers.models import small_config
 
@@ -38,10 +39,6 @@ def random_model(of: TokenDatasetInfo, **changes) -> GeneratorModel:
     for parameter in model.parameters():  # also those that start at zero
         torch.nn.init.normal_(parameter, std=0.3)
     return model
-
-
-def draw() -> Draw:
-    return Draw(torch.Generator(), torch.Generator())
 
 
 KINDS = pytest.mark.parametrize(
@@ -63,7 +60,7 @@ def test_packed_loss_is_that_of_padded_rows(of, plan):
     model = random_model(of, **plan)
     c, clips = model.config, make_clips(5, of)
     labels = {name: number for number, name in enumerate(CLASSES)}
-    rows = [Row(i, row_entries(clip, c), condition_of(clip, c, labels)) for i, clip in enumerate(clips)]
+    rows = [TokenSequence(i, sequence_entries(clip, c), condition_of(clip, c, labels)) for i, clip in enumerate(clips)]
     longest = max(len(row.entries) for row in rows)
     ids = torch.stack([F.pad(torch.from_numpy(row.entries), (0, longest - len(row.entries))) for row in rows])
     logits = model(ids[:, :-1], torch.from_numpy(np.stack([row.condition for row in rows])))
@@ -72,13 +69,13 @@ def test_packed_loss_is_that_of_padded_rows(of, plan):
     objective = GeneratorObjective(model)
     for order in (range(5), (3, 0, 4, 2, 1)):
         packed = pack([rows[i] for i in order], c)
-        found = objective(packed, draw(), 0, 0.0)
+        found = objective(packed, StepContext.seeded(0))
         torch.testing.assert_close(found.loss, losses[valid].mean(), atol=1e-5, rtol=1e-5)
-        each = objective.losses(objective.outputs(packed), packed.targets)
+        each = objective.losses(objective.hidden_states(packed), packed.targets)
         expected = torch.cat([losses[i][valid[i]] for i in order])
         torch.testing.assert_close(each, expected, atol=1e-5, rtol=1e-5)
         best = torch.cat([logits.argmax(-1)[i][valid[i]] for i in order])
-        assert torch.equal(likeliest(model, objective.outputs(packed)), best)
+        assert torch.equal(most_likely(model, objective.hidden_states(packed)), best)
         assert sum(packed.lengths) == len(packed.ids) == sum(c.prefix + len(row.entries) - 1 for row in rows)
 
 
@@ -87,15 +84,15 @@ def test_gradients_of_a_pack_are_those_of_its_clips(of, plan):
     model = random_model(of, **plan)
     c, clips = model.config, make_clips(4, of)
     labels = {name: number for number, name in enumerate(CLASSES)}
-    rows = [Row(i, row_entries(clip, c), condition_of(clip, c, labels)) for i, clip in enumerate(clips)]
+    rows = [TokenSequence(i, sequence_entries(clip, c), condition_of(clip, c, labels)) for i, clip in enumerate(clips)]
     objective = GeneratorObjective(model)
-    objective(pack(rows, c), draw(), 0, 0.0).loss.backward()
+    objective(pack(rows, c), StepContext.seeded(0)).loss.backward()
     together = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
     model.checkpointing = True  # layers that are computed again give the same
     total = sum(len(row.entries) for row in rows)
     for row in rows:
-        (objective(pack([row], c), draw(), 0, 0.0).loss * len(row.entries) / total).backward()
+        (objective(pack([row], c), StepContext.seeded(0)).loss * len(row.entries) / total).backward()
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(together[name], parameter.grad, atol=1e-5, rtol=1e-4, msg=name)
 
@@ -103,7 +100,7 @@ def test_gradients_of_a_pack_are_those_of_its_clips(of, plan):
 def test_an_epoch_has_every_clip_once_and_rows_follow_from_seed_and_index(tmp_path):
     path = write_tokens(tmp_path / "tokens", 10)
     rows = open_token_data(generator_config(path, seed=3)).train
-    places = [rows.place(index) for index in range(30)]
+    places = [rows.clip_index(index) for index in range(30)]
     epochs = [places[i : i + 10] for i in (0, 10, 20)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
@@ -115,17 +112,17 @@ def test_an_epoch_has_every_clip_once_and_rows_follow_from_seed_and_index(tmp_pa
     dropped = [int(rows[index].condition) == rows.config.classes for index in range(600)]
     assert 30 < sum(dropped) < 100  # a tenth
     other = open_token_data(generator_config(path, seed=4)).train
-    assert [other.place(index) for index in range(30)] != places
+    assert [other.clip_index(index) for index in range(30)] != places
 
 
 def test_batches_of_a_step_weigh_what_their_entries_are(tmp_path):
     rows = open_token_data(generator_config(write_tokens(tmp_path / "tokens", 10))).train
-    collate = PackRows(rows, per_step=6, batch=2)
+    collate = PackCollate(rows, batch_size=6, micro_batch_size=2)
     batches = [collate([rows[index] for index in (start, start + 1)]).clips for start in (6, 8, 10)]
     model = random_model(info())
     objective = GeneratorObjective(model)
-    parts = torch.stack([objective(batch, draw(), 0, 0.0).loss for batch in batches]).mean()
-    whole = objective(pack([rows[index] for index in range(6, 12)], rows.config), draw(), 0, 0.0).loss
+    parts = torch.stack([objective(batch, StepContext.seeded(0)).loss for batch in batches]).mean()
+    whole = objective(pack([rows[index] for index in range(6, 12)], rows.config), StepContext.seeded(0)).loss
     torch.testing.assert_close(parts, whole)
 
 
@@ -143,12 +140,12 @@ def learned_by_heart(folder, of, tmp_path, **changes):
         checkpoint_every=250,
     )
     data = open_token_data(options)
-    model = Run(options, data, tmp_path / "run").train()
+    model = Trainer(options, data, tmp_path / "run").train()
     clips = list(TokenDataset.open(folder))
     condition = np.stack([condition_of(clip, model.config, data.train.labels) for clip in clips])
     ids, lengths = sample_ids(model, torch.from_numpy(condition), None)
     first = model.config.first_block
-    expected_ids, expected_lengths = padded(clips, of.latents, torch.device("cpu"))
+    expected_ids, expected_lengths = pad_ids(clips, of.latents, torch.device("cpu"))
     assert torch.equal(lengths[:, first:], expected_lengths[:, first:])
     assert torch.equal(ids[:, first:], expected_ids[:, first:])
     if first:
@@ -201,7 +198,7 @@ def test_samples_are_drawn_with_the_tokenizer_of_the_ids(tmp_path, frames):
     )
     path = write_tokens(tmp_path / "tokens", 8, of)
     options = generator_config(path, samples=3, tokenizer=str(tmp_path / "tokenizer"), max_steps=2, validate_every=1)
-    Run(options, open_token_data(options), tmp_path / "run").train()
+    Trainer(options, open_token_data(options), tmp_path / "run").train()
     for step in (1, 2):
         picture = np.asarray(Image.open(tmp_path / "run" / "samples" / f"step-{step:08d}.png"))
         assert picture.shape[:2] == (6 * tokenizer.size, 8 * tokenizer.size)  # pairs of clips, 8 frames
@@ -210,23 +207,23 @@ def test_samples_are_drawn_with_the_tokenizer_of_the_ids(tmp_path, frames):
     write_folder(Model(small_config()), tmp_path / "other")
     wrong = generator_config(path, samples=3, tokenizer=str(tmp_path / "other"))
     with pytest.raises(ValueError, match=f"the token dataset is of test with weights {hashed[:8]}; give that model"):
-        Run(wrong, open_token_data(wrong), tmp_path / "wrong")
+        Trainer(wrong, open_token_data(wrong), tmp_path / "wrong")
     assert load_decoder(None, open_token_data(options).config, torch.device("cpu")) is None  # not the model in the box
 
 
 def test_a_run_may_begin_with_the_weights_of_another(tmp_path):
     path = write_tokens(tmp_path / "tokens")
     first = generator_config(path, max_steps=2)
-    Run(first, open_token_data(first), tmp_path / "first").train()
+    Trainer(first, open_token_data(first), tmp_path / "first").train()
     second = generator_config(path, max_steps=1, initial=str(tmp_path / "first" / "model"))
-    started = Run(second, open_token_data(second), tmp_path / "second").model.state_dict()
+    started = Trainer(second, open_token_data(second), tmp_path / "second").model.state_dict()
     expected = read_generator(tmp_path / "first" / "model").state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in started.items())
     other = generator_config(
         path, initial=str(tmp_path / "first" / "model"), model={"width": 16, "depth": 2, "heads": 2}
     )
     with pytest.raises(ValueError, match="another configuration than this run"):
-        Run(other, open_token_data(other), tmp_path / "other")
+        Trainer(other, open_token_data(other), tmp_path / "other")
 
 
 class Always(torch.nn.Module):
@@ -247,16 +244,16 @@ def test_a_run_that_was_stopped_is_the_run_that_was_not(tmp_path, capsys):
         write_tokens(tmp_path / "tokens", 10), data={"train": [str(tmp_path / "tokens")], "held_out": 0.2}
     )
     data = open_token_data(options)
-    Run(options, data, tmp_path / "whole").train()
+    Trainer(options, data, tmp_path / "whole").train()
 
     def stop(line, at):
-        if line["step"] >= at:
+        if line.step >= at:
             raise KeyboardInterrupt
 
     for at in (3, 6, 10):
         with pytest.raises(KeyboardInterrupt):
-            Run(options, open_token_data(options), tmp_path / "parts", lambda line, at=at: stop(line, at)).train()
-    Run(options, open_token_data(options), tmp_path / "parts").train()
+            Trainer(options, open_token_data(options), tmp_path / "parts", lambda line, at=at: stop(line, at)).train()
+    Trainer(options, open_token_data(options), tmp_path / "parts").train()
     (tensors, metrics), (again, metrics_again) = everything(tmp_path / "whole"), everything(tmp_path / "parts")
     assert tensors.keys() == again.keys()
     assert all(torch.equal(tensor, again[name]) for name, tensor in tensors.items())
@@ -324,10 +321,10 @@ def test_datasets_that_do_not_fit_are_told_apart(tmp_path):
     with pytest.raises(ValueError, match="8 of 8 clips of the token dataset have no label"):
         open_token_data(generator_config(unlabelled, data={"train": [unlabelled], "labels": ["bounce"]}))
     options = generator_config(first, max_steps=2)
-    Run(options, open_token_data(options), tmp_path / "run").train()
+    Trainer(options, open_token_data(options), tmp_path / "run").train()
     write_shard(tmp_path / "first" / "0.parquet", make_clips(8, info(model_hash="cd" * 32)), info(model_hash="cd" * 32))
     with pytest.raises(ValueError, match="not the one that the run began with"):
-        Run(options, open_token_data(options), tmp_path / "run")
+        Trainer(options, open_token_data(options), tmp_path / "run")
 
 
 def test_the_command_line(tmp_path, capsys):
@@ -398,7 +395,7 @@ def test_a_fresh_model_is_as_unsure_as_can_be(tmp_path):
     path = write_tokens(tmp_path / "tokens")
     data = open_token_data(generator_config(path))
     model = GeneratorModel(data.config)
-    loss = GeneratorObjective(model)(pack([data.train[i] for i in range(8)], data.config), draw(), 0, 0.0).loss
+    loss = GeneratorObjective(model)(pack([data.train[i] for i in range(8)], data.config), StepContext.seeded(0)).loss
     ids = sum(len(data.train[i].entries) - 3 for i in range(8))
     entries = sum(len(data.train[i].entries) for i in range(8))
     expected = math.log(2) + ids / entries * math.log(60)  # end or not, and then which id

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from adaptok.metrics.lpips import Lpips
-from adaptok.training import checkpoint
+from adaptok.training.checkpointing import RunState, list_checkpoints, save_checkpoint
 from tests.helpers import training
 
 # a process that has imported everything already, from which runs are forked
@@ -56,7 +56,7 @@ def test_a_killed_run_is_the_run_that_was_not(tmp_path, stage):
     speed = json.loads((tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()[3])["clips_per_second"]
     rng = np.random.default_rng(0)
     parts = tmp_path / "parts"
-    watched = (lambda: checkpoint.folders(parts)), (lambda: sorted(parts.rglob("*")))  # in turn: there is an end to it
+    watched = (lambda: list_checkpoints(parts)), (lambda: sorted(parts.rglob("*")))  # in turn: there is an end to it
     kills = 0
     while killed(
         run, options, parts, after=rng.uniform(0, 5) * options.micro_batch_size / speed, watch=watched[kills % 2]
@@ -74,14 +74,14 @@ def test_a_killed_run_is_the_run_that_was_not(tmp_path, stage):
 def write_for_ever(folder) -> None:
     """Checkpoints, one after the other, each full of its own number."""
     torch.set_num_threads(1)
-    found = checkpoint.folders(folder)
+    found = list_checkpoints(folder)
     step = int(found[-1].name[5:]) if found else 0
     while True:
         step += 1
         tensors = {
             name: {str(i): torch.full((64, 1024), float(step)) for i in range(4)} for name in ("model", "average")
         }
-        checkpoint.save(folder, step, tensors, {}, keep=2)
+        save_checkpoint(folder, tensors, RunState(step, {}), keep=2)
 
 
 def test_killed_while_checkpoints_are_written(tmp_path):
@@ -89,13 +89,13 @@ def test_killed_while_checkpoints_are_written(tmp_path):
     reached = 0
     for _ in range(30):
         assert killed(write_for_ever, tmp_path, after=rng.uniform(0.05, 0.4))
-        found = checkpoint.folders(tmp_path)
+        found = list_checkpoints(tmp_path)
         for folder in found:
             step = float(folder.name[5:])
             for name in ("model", "average"):
                 values = load_file(folder / f"{name}.safetensors")
                 assert all((values[str(i)] == step).all() for i in range(4))
-            assert (folder / "state.json").read_text() == f'{{"step": {int(step)}}}'
+            assert RunState.load(folder) == RunState(int(step), {})
         if found:
             assert len(found) <= 3  # two, and one that was to be removed
             reached, before = int(found[-1].name[5:]), reached

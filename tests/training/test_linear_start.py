@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from adaptok.config.tokenizer import VectorQuantizerConfig
-from adaptok.training.initialization.linear_start import linear_start
+from adaptok.training.initialization.linear_codec import initialize_linear
 from tests.helpers.models import linear_tokenizer, smooth_clips
 
 
 def test_more_latents_are_better_before_the_first_step():
     model, clips = linear_tokenizer(), smooth_clips(24)
-    linear_start(model, clips)
+    initialize_linear(model, clips)
     errors = []
     with torch.no_grad():
         inputs = model.project_codes(model.quantize(model.encode(clips)).codes)
@@ -26,4 +26,4 @@ def test_more_latents_are_better_before_the_first_step():
 
 def test_what_does_not_fit_is_said():
     with pytest.raises(ValueError, match="scalar one"):
-        linear_start(linear_tokenizer(quantizer=VectorQuantizerConfig(size=64, dim=3)), smooth_clips(2))
+        initialize_linear(linear_tokenizer(quantizer=VectorQuantizerConfig(size=64, dim=3)), smooth_clips(2))

@@ -10,8 +10,10 @@ from adaptok import AdapTok
 from adaptok.cli.main import main
 from adaptok.config.lengths import FixedLengths, MixtureLengths, NormalLengths, UniformLengths
 from adaptok.metrics.distortion import multiscale_error
-from adaptok.training import checkpoint
-from adaptok.training.objectives import Measures, ScorerObjective, draw_lengths
+from adaptok.training.checkpointing import list_checkpoints
+from adaptok.training.objectives.lengths import draw_lengths
+from adaptok.training.objectives.perceptual import LpipsNetworks
+from adaptok.training.objectives.scorer import ScorerObjective
 from tests.helpers.models import small_config
 from tests.helpers.training import assert_resumes, config, everything, train
 
@@ -33,7 +35,7 @@ def test_half_made_checkpoints_are_not_taken(tmp_path):
     torn = tmp_path / "run" / "checkpoints" / ".writing-00000006"
     torn.mkdir()
     (torn / "model.safetensors").write_bytes(b"half")
-    assert [path.name for path in checkpoint.folders(tmp_path / "run")] == ["step-00000002", "step-00000004"]
+    assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["step-00000002", "step-00000004"]
     train(options, tmp_path / "run")
 
 
@@ -70,7 +72,7 @@ def test_a_bad_number_stops_before_the_weights_change(tmp_path):
     train(config(tmp_path, "tokenizer", max_steps=12), tmp_path / "good")
     with pytest.raises(FloatingPointError, match=r"step 7 .*l1"):
         train(options, tmp_path / "bad", bad=15)  # the second clip of step 7
-    assert [path.name for path in checkpoint.folders(tmp_path / "bad")] == ["step-00000004"]
+    assert [path.name for path in list_checkpoints(tmp_path / "bad")] == ["step-00000004"]
     train(options, tmp_path / "bad")  # the file was mended
     good, mended = everything(tmp_path / "good")[0], everything(tmp_path / "bad")[0]
     assert all(torch.equal(tensor, mended[name]) for name, tensor in good.items())
@@ -86,14 +88,14 @@ def test_targets_are_the_distortions_of_decoded_blocks(tmp_path, clips):
     options = config(tmp_path, "scorer")
     model = AdapTok.from_pretrained(options.initial, device="cpu").model
     torch.nn.init.normal_(model.tokenizer.to_pixels.weight, std=0.3)
-    objective = ScorerObjective(model, options, Measures())
+    objective = ScorerObjective(model, options, LpipsNetworks())
     tokenizer = model.tokenizer
     inputs = tokenizer.project_codes(tokenizer.quantize(tokenizer.encode(clips)).codes)
     with torch.no_grad():
         for earlier in ([], [3], [8, 1, 5]):
             block = len(earlier)
             seen = clips[:, :, : 2 * (block + 1)]
-            found = objective.distortions(seen, inputs[:, : block + 1], earlier)
+            found = objective.measure_distortions(seen, inputs[:, : block + 1], earlier)
             for column, length in enumerate(range(2, 9, 2)):
                 decoded = tokenizer.decode(inputs[:, : block + 1], [[*earlier, length]] * 3).clamp(0, 1)
                 error = multiscale_error(decoded, seen)[:, 2 * block :].mean(1)

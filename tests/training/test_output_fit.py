@@ -9,8 +9,8 @@ from torch import Tensor
 from adaptok.config.training import TrainingConfig
 from adaptok.metrics.distortion import edge_ratio
 from adaptok.models.tokenizer import Tokenizer
-from adaptok.training.data import Data
-from adaptok.training.initialization import initial_model as starting
+from adaptok.training.clip_data import ClipData
+from adaptok.training.initialization import initial_model
 from adaptok.training.initialization.output_fit import fit_output_layer
 from tests.helpers.models import linear_tokenizer, random_model, small_config, smooth_clips
 from tests.helpers.training import assert_resumes, config
@@ -61,7 +61,7 @@ def test_no_other_weights_of_the_layer_have_a_smaller_error(window):
 
 
 def test_a_linear_start_with_overlapping_windows_shows_fewer_edges(monkeypatch):
-    monkeypatch.setattr(starting, "START_CLIPS", 48)
+    monkeypatch.setattr(initial_model, "PCA_CLIPS", 48)
     measured = {}
     clips = smooth_clips(64)
     for window, count in ((None, 0), (12, 64)):
@@ -77,7 +77,7 @@ def test_a_linear_start_with_overlapping_windows_shows_fewer_edges(monkeypatch):
                 "micro_batch_size": 32,
             }
         )
-        model = starting.new_model(options, Data(clips, None)).tokenizer
+        model = initial_model.new_model(options, ClipData(clips, None)).tokenizer
         with torch.no_grad():
             decoded, _ = model(clips[:16], [[48] * 4] * 16)
         errors = (decoded - clips[:16]).square().mean().item()

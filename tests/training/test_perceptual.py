@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 from adaptok.config.losses import LpipsLossConfig, TokenizerLossConfig
 from adaptok.metrics.lpips import Lpips, clip_lpips
 from adaptok.training.losses import border_loss
-from adaptok.training.objectives import ENCODER_PARTS, perceptual_loss
+from adaptok.training.objectives.perceptual import perceptual_loss
+from adaptok.training.objectives.tokenizer import ENCODER_PREFIXES
 from tests.helpers.training import assert_resumes, config, train
 
 
@@ -96,4 +97,4 @@ def test_the_other_half_stays(tmp_path, half):
     before, after = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("start", "run"))
     moved = {name for name in before if not torch.allclose(before[name], after[name], atol=1e-9, rtol=0)}
     assert moved
-    assert all(name.startswith(ENCODER_PARTS) == (half == "encoder") for name in moved)
+    assert all(name.startswith(ENCODER_PREFIXES) == (half == "encoder") for name in moved)

@@ -20,9 +20,9 @@ import torch
 
 from adaptok.benchmark.timing import Measurement, memory, once, peak, summary
 from adaptok.config.training import TrainingConfig, load_config, override
-from adaptok.training.data import open_data
-from adaptok.training.estimate import step_work
-from adaptok.training.trainer import Run
+from adaptok.training.clip_data import open_clip_data
+from adaptok.training.estimate import step_flops
+from adaptok.training.trainer import Trainer
 from adaptok.video.writing import VideoWriter
 
 WARM = 3
@@ -64,13 +64,13 @@ def measure_training(
     config = configuration(preset, batch, warm + steps, data, checkpointing)
     dtype = getattr(torch, config.precision)
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(config, open_data(config), Path(folder))
+        run = Trainer(config, open_clip_data(config), Path(folder))
         device = run.accelerator.device
         batches = run.batches()
         spent, waits, peaks = [], [], [peak(dtype, device)]
         for step in range(warm + steps):
             waited: list[float] = []
-            took = once(lambda w=waited: w.append(run.train_step(batches)[1]), device)  # type: ignore[misc]
+            took = once(lambda w=waited: w.append(run.train_step(batches).data_seconds), device)  # type: ignore[misc]
             run.step += 1
             if step >= warm:
                 spent.append(took)
@@ -83,7 +83,7 @@ def measure_training(
         settings=settings,
         **summary(spent),
         memory_gb=memory(device) / 1e9,
-        work_gflop=step_work(config) / 1e9,
+        work_gflop=step_flops(config) / 1e9,
         peak_gflops=max(peaks) / 1e9,
         more={"clips_per_second": batch * steps / seconds, "waiting": sum(waits) / seconds},
     )

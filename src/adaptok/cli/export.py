@@ -10,7 +10,7 @@ from tyro.conf import Positional
 
 from adaptok.checkpoints.model_folder import write_folder
 from adaptok.cli.common import ModelOutput
-from adaptok.training.checkpoint import averaged, folders
+from adaptok.training.checkpointing import list_checkpoints, load_averaged_model
 from adaptok.utils.devices import DTYPES
 
 
@@ -24,11 +24,11 @@ class Export(ModelOutput):
     """Folder to write."""
 
     def run(self) -> None:
-        found = folders(self.src)
+        found = list_checkpoints(self.src)
         if not found:
             raise ValueError(f"{self.src}: no checkpoint in it, expected the folder of a run of 'adaptok train'")
         self.check(self.dst)
-        model, step = averaged(found[-1])
+        model, step = load_averaged_model(found[-1])
         write_folder(model, self.dst, DTYPES[self.dtype])
         if self.json:
             print(json.dumps({"out": str(self.dst), "step": step, "parameters": model.parameter_counts()}))

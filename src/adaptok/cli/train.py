@@ -63,13 +63,13 @@ class Train:
         except ModuleNotFoundError:
             raise ImportError("training needs accelerate; install it with: pip install 'adaptok[train]'") from None
         from adaptok.training.stages import open_stage_data
-        from adaptok.training.trainer import Run
+        from adaptok.training.trainer import Trainer
 
         if self.resume == "never" and (self.folder / "checkpoints").exists():
             raise ValueError(f"{self.folder} holds a run; choose another --out, or go on with --resume auto")
         with progress("opening files", None, "files", self.quiet or not sys.stderr.isatty()) as advance:
             data = open_stage_data(self.training, advance)
-        run = Run(self.training, data, self.folder, None if self.quiet else report)
+        run = Trainer(self.training, data, self.folder, None if self.quiet else report)
         run.train()
         if self.json and run.accelerator.is_main_process:
             document = {"out": str(self.folder), "model": str(self.folder / "model"), "steps": run.step}
@@ -137,7 +137,6 @@ def _flag(arguments: Sequence[str], name: str) -> str | None:
     return value
 
 
-def report(line: dict[str, Any]) -> None:
-    """A line of metrics on stderr."""
-    parts = (f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in line.items())
-    print("  ".join(parts), file=sys.stderr, flush=True)
+def report(record: object) -> None:
+    """Print a record of metrics on stderr."""
+    print(record, file=sys.stderr, flush=True)

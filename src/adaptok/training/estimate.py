@@ -1,4 +1,4 @@
-"""What a run will cost, before it runs."""
+"""Estimates of what a run costs, before it starts."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from typing import Any
 import torch
 
 from adaptok.config.discriminator import PatchDiscriminatorConfig
+from adaptok.config.generator import GeneratorConfig
+from adaptok.config.tokenizer import TokenizerConfig
 from adaptok.config.training import AnyConfig, GeneratorTrainingConfig, TrainingConfig
 from adaptok.config.transformer import StackConfig, TransformerConfig
+from adaptok.data.token_datasets import TokenDatasetInfo
 from adaptok.models.discriminator import build_discriminator
 from adaptok.models.flops import (
     decoder_flops,
@@ -22,140 +25,177 @@ from adaptok.models.flops import (
 )
 from adaptok.models.generator import GeneratorModel
 from adaptok.models.model import Model
-from adaptok.training.data import open_data
-from adaptok.training.objectives import draw_lengths, missing_weights
-from adaptok.training.schedule import run_length
-from adaptok.training.token_data import TokenData, open_token_data
+from adaptok.training.clip_data import open_clip_data
+from adaptok.training.objectives.lengths import draw_lengths
+from adaptok.training.objectives.perceptual import missing_weights
+from adaptok.training.optim.schedule import RunLength, run_length
+from adaptok.training.token_data import open_token_data, resolve
 
-SAMPLE = 256
-"""Clips over which the law of lengths is averaged."""
-KEPT_VALUES = 17
-"""Times the width, what a layer keeps of a row for its gradient: norms, qkv, attention, both sides of the MLP."""
-KEPT_BY_CONVOLUTION = 2
-"""Times its output, what a layer of the patch discriminator keeps for its gradient: the input of GroupNorm and the
+NUM_SAMPLES = 256
+"""Clips over which the distribution of lengths is averaged."""
+LAYER_ACTIVATIONS = 17
+"""Values that a transformer layer keeps per position for the backward pass, as a multiple of its width: norms, qkv,
+attention, and both sides of the MLP."""
+CONVOLUTION_ACTIVATIONS = 2
+"""Values that a layer of the patch discriminator keeps, as a multiple of its output: the input of GroupNorm and the
 output of LeakyReLU."""
+ASSUMED_LEVELS = (16, 8, 8, 8, 4)
+"""Levels of the bundled tokenizer, assumed for generators that predict digits when there is no token dataset."""
 
 
 def parameter_counts(config: TrainingConfig) -> dict[str, int]:
-    """Trainable numbers by part; 0 for a part that is not there."""
+    """Count the parameters of each component. Components that the model lacks have 0."""
     with torch.device("meta"):
         counts = {"tokenizer": 0, "prior": 0, "scorer": 0, "discriminator": 0} | Model(config.model).parameter_counts()
         if config.stage == "tokenizer" and config.losses.adversarial:
-            critic = build_discriminator(config.discriminator, config.model.tokenizer)
-            counts["discriminator"] = sum(p.numel() for p in critic.parameters())
+            discriminator = build_discriminator(config.discriminator, config.model.tokenizer)
+            counts["discriminator"] = sum(p.numel() for p in discriminator.parameters())
     return counts
 
 
-def step_work(config: TrainingConfig) -> float:
-    """Operations of a step on one process, on average, forward and backward; the losses are left out."""
+def step_flops(config: TrainingConfig) -> float:
+    """Estimate the mean FLOPs of a step on a single process, forward and backward, without the losses."""
     tokenizer, clips = config.model.tokenizer, config.batch_plan(1).batch_size
-    lengths = draw_lengths(config.lengths, SAMPLE, tokenizer.blocks, torch.Generator().manual_seed(0))
+    lengths = draw_lengths(config.lengths, NUM_SAMPLES, tokenizer.blocks, torch.Generator().manual_seed(0))
     if config.stage == "scorer":
         assert config.model.scorer is not None
-        levels = range(config.model.scorer.length_step, tokenizer.latents + 1, config.model.scorer.length_step)
-        decoded = sum(decoder_flops(config.model, [n] * tokenizer.blocks) / tokenizer.blocks for n in levels)
+        candidates = range(config.model.scorer.length_step, tokenizer.latents + 1, config.model.scorer.length_step)
+        decoded = sum(decoder_flops(config.model, [n] * tokenizer.blocks) / tokenizer.blocks for n in candidates)
         return clips * (encoder_flops(config.model) + decoded + 3 * scorer_flops(config.model, None))
     decode = sum(decoder_flops(config.model, clip) for clip in lengths) / len(lengths)
-    work = 3 * (encoder_flops(config.model) + decode)
+    flops = 3 * (encoder_flops(config.model) + decode)
     if config.model.prior is not None:
         rounds = 2 if config.model.prior.sampling_peak else 1
-        work += 3 * rounds * sum(prior_flops(config.model, sum(clip)) for clip in lengths) / len(lengths)
+        flops += 3 * rounds * sum(prior_flops(config.model, sum(clip)) for clip in lengths) / len(lengths)
     if config.losses.adversarial:
         once = discriminator_flops(config.discriminator, tokenizer)
-        # of the reconstructions; and of these and the originals, at the steps where the discriminator is updated
-        work += 2 * once + 6 * once / config.discriminator.update_interval
-    return clips * work
+        # reconstructions at each step; reconstructions and originals where the discriminator is updated
+        flops += 2 * once + 6 * once / config.discriminator.update_interval
+    return clips * flops
 
 
 def step_memory(config: TrainingConfig) -> float:
-    """Bytes of weights, gradients, optimizer and average, and of what a batch keeps for its gradient: roughly."""
+    """Estimate the bytes of weights, gradients, optimizer state, moving average and activations of a micro-batch."""
     counts = parameter_counts(config)
-    learning = counts["scorer"] if config.stage == "scorer" else counts["tokenizer"] + counts["prior"]
-    learning += counts["discriminator"]
-    fixed = 4 * sum(counts.values()) + (12 + 4 * bool(config.ema_decay)) * learning
+    trained = counts["scorer"] if config.stage == "scorer" else counts["tokenizer"] + counts["prior"]
+    trained += counts["discriminator"]
+    fixed = 4 * sum(counts.values()) + (12 + 4 * bool(config.ema_decay)) * trained
     tokenizer = config.model.tokenizer
     size = 2 if config.precision == "bfloat16" else 4
-    rows = tokenizer.blocks * (tokenizer.patches + tokenizer.latents)
+    positions = tokenizer.blocks * (tokenizer.patches + tokenizer.latents)
     if config.stage == "scorer":
         assert config.model.scorer is not None
         stacks: list[TransformerConfig] = [config.model.scorer]
-        rows = tokenizer.blocks * tokenizer.latents
+        positions = tokenizer.blocks * tokenizer.latents
     else:
         stacks = [tokenizer.encoder, tokenizer.decoder]
     checkpointing = config.activation_checkpointing
-    kept: float = sum(s.depth * rows * s.width * (1 if checkpointing else kept_values(s)) for s in stacks)
+    kept: float = sum(s.depth * positions * s.width * (1 if checkpointing else layer_activations(s)) for s in stacks)
     if config.stage == "tokenizer" and config.losses.adversarial:
-        kept += _discriminator_values(config)
+        kept += _discriminator_activations(config)
     return fixed + config.pass_size * size * kept
 
 
-def kept_values(stack: TransformerConfig) -> int:
-    """Values that a layer keeps of a row for its gradient, as a multiple of the width."""
-    return KEPT_VALUES + 2 * (isinstance(stack, StackConfig) and stack.qk_norm)  # q and k before normalization
+def layer_activations(stack: TransformerConfig) -> int:
+    """Return how many values a layer keeps per position for the backward pass, as a multiple of its width."""
+    return LAYER_ACTIVATIONS + 2 * (isinstance(stack, StackConfig) and stack.qk_norm)  # q and k before normalization
 
 
-def _discriminator_values(config: TrainingConfig) -> float:
-    """Numbers that the discriminator keeps of a clip for the gradient."""
-    critic, clips = config.discriminator, config.model.tokenizer
-    if isinstance(critic, PatchDiscriminatorConfig):
-        layers = zip(critic.widths, patch_shapes(critic, clips), strict=True)
-        return KEPT_BY_CONVOLUTION * sum(width * places for width, places in layers)
-    return critic.depth * KEPT_VALUES * transformer_rows(critic, clips) * critic.width
+def _discriminator_activations(config: TrainingConfig) -> float:
+    """Count the values that the discriminator keeps per clip for the backward pass."""
+    discriminator, clips = config.discriminator, config.model.tokenizer
+    if isinstance(discriminator, PatchDiscriminatorConfig):
+        layers = zip(discriminator.widths, patch_shapes(discriminator, clips), strict=True)
+        return CONVOLUTION_ACTIVATIONS * sum(width * positions for width, positions in layers)
+    return discriminator.depth * LAYER_ACTIVATIONS * transformer_rows(discriminator, clips) * discriminator.width
 
 
 def describe(config: AnyConfig) -> dict[str, Any]:
-    """Everything that is known before a run, as a JSON object. The data is opened.
+    """Describe a run before it starts, as a JSON object: sizes, FLOPs, memory and data.
+
+    Data is opened only if the configuration names any. Without, values that depend on it are None, and a generator is
+    assumed to be trained on tokens of half the maximum length.
 
     Raises:
-        ValueError: there is no data, or too much of it is broken.
+        FileNotFoundError: a folder, list or dataset does not exist.
+        ValueError: the data does not fit the configuration, or too much of it is broken.
     """
     if isinstance(config, GeneratorTrainingConfig):
-        return _describe_generator(config, open_token_data(config))
-    data = open_data(config)
-    steps, warmup = run_length(config, data.files)
+        return _describe_generator(config)
+    data = open_clip_data(config) if config.data.train or config.data.drawn_fraction == 1 else None
+    length = _known_length(config, None if data is None else data.epoch_size)
     return {
         "parameters": parameter_counts(config),
-        "steps": steps,
-        "warmup_steps": warmup,
+        "steps": None if length is None else length.steps,
+        "warmup_steps": None if length is None else length.warmup_steps,
         "clips_per_step": config.batch_plan(1).batch_size,
-        "gflop_per_step": step_work(config) / 1e9,
+        "gflop_per_step": step_flops(config) / 1e9,
         "memory_gb": step_memory(config) / 1e9,
-        "files": data.files,
-        "broken": dict(data.broken),
+        "files": None if data is None else data.epoch_size,
+        "broken": {} if data is None else dict(data.broken),
         "missing": missing_weights(config),
-        "validation_clips": 0 if data.validation is None else len(data.validation),
+        "validation_clips": 0 if data is None or data.validation is None else len(data.validation),
         "configuration": config.model_dump(mode="json"),
     }
 
 
-def _describe_generator(config: GeneratorTrainingConfig, data: TokenData) -> dict[str, Any]:
-    steps, warmup = run_length(config, data.files)
+def _known_length(config: AnyConfig, epoch_size: int | None) -> RunLength | None:
+    return None if config.max_steps is None and epoch_size is None else run_length(config, epoch_size)
+
+
+def _describe_generator(config: GeneratorTrainingConfig) -> dict[str, Any]:
+    data = open_token_data(config) if config.data.train else None
+    model = _assumed_generator(config) if data is None else data.config
+    length = _known_length(config, None if data is None else data.epoch_size)
     with torch.device("meta"):
-        parameters = GeneratorModel(data.config).parameter_counts()
-    clips = config.batch_plan(1).batch_size
-    entries = data.train.count(0, len(data.train)) / len(data.train)
+        parameters = GeneratorModel(model).parameter_counts()
+    clips, entries = config.batch_plan(1).batch_size, model.blocks * (model.latents / 2 + 1)
+    if data is not None:
+        entries = data.train.count_entries(0, len(data.train)) / len(data.train)
     return {
         "parameters": parameters,
-        "steps": steps,
-        "warmup_steps": warmup,
+        "steps": None if length is None else length.steps,
+        "warmup_steps": None if length is None else length.warmup_steps,
         "clips_per_step": clips,
         "entries_per_clip": entries,
-        "gflop_per_step": 3 * clips * generator_flops(data.config, round(entries)) / 1e9,
-        "memory_gb": _generator_memory(config, data, parameters["generator"], entries) / 1e9,
-        "clips": len(data.train),
-        "labels": list(data.config.labels),
-        "validation_clips": 0 if data.validation is None else len(data.validation),
-        "model": data.config.model_dump(mode="json"),
+        "gflop_per_step": 3 * clips * generator_flops(model, round(entries)) / 1e9,
+        "memory_gb": _generator_memory(config, model, parameters["generator"], entries) / 1e9,
+        "clips": None if data is None else len(data.train),
+        "labels": list(model.labels),
+        "validation_clips": 0 if data is None or data.validation is None else len(data.validation),
+        "model": model.model_dump(mode="json"),
         "configuration": config.model_dump(mode="json"),
     }
 
 
-def _generator_memory(config: GeneratorTrainingConfig, data: TokenData, parameters: int, entries: float) -> float:
-    """Bytes of weights, gradients, optimizer and average, and of what a batch keeps for its gradient: roughly."""
-    model, size = data.config, 2 if config.precision == "bfloat16" else 4
-    rows = config.pass_size * (model.prefix + entries)
-    # norms, qkv, attention and its projection; gate, up and what they make
+def _assumed_generator(config: GeneratorTrainingConfig) -> GeneratorConfig:
+    """Complete the configuration of a generator as for tokens of a tokenizer of the default size."""
+    partial, tokenizer = config.model, TokenizerConfig()
+    levels = partial.levels or (ASSUMED_LEVELS if partial.mixture > 1 else ())
+    codebook_size = int(torch.tensor(levels).prod()) if levels else tokenizer.quantizer.codebook_size
+    info = TokenDatasetInfo(
+        model=partial.model or "unknown",
+        model_hash=partial.model_hash or "",
+        codebook_size=partial.codebook_size or codebook_size,
+        levels=levels,
+        latents=partial.latents or tokenizer.latents,
+        blocks=partial.blocks or tokenizer.blocks,
+        block_frames=tokenizer.temporal_patch_size,
+        size=tokenizer.size,
+        length_step=1,
+        condition_frames=tokenizer.temporal_patch_size + 1 if partial.condition == "frames" else 0,
+    )
+    return resolve(partial, info, config.data.labels or ("unknown",))
+
+
+def _generator_memory(
+    config: GeneratorTrainingConfig, model: GeneratorConfig, parameters: int, entries: float
+) -> float:
+    """Estimate the bytes of weights, gradients, optimizer state, moving average and activations of a micro-batch."""
+    size = 2 if config.precision == "bfloat16" else 4
+    positions = config.pass_size * (model.prefix + entries)
+    # norms, qkv, attention and its projection; gate, up and their product
     values = 1.0 if config.activation_checkpointing else 9 + 4 * model.hidden / model.width
-    kept = rows * model.depth * values * model.width * size
+    kept = positions * model.depth * values * model.width * size
     logits = 0 if model.levels else 2 * 4 * config.pass_size * entries * model.vocabulary
     return (16 + 4 * bool(config.ema_decay)) * parameters + kept + logits

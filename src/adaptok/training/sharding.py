@@ -1,4 +1,4 @@
-"""Weights, gradients and optimizer state split over processes (torch's fully sharded data parallel)."""
+"""Sharding of weights, gradients and optimizer state over processes, with PyTorch's fully sharded data parallel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from adaptok.models.transformer import TransformerBlock
 
 
 def shard(objective: nn.Module, device: torch.device, processes: int) -> None:
-    """Split every parameter over all processes, in place; each layer is gathered while it computes."""
+    """Shard all parameters over all processes, in place. Each layer is gathered while it computes."""
     mesh = init_device_mesh(device.type, (processes,))
     for module in objective.modules():
         if isinstance(module, TransformerBlock | PriorBlock | Layer):
@@ -22,25 +22,25 @@ def shard(objective: nn.Module, device: torch.device, processes: int) -> None:
     fully_shard(objective, mesh=mesh)
 
 
-def synchronize(objective: nn.Module, on: bool) -> None:
-    """Whether the next backward pass adds up gradients over processes; for a sharded objective."""
+def set_gradient_sync(objective: nn.Module, enabled: bool) -> None:
+    """Choose whether the next backward pass of a sharded objective reduces gradients over processes."""
     assert isinstance(objective, FSDPModule)
-    objective.set_requires_gradient_sync(on)
+    objective.set_requires_gradient_sync(enabled)
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor, gathered where it is split; every process must ask."""
+def gather(tensor: Tensor) -> Tensor:
+    """Return a whole tensor, gathered if it is sharded. Every process must call this function."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def local(tensor: Tensor) -> Tensor:
-    """This process's part, sharing its memory."""
+def local_part(tensor: Tensor) -> Tensor:
+    """Return this process's part of a tensor. It shares its storage."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def like(tensor: Tensor, model: Tensor) -> Tensor:
-    """A whole tensor, split and placed as `model` is; every process has the same one, so nothing is sent."""
-    tensor = tensor.to(model.device)
-    if not isinstance(model, DTensor):
+def shard_like(tensor: Tensor, reference: Tensor) -> Tensor:
+    """Shard and place a whole tensor as `reference` is. Every process has the same one, so nothing is sent."""
+    tensor = tensor.to(reference.device)
+    if not isinstance(reference, DTensor):
         return tensor
-    return distribute_tensor(tensor, model.device_mesh, model.placements, src_data_rank=None)
+    return distribute_tensor(tensor, reference.device_mesh, reference.placements, src_data_rank=None)

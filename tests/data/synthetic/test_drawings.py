@@ -10,7 +10,7 @@ import torch
 from adaptok.config.training import load_config
 from adaptok.data.clips import ClipMixture
 from adaptok.data.synthetic.drawings import Drawings, add_caption, draw_clip
-from adaptok.training.data import open_data
+from adaptok.training.clip_data import open_clip_data
 
 
 def rng(seed):
@@ -50,17 +50,19 @@ def test_a_run_can_be_of_drawings_alone():
     config = load_config("tiny", "tokenizer")
     drawn = config.data.model_copy(update={"drawn_fraction": 1.0, "train": (), "validation": None})
     alone = config.model_copy(update={"data": drawn})
-    data = open_data(alone)
+    data = open_clip_data(alone)
     assert data.listed == 0
-    assert torch.equal(data.train[3], open_data(alone).train[3])
+    assert torch.equal(data.train[3], open_clip_data(alone).train[3])
 
 
 def test_the_share_of_drawings_is_of_all_clips():
     config = load_config("tiny", "tokenizer")
     with as_file(files("adaptok") / "assets") as folder:
         data = config.data.model_copy(update={"drawn_fraction": 0.25, "train": (str(folder),), "validation": None})
-        mixture = open_data(config.model_copy(update={"data": data})).train
-        plain = open_data(config.model_copy(update={"data": data.model_copy(update={"drawn_fraction": 0.0})})).train
+        mixture = open_clip_data(config.model_copy(update={"data": data})).train
+        plain = open_clip_data(
+            config.model_copy(update={"data": data.model_copy(update={"drawn_fraction": 0.0})})
+        ).train
         drawn = [not torch.equal(mixture[i], plain[i]) and _has_flat_parts(mixture[i]) for i in range(40)]
     assert 4 <= sum(drawn) <= 16
 

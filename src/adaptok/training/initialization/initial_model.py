@@ -1,4 +1,4 @@
-"""The model that a run starts from."""
+"""Models that runs start from."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from adaptok.checkpoints.model_folder import read_folder
 from adaptok.config.training import TrainingConfig
 from adaptok.models.model import Model
 from adaptok.models.tokenizer import Tokenizer
-from adaptok.training.data import Data
+from adaptok.training.clip_data import ClipData
 from adaptok.training.initialization.growing import GROWING, grow
-from adaptok.training.initialization.linear_start import linear_start
+from adaptok.training.initialization.linear_codec import initialize_linear
 from adaptok.training.initialization.output_fit import fit_output_layer
-from adaptok.training.objectives import Measures, ScorerObjective, draw_lengths
+from adaptok.training.objectives.lengths import draw_lengths
+from adaptok.training.objectives.perceptual import LpipsNetworks
+from adaptok.training.objectives.scorer import ScorerObjective
 
-START_CLIPS = 256
-"""Clips whose principal components make a linear start."""
+PCA_CLIPS = 256
+"""Clips whose principal components a linear initialization uses."""
 STATISTICS_BATCHES = 16
-"""Batches over which a scorer's targets are measured before its training."""
+"""Batches over which the targets of a scorer are measured before training."""
 
 
-def new_model(config: TrainingConfig, data: Data) -> Model:
-    """The model that a run starts from."""
+def new_model(config: TrainingConfig, data: ClipData) -> Model:
+    """Create the model that a run starts from, with random weights, linear weights or those of a model folder."""
     torch.manual_seed(config.seed)
     model = _random_or_linear(config, data) if config.initial is None else _from_folder(config)
     if config.fit_output_clips:
@@ -34,18 +36,18 @@ def new_model(config: TrainingConfig, data: Data) -> Model:
     return model
 
 
-def _random_or_linear(config: TrainingConfig, data: Data) -> Model:
+def _random_or_linear(config: TrainingConfig, data: ClipData) -> Model:
     model = Model(config.model)
     if config.initialization == "linear":
-        clips = torch.stack([data.train[i] for i in range(START_CLIPS)])
+        clips = torch.stack([data.train[i] for i in range(PCA_CLIPS)])
         plain = Tokenizer(config.model.tokenizer.model_copy(update=dict.fromkeys(GROWING)))
-        linear_start(plain, clips)
+        initialize_linear(plain, clips)
         grow(model.tokenizer, plain)
     return model
 
 
-def _fitting_batches(config: TrainingConfig, data: Data) -> Iterator[tuple[Tensor, list[list[int]]]]:
-    """The first clips of a run, with lengths as in training."""
+def _fitting_batches(config: TrainingConfig, data: ClipData) -> Iterator[tuple[Tensor, list[list[int]]]]:
+    """Yield the first clips of a run, with lengths drawn as in training."""
     generator = torch.Generator().manual_seed(config.seed)
     blocks = config.model.tokenizer.blocks
     starts = range(0, config.fit_output_clips, config.pass_size)
@@ -72,15 +74,15 @@ def _from_folder(config: TrainingConfig) -> Model:
     return model
 
 
-def measure_targets(model: Model, config: TrainingConfig, data: Data, measures: Measures) -> Model:
-    """The same model with its scorer normalised by the statistics of true distortions over the training clips."""
+def measure_targets(model: Model, config: TrainingConfig, data: ClipData, networks: LpipsNetworks) -> Model:
+    """Return the model with a scorer that is normalized by the statistics of true distortions on training clips."""
     assert model.scorer is not None
     assert config.model.scorer is not None
     unit = {"mean": 0.0, "std": 1.0}
     probe_config = config.model.model_copy(update={"scorer": config.model.scorer.model_copy(update=unit)})
     probe = Model(probe_config)
     probe.load_state_dict(model.state_dict())
-    objective = ScorerObjective(probe, config, measures)
+    objective = ScorerObjective(probe, config, networks)
     values = []
     with torch.inference_mode():
         for batch in range(STATISTICS_BATCHES):
@@ -91,9 +93,9 @@ def measure_targets(model: Model, config: TrainingConfig, data: Data, measures: 
             clips = clips[:, :, : (block + 1) * model.config.tokenizer.temporal_patch_size]
             inputs = probe.tokenizer.project_codes(probe.tokenizer.quantize(probe.tokenizer.encode(clips)).codes)
             assert probe.scorer is not None
-            values.append(probe.scorer.normalize(objective.distortions(clips, inputs, lengths)).flatten())
-    everything = torch.cat(values)
-    measured = {"mean": round(everything.mean().item(), 6), "std": round(everything.std().item(), 6)}
+            values.append(probe.scorer.normalize(objective.measure_distortions(clips, inputs, lengths)).flatten())
+    distortions = torch.cat(values)
+    measured = {"mean": round(distortions.mean().item(), 6), "std": round(distortions.std().item(), 6)}
     scorer = config.model.scorer.model_copy(update=measured)
     final = Model(config.model.model_copy(update={"scorer": scorer}))
     final.load_state_dict(model.state_dict())

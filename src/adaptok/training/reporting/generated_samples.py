@@ -1,4 +1,4 @@
-"""Samples of a generator while it trains.
+"""Samples that a generator draws during training.
 
 Legend: `B` clips, `G` blocks of a clip, `K` latents of a block.
 """
@@ -17,19 +17,20 @@ from adaptok.config.generator import GeneratorConfig
 from adaptok.data.token_datasets import TokenClip
 from adaptok.generation import Generator, Samples
 from adaptok.models.generator import GeneratorModel
-from adaptok.training.reporting import save_sheets, strips
-from adaptok.training.token_data import condition_of
+from adaptok.training.reporting.samples import film_strips, save_sheet
+from adaptok.training.sequences import condition_of
 
-FRAMES = 8
-"""Of each clip in the picture."""
+NUM_FRAMES = 8
+"""Frames of each clip in the picture."""
 
 
 def sample_ids(model: GeneratorModel, condition: Tensor, seed: int | None) -> Samples:
-    """Clips under some conditions.
+    """Generate one clip for each condition.
 
     Args:
-        condition: as for the model's forward.
-        seed: of the first clip, those after it count on; None takes the likeliest entry each time.
+        model: the generator.
+        condition: int64, classes `[B]` or ids of first frames `[B, condition_ids]`.
+        seed: seed of the first clip. Each further clip has the next seed. None takes the most likely entry each time.
     """
     labels, ids = (condition, None) if model.config.classes else (None, condition)
     seeds = [index + (seed or 0) for index in range(len(condition))]
@@ -37,10 +38,18 @@ def sample_ids(model: GeneratorModel, condition: Tensor, seed: int | None) -> Sa
 
 
 def load_decoder(name: str | None, config: GeneratorConfig, device: torch.device) -> AdapTok | None:
-    """The tokenizer that the ids are of: the one that is named, or the model in the box where it is that; or None.
+    """Load the tokenizer that the ids come from.
+
+    Args:
+        name: model folder or hub id. None is the bundled model.
+        config: configuration of the generator.
+        device: device of the tokenizer.
+
+    Returns:
+        The tokenizer, or None if no name is given and the ids are not those of the bundled model.
 
     Raises:
-        ValueError: another one is named.
+        ValueError: the named tokenizer is another one.
     """
     codec = AdapTok.from_pretrained(name, device=device)
     if codec.weights_hash == config.model_hash:
@@ -48,8 +57,8 @@ def load_decoder(name: str | None, config: GeneratorConfig, device: torch.device
     if name is None:
         return None
     raise ValueError(
-        f"the tokenizer {name} has the weights {codec.weights_hash[:8]}, the token dataset is of {config.model} with"
-        f" weights {str(config.model_hash)[:8]}; give that model with --tokenizer"
+        f"the tokenizer {name} has the weights {codec.weights_hash[:8]}, but the token dataset was made by"
+        f" {config.model} with the weights {str(config.model_hash)[:8]}; give that model with --tokenizer"
     )
 
 
@@ -61,19 +70,21 @@ def save_generated(
     examples: Sequence[TokenClip],
     labels: Mapping[str, int],
 ) -> None:
-    """Clips of the data, and what is generated under their conditions: a picture with a row of frames for each, in
-    pairs, and a video with the former above the latter."""
+    """Save clips of the training data, and clips that are generated under their conditions.
+
+    Writes a picture with a row of frames for each clip, in pairs, and a video with the former above the latter.
+    """
     config = model.config
     condition = torch.from_numpy(np.stack([condition_of(clip, config, labels) for clip in examples])).to(model.device)
     ids, lengths = sample_ids(model, condition, seed=0)
-    made = codec.decode_clips(ids, lengths).float().clamp(0, 1)
-    real = codec.decode_clips(*padded(examples, config.latents, model.device)).float().clamp(0, 1)
-    pairs = torch.stack([real, made], 1).flatten(0, 1)
-    save_sheets(stem, [real, made], strips(pairs, FRAMES))
+    generated = codec.decode_clips(ids, lengths).float().clamp(0, 1)
+    original = codec.decode_clips(*pad_ids(examples, config.latents, model.device)).float().clamp(0, 1)
+    pairs = torch.stack([original, generated], 1).flatten(0, 1)
+    save_sheet(stem, [original, generated], film_strips(pairs, NUM_FRAMES))
 
 
-def padded(clips: Sequence[TokenClip], latents: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Ids `[B, G, K]`, 0 where none is kept, and lengths `[B, G]` of clips of a dataset."""
+def pad_ids(clips: Sequence[TokenClip], latents: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the ids `[B, G, K]` of clips, padded with 0, and their lengths `[B, G]`."""
     lengths = torch.from_numpy(np.stack([clip.lengths for clip in clips])).to(device)
     kept = torch.arange(latents, device=device) < lengths[..., None]
     ids = torch.zeros(kept.shape, dtype=torch.int64, device=device)

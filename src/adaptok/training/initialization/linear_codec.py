@@ -132,7 +132,7 @@ def spread_order(level: int) -> list[tuple[int, int]]:
     return sorted(((r, c) for r in range(side) for c in range(side)), key=key)
 
 
-def linear_start(tokenizer: Tokenizer, clips: Tensor) -> None:
+def initialize_linear(tokenizer: Tokenizer, clips: Tensor) -> None:
     """Make `tokenizer` a progressive linear codec, in place.
 
     Args:
@@ -170,7 +170,7 @@ def linear_start(tokenizer: Tokenizer, clips: Tensor) -> None:
         _write_decoder(tokenizer, layout, _decoding_gains(tokenizer, layout, clips) / scale, float(code.sqrt()))
 
 
-WRITTEN = (
+INITIALIZED_PREFIXES = (
     "patch_embedding.",
     "encoder.blocks.0.norm1.",
     "encoder.blocks.0.attn.qkv.",
@@ -204,7 +204,7 @@ def _layout(config: TokenizerConfig) -> Layout:
     }
     for problem, found in problems.items():
         if found:
-            raise ValueError(f"the linear start does not fit {problem}")
+            raise ValueError(f"the linear initialization does not fit {problem}")
     return layout
 
 

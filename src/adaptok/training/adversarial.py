@@ -1,0 +1,143 @@
+"""Discriminator losses, and the adversarial loss with its adaptive weight.
+
+Legend: `B` clips, `C` channels, `T` frames, `S` pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from adaptok.config.discriminator import DiscriminatorConfig
+from adaptok.config.tokenizer import TokenizerConfig
+from adaptok.models.discriminator import build_discriminator
+
+
+class AdversarialLoss(nn.Module):
+    """Discriminator together with its loss and the loss of the model that it judges.
+
+    The loss is either the non-saturating one with noisy one-sided labels, or the hinge loss (arXiv 1705.02894),
+    averaged over all logits. LeCam regularization (arXiv 2104.03310) is added to both.
+
+    Attributes:
+        real_anchor, fake_anchor: moving averages of the logits of real and reconstructed clips.
+    """
+
+    real_anchor: Tensor
+    fake_anchor: Tensor
+
+    def __init__(self, config: DiscriminatorConfig, clips: TokenizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.discriminator = build_discriminator(config, clips)
+        self.register_buffer("real_anchor", torch.zeros(()))
+        self.register_buffer("fake_anchor", torch.zeros(()))
+
+    def forward(self, real: Tensor, fake: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the loss of the discriminator, and metrics.
+
+        Args:
+            real, fake: original and reconstructed clips `[B, C, T, S, S]`.
+            generator: draws the noise of the labels; on the device of the clips.
+        """
+        config = self.config
+        logits = self.discriminator(torch.cat([real, fake.detach()]))
+        real_logits, fake_logits = logits.chunk(2)
+        if config.loss == "hinge":
+            loss = F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
+        else:
+            loss = self._cross_entropy(real_logits, fake_logits, generator)
+        lecam = F.relu(real_logits - self.fake_anchor).square().mean()
+        lecam = lecam + F.relu(self.real_anchor - fake_logits).square().mean()
+        if self.training:
+            with torch.no_grad():
+                self.real_anchor.lerp_(_mean_over_processes(real_logits.mean()), 1 - config.lecam_decay)
+                self.fake_anchor.lerp_(_mean_over_processes(fake_logits.mean()), 1 - config.lecam_decay)
+        metrics = {"discriminator": loss.detach(), "lecam": lecam.detach()}
+        metrics |= {"real_logit": real_logits.detach().mean(), "fake_logit": fake_logits.detach().mean()}
+        return loss + config.lecam * lecam, metrics
+
+    def _cross_entropy(self, real: Tensor, fake: Tensor, generator: torch.Generator) -> Tensor:
+        """Compute the cross-entropy with noisy one-sided labels, drawn for each logit."""
+        config = self.config
+        noise = torch.randn((2 * len(real), *real.shape[1:]), generator=generator, device=real.device).abs()
+        real_labels = (1 - config.real_noise * noise[: len(real)]).clamp(min=config.real_min)
+        fake_labels = (config.fake_noise * noise[len(real) :]).clamp(max=config.fake_max)
+        loss = F.binary_cross_entropy_with_logits(real, real_labels)
+        return loss + F.binary_cross_entropy_with_logits(fake, fake_labels)
+
+    def reconstruction_loss(self, fake: Tensor) -> Tensor:
+        """Compute the adversarial loss of reconstructed clips: the cross-entropy of classifying them as real or, with
+        the hinge loss, the negative mean logit. The discriminator's own weights receive no gradient."""
+        self.discriminator.requires_grad_(False)
+        logits = self.discriminator(fake)
+        self.discriminator.requires_grad_(True)
+        return -logits.mean() if self.config.loss == "hinge" else F.softplus(-logits).mean()
+
+
+MAX_ADVERSARIAL_WEIGHT = 1e4
+"""Largest adaptive weight, as in VQGAN."""
+
+
+def adaptive_loss(
+    prediction: Tensor, leaf: Tensor, others: Tensor, adversarial: Tensor, ratio: float
+) -> tuple[Tensor, Tensor]:
+    """Add an adversarial loss to other losses of reconstructed clips, with a weight that balances their gradients.
+
+    The weight is `ratio` times the norm of the gradient of `others` with respect to the clips, divided by that of
+    `adversarial`. It follows the balancer of EnCodec (arXiv 2210.13438, section 3.4), but without a moving average of
+    the norms, so that a step does not depend on earlier ones. VQGAN (arXiv 2012.09841, eq. 7) has the same weight with
+    respect to the weights of its last layer.
+
+    Both losses are differentiated here, once each, down to the clips. The backward pass of the result begins at the
+    clips, with the combined gradient.
+
+    The norms are root mean squares over all processes. As each process averages over its own clips, the weight equals
+    that of one process with all clips.
+
+    Args:
+        prediction: `[B, C, T, S, S]`, the reconstructed clips.
+        leaf: the same values, detached, with requires_grad; `others` and `adversarial` were computed from it.
+        others: scalar, the weighted sum of the other losses.
+        adversarial: scalar, the adversarial loss without a weight.
+        ratio: norm of the weighted adversarial gradient, as a multiple of that of `others`.
+
+    Returns:
+        The scalar `others + weight * adversarial` and the weight. The weight is 0 where either gradient is 0, and at
+        most MAX_ADVERSARIAL_WEIGHT.
+    """
+    with torch.autocast(leaf.device.type, enabled=False):  # a backward pass runs without it
+        first, second = (torch.autograd.grad(loss, leaf)[0].float() for loss in (others, adversarial))
+    squares = torch.stack([first.square().sum(), second.square().sum()])
+    reference, norm = _mean_over_processes(squares).sqrt()
+    weight = (ratio * reference / norm).clamp(max=MAX_ADVERSARIAL_WEIGHT)
+    weight = torch.where(norm == 0, torch.zeros_like(weight), weight)
+    value = (others + weight * adversarial).detach()
+    loss: Tensor = _WithGradient.apply(prediction, value, (first + weight * second).to(prediction.dtype))
+    return loss, weight
+
+
+class _WithGradient(torch.autograd.Function):
+    """A value whose gradient with respect to `prediction` is already known."""
+
+    @staticmethod
+    def forward(ctx: Any, prediction: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad, None, None
+
+
+def _mean_over_processes(values: Tensor) -> Tensor:
+    mean = values.detach().clone()
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(mean)
+        mean /= dist.get_world_size()
+    return mean

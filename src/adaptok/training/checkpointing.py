@@ -1,0 +1,214 @@
+"""Checkpoints of runs: everything that a step depends on, replaced atomically and without pickles.
+
+A checkpoint is a folder `checkpoints/step-00001000` with
+
+- `model.safetensors`, and `average.safetensors` with the moving average of the weights, if there is one;
+- `optimizer.safetensors`, and a file for each further optimizer;
+- `adversary.safetensors` and `adversary-optimizer.safetensors`, if the run has a discriminator;
+- `state.json`, the fields of `RunState`.
+
+Data and random numbers need no file, because both are functions of the seed and the step. Folders are written under
+another name and renamed when they are complete. Tensors are stored whole, so that a run may resume with another number
+of processes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from adaptok.config.generator import GeneratorConfig
+from adaptok.config.model import ModelConfig
+from adaptok.config.training import AnyConfig, dump_config
+from adaptok.models.generator import GeneratorModel
+from adaptok.models.model import Model
+from adaptok.training.sharding import gather, local_part, shard_like
+from adaptok.utils.files import replacing
+
+STEP_FOLDER = re.compile(r"step-(\d{8})")
+STATE_FILE = "state.json"
+Tensors = dict[str, dict[str, Tensor]]
+AnyModel = Model | GeneratorModel
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Contents of `state.json`."""
+
+    step: int
+    """Number of steps done."""
+    model: dict[str, Any]
+    """Configuration of the model."""
+    kind: str = "model"
+    """Kind of model, for `build_model`."""
+    best: float = -math.inf
+    """Best validation score so far."""
+    plan: tuple[int, int] | None = None
+    """Number of steps of the whole run, and of its warm-up. They stay the same if the number of files or processes
+    changes."""
+    broken: dict[str, str] = field(default_factory=dict)
+    """Files that could not be read, with the reason."""
+
+    @classmethod
+    def load(cls, checkpoint: Path) -> RunState:
+        """Read the state of a checkpoint."""
+        values = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+        return cls(**{each.name: values[each.name] for each in fields(cls) if each.name in values})
+
+
+def list_checkpoints(run: Path) -> list[Path]:
+    """List the complete checkpoints of a run, oldest first."""
+    return sorted(path for path in (run / "checkpoints").glob("step-*") if STEP_FOLDER.fullmatch(path.name))
+
+
+def claim_folder(run: Path, config: AnyConfig, processes: int) -> None:
+    """Write `config.yaml` into a new run folder, or check that it holds the same configuration.
+
+    Raises:
+        ValueError: the folder holds a run of another configuration.
+    """
+    path = run / "config.yaml"
+    if path.exists() and not _is_same_run(path, config, processes):
+        raise ValueError(f"{run} holds a run of another configuration; choose another folder, or remove this one")
+    with replacing(path) as temporary:
+        temporary.write_text(dump_config(config), encoding="utf-8")
+
+
+def _is_same_run(path: Path, config: AnyConfig, processes: int) -> bool:
+    """Compare configurations, with defaults for fields that are newer than the file."""
+    try:
+        return type(config).load(path).with_batch_plan(processes) == config.with_batch_plan(processes)
+    except ValueError:
+        return False
+
+
+def collect_tensors(
+    modules: Mapping[str, nn.Module],
+    average: Mapping[str, Tensor] | None,
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    keep: bool,
+) -> Tensors:
+    """Gather the tensors of a checkpoint by file, whole and on the CPU.
+
+    Every process must call this function; those that do not `keep` the tensors get none.
+    """
+    files: dict[str, Mapping[str, Tensor]] = {name: module.state_dict() for name, module in modules.items()}
+    if average is not None:
+        files["average"] = average
+    files |= {name: _optimizer_tensors(optimizer) for name, optimizer in optimizers.items()}
+    collected: Tensors = {file: {} for file in files}  # also files without tensors
+    for file, tensors in files.items():
+        for name, tensor in tensors.items():
+            full = gather(tensor.detach())
+            if keep:
+                collected[file][name] = full.to("cpu", copy=True).contiguous()
+    return collected
+
+
+def save_checkpoint(run: Path, tensors: Tensors, state: RunState, keep: int) -> Path:
+    """Write a checkpoint and remove all but the `keep` newest."""
+    parent = run / "checkpoints"
+    parent.mkdir(parents=True, exist_ok=True)
+    for leftover in parent.glob(".writing-*"):
+        shutil.rmtree(leftover)
+    temporary, final = parent / f".writing-{state.step:08d}", parent / f"step-{state.step:08d}"
+    temporary.mkdir()
+    for name, file in tensors.items():
+        save_file(file, temporary / f"{name}.safetensors")
+    (temporary / STATE_FILE).write_text(json.dumps(asdict(state)), encoding="utf-8")
+    for path in temporary.iterdir():  # contents must reach the disk before the name
+        _flush(path)
+    if final.exists():
+        _remove(final)
+    temporary.rename(final)
+    _flush(parent)
+    for old in list_checkpoints(run)[:-keep]:
+        _remove(old)
+    return final
+
+
+def restore_checkpoint(
+    checkpoint: Path,
+    modules: Mapping[str, nn.Module],
+    average: dict[str, Tensor] | None,
+    optimizers: Mapping[str, torch.optim.Optimizer],
+) -> None:
+    """Load the tensors of a checkpoint in place."""
+    for name, module in modules.items():
+        tensors, own = load_file(checkpoint / f"{name}.safetensors"), module.state_dict()
+        module.load_state_dict({key: shard_like(tensor, own[key]) for key, tensor in tensors.items()})
+    if average is not None:
+        for name, tensor in load_file(checkpoint / "average.safetensors").items():
+            local_part(average[name]).copy_(local_part(shard_like(tensor, average[name])))
+    for name, optimizer in optimizers.items():
+        tensors = load_file(checkpoint / f"{name}.safetensors")
+        for index, parameter in enumerate(_optimizer_parameters(optimizer)):
+            prefix = f"{index}."
+            values = {key[len(prefix) :]: t for key, t in tensors.items() if key.startswith(prefix)}
+            values = {
+                key: t.to(parameter.device) if t.ndim == 0 and parameter.ndim else shard_like(t, parameter)
+                for key, t in values.items()
+            }
+            if values:
+                optimizer.state[parameter] = values
+
+
+def build_model(kind: str, config: Mapping[str, Any], source: str = "configuration") -> AnyModel:
+    """Create a model with random weights.
+
+    Args:
+        kind: "generator", or "model" for a tokenizer with its scorer and prior.
+        config: configuration of the model.
+        source: where the configuration comes from, for error messages.
+    """
+    if kind == "generator":
+        return GeneratorModel(GeneratorConfig.parse(config, source))
+    return Model(ModelConfig.parse(config, source))
+
+
+def load_averaged_model(checkpoint: Path) -> tuple[AnyModel, int]:
+    """Load the model of a checkpoint, with averaged weights if there are any, and its step."""
+    state = RunState.load(checkpoint)
+    model = build_model(state.kind, state.model, str(checkpoint / STATE_FILE))
+    model.load_state_dict(load_file(checkpoint / "model.safetensors"))
+    if (checkpoint / "average.safetensors").exists():
+        model.load_state_dict(load_file(checkpoint / "average.safetensors"), strict=False)
+    return model.eval(), state.step
+
+
+def _remove(folder: Path) -> None:
+    """Remove a checkpoint. It is renamed first, so that folders with the name of a checkpoint are always complete."""
+    leaving = folder.with_name(f".writing-old-{folder.name}")
+    folder.rename(leaving)
+    shutil.rmtree(leaving)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _optimizer_parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    tensors = {}
+    for index, parameter in enumerate(_optimizer_parameters(optimizer)):
+        for name, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{index}.{name}"] = torch.as_tensor(value)
+    return tensors
