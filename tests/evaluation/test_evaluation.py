@@ -14,14 +14,16 @@ from adaptok.allocation.policy import LengthPolicy
 from adaptok.cli.main import main
 from adaptok.codec.codec import AdapTok
 from adaptok.evaluation.comparison import compare_reports
-from adaptok.evaluation.evaluators import PairsEvaluation, TokenizerEvaluation, load_examples
+from adaptok.evaluation.examples import load_examples
 from adaptok.evaluation.measures import Measures
+from adaptok.evaluation.pairs import PairsEvaluation
 from adaptok.evaluation.partial_results import PartialResult, PartialResults
 from adaptok.evaluation.protocols import ClipSelection, resize_then_crop
 from adaptok.evaluation.report.build import build, write
 from adaptok.evaluation.report.clip_table import clip_rows
 from adaptok.evaluation.results import read_report
 from adaptok.evaluation.summary import summarize
+from adaptok.evaluation.tokenizer import TokenizerEvaluation
 from adaptok.metrics.distortion import block_distortion, edge_ratio, sharpness
 from adaptok.metrics.similarity import frame_ssim
 from adaptok.video.reading import read_video
@@ -50,7 +52,7 @@ def evaluate(codec, data, folder, processes=1, **options):
     evaluation = TokenizerEvaluation(codec, measures(), data, budgets=BUDGETS, **options)
     results = PartialResults(folder, evaluation.plan)
     for rank in reversed(range(processes)):
-        results.measure(evaluation.task, rank, processes)
+        results.measure(evaluation, rank, processes)
     summary = summarize(results, evaluation.variants, evaluation.tokens)
     document = build(results, summary, {}, {}).document()
     rows = [r for each in results for r in clip_rows(each, evaluation.variants, summary.metrics, evaluation.tokens)]
@@ -110,7 +112,7 @@ def test_the_official_batch_scope(codec, data, tmp_path):
 def test_interrupted_evaluations_resume(codec, data, tmp_path, monkeypatch):
     expected = evaluate(codec, data, tmp_path / "whole")
     evaluation = TokenizerEvaluation(codec, measures(), data, budgets=BUDGETS)
-    measured, measure = [], type(evaluation.task).measure
+    measured, measure = [], TokenizerEvaluation.measure
 
     def some(task, unit):
         if len(measured) == 2:
@@ -118,10 +120,10 @@ def test_interrupted_evaluations_resume(codec, data, tmp_path, monkeypatch):
         measured.append(unit)
         return measure(task, unit)
 
-    monkeypatch.setattr(type(evaluation.task), "measure", some)
+    monkeypatch.setattr(TokenizerEvaluation, "measure", some)
     with pytest.raises(KeyboardInterrupt):
         evaluate(codec, data, tmp_path / "parts")
-    monkeypatch.setattr(type(evaluation.task), "measure", measure)
+    monkeypatch.setattr(TokenizerEvaluation, "measure", measure)
     assert len(PartialResults(tmp_path / "parts", evaluation.plan).missing()) == 3
     assert evaluate(codec, data, tmp_path / "parts") == expected
     with pytest.raises(ValueError, match="holds an evaluation with other scope; choose another folder"):
@@ -190,7 +192,7 @@ def test_the_table_and_the_pages(codec, data, tmp_path):
     evaluation = TokenizerEvaluation(codec, measures(), data, budgets=BUDGETS)
     folder = tmp_path / "report"
     results = PartialResults(folder, evaluation.plan)
-    results.measure(evaluation.task)
+    results.measure(evaluation)
     summary = summarize(results, evaluation.variants, evaluation.tokens)
     report = build(results, summary, {"fvd": "why"}, {"processor": "p", "device": "cpu", "threads": 1})
     write(folder, report, results, summary, load_examples(evaluation, results, summary.examples))
@@ -298,7 +300,7 @@ def test_charts_of_clips_without_a_number(codec, data, tmp_path):
     """Infinite and NaN metrics do not break the pages."""
     evaluation = TokenizerEvaluation(codec, measures(), data, budgets=BUDGETS)
     results = PartialResults(tmp_path, evaluation.plan)
-    results.measure(evaluation.task)
+    results.measure(evaluation)
     for unit in range(evaluation.plan.units):
         result = PartialResult.load(results.path(unit))
         if result.clips:

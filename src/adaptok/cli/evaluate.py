@@ -10,29 +10,25 @@ from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from tyro.conf import Positional
 
 from adaptok.cli.common import Common, progress
 from adaptok.config.choices import GenerationKind, ProtocolName, Scope
-from adaptok.evaluation.evaluators import (
-    Evaluation,
-    FeaturesEvaluation,
-    PairsEvaluation,
-    TokenizerEvaluation,
-    load_examples,
-)
+from adaptok.evaluation.examples import load_examples
 from adaptok.evaluation.generation import Side, build_generation, write_generation
-from adaptok.evaluation.measures import METRICS, Measures, Metric, Weights, open_measures
-from adaptok.evaluation.partial_results import PartialResults, Plan, Task
+from adaptok.evaluation.measures import Measures, Metric, Weights, open_measures
+from adaptok.evaluation.pairs import FeaturesEvaluation, PairsEvaluation
+from adaptok.evaluation.partial_results import PartialResults, Task
 from adaptok.evaluation.protocols import GENERATION
 from adaptok.evaluation.report.build import HTML_FILE, build, write
 from adaptok.evaluation.report.clip_table import check_report_packages
 from adaptok.evaluation.report.page import columns, facts, tables
 from adaptok.evaluation.results import Report
 from adaptok.evaluation.summary import summarize
+from adaptok.evaluation.tokenizer import TokenizerEvaluation
 from adaptok.metrics.frechet import FeatureStatistics, merge
 from adaptok.utils.devices import pick_device
 from adaptok.utils.system import describe_machine
@@ -129,7 +125,7 @@ class Evaluate(Common):
 
     # Models, and pairs of folders.
 
-    def open(self, quiet: bool = False) -> tuple[Evaluation, Measures]:
+    def open(self, quiet: bool = False) -> tuple[PairsEvaluation | TokenizerEvaluation, Measures]:
         """What the flags ask for, its networks and model loaded."""
         device = pick_device(self._device())
         measures = self._measures(device, quiet)
@@ -160,7 +156,7 @@ class Evaluate(Common):
         return tokenizer, measures
 
     def _measures(self, device: torch.device, quiet: bool) -> Measures:
-        default = METRICS
+        default: tuple[Metric, ...] = get_args(Metric)
         if self.samples is not None:
             default = ("fvd",)
         elif self.protocol == "official":
@@ -177,7 +173,7 @@ class Evaluate(Common):
 
     def _run_clips(self, folder: Path) -> None:
         evaluation, measures = self.open()
-        parts = self._measure(folder, evaluation.plan, evaluation.task, "measuring")
+        parts = self._measure(folder, evaluation, "measuring")
         if parts is None:
             return
         summary = summarize(parts, evaluation.variants, evaluation.tokens)
@@ -202,20 +198,20 @@ class Evaluate(Common):
 
     # Processes.
 
-    def _measure(self, folder: Path, plan: Plan, task: Task, title: str) -> PartialResults | None:
+    def _measure(self, folder: Path, task: Task, title: str) -> PartialResults | None:
         """Everything measured; None for a process of torchrun that is not the first, whose part is done."""
         rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         if world > 1 and self.out is None:
             raise ValueError("several processes meet in the folder of the report; give --out")
         if rank:
-            parts = PartialResults(folder, plan, wait=_WAIT)
+            parts = PartialResults(folder, task.plan, wait=_WAIT)
             parts.measure(task, rank, world)
             return None
-        parts = PartialResults(folder, plan, force=self.force)
+        parts = PartialResults(folder, task.plan, force=self.force)
         children = self._start(folder) if world == 1 and self.workers > 1 else []
         shares = world if world > 1 else len(children) + 1
         try:
-            with progress(title, len(plan.videos), "videos", self.quiet) as advance:
+            with progress(title, len(task.plan.videos), "videos", self.quiet) as advance:
                 parts.measure(task, 0, shares, advance)
                 parts.wait(advance, lambda: _check_alive(children))
         finally:
@@ -250,7 +246,7 @@ class Evaluate(Common):
             features = FeaturesEvaluation(
                 measures, data, size=protocol.size, frames=self.frames, count=count, root=root, device=device
             )
-            parts = self._measure(folder / f"{side}-features", features.plan, features.task, side)
+            parts = self._measure(folder / f"{side}-features", features, side)
             if parts is not None:
                 sides[side] = Side.of(parts)
         if "samples" in sides:
@@ -289,7 +285,7 @@ def _work_on(command: Evaluate, rank: int, folder: Path) -> None:
     os.environ["LOCAL_RANK"] = str(rank)
     quiet = replace(command, quiet=True)
     evaluation, _ = quiet.open(quiet=True)
-    PartialResults(folder, evaluation.plan, wait=_WAIT).measure(evaluation.task, rank, command.workers)
+    PartialResults(folder, evaluation.plan, wait=_WAIT).measure(evaluation, rank, command.workers)
 
 
 def _check_alive(children: list[BaseProcess]) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptok.evaluation.measures import CLIP_METRICS, DIRECTIONS, NAMES
+from adaptok.evaluation.measures import CLIP_METRICS, METRICS
 from adaptok.evaluation.report.clip_table import TABLE_FILE
 from adaptok.evaluation.report.page import with_unit
 from adaptok.evaluation.results import Protocol, Report, read_report
@@ -100,7 +100,9 @@ class Comparison:
                     interval = f"{_format(name, found.low, '+')} … {_format(name, found.high, '+')}"
                 values = [_format(name, found.a), _format(name, found.b), _format(name, found.difference, "+")]
                 better = "–" if found.better is None else found.better.upper()
-                rows.append([budget, NAMES.get(name, "tokens per clip"), *values, interval, better])
+                rows.append(
+                    [budget, METRICS[name].name if name in METRICS else "tokens per clip", *values, interval, better]
+                )
         return head, rows
 
     def description(self) -> str:
@@ -235,8 +237,9 @@ def _difference(
         return Difference(a, b, b - a)
     low, high = np.quantile(draw(), [(1 - level) / 2, (1 + level) / 2]).tolist()
     better: Literal["a", "b"] | None = None
-    if DIRECTIONS[name] and (low > 0 or high < 0):
-        better = "b" if (low > 0) == (DIRECTIONS[name] > 0) else "a"
+    direction = METRICS[name].direction
+    if direction and (low > 0 or high < 0):
+        better = "b" if (low > 0) == (direction > 0) else "a"
     return Difference(a, b, b - a, low, high, better)
 
 

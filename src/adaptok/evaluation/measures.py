@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -22,34 +22,29 @@ from adaptok.metrics.pretrained import Published, WeightsError
 from adaptok.metrics.similarity import frame_similarity
 from adaptok.utils.files import sha256_of
 
-METRICS: tuple[Metric, ...] = get_args(Metric)
+
+class MetricInfo(NamedTuple):
+    """Name of a metric for readers, direction (1 if higher is better, -1 if lower is, 0 if neither) and unit."""
+
+    name: str
+    direction: Literal[-1, 0, 1]
+    unit: str = ""
+
+
+METRICS: dict[str, MetricInfo] = {
+    "psnr": MetricInfo("PSNR of clips", 1, "dB"),
+    "psnr_frame": MetricInfo("PSNR of frames", 1, "dB"),
+    "ssim": MetricInfo("SSIM", 1),
+    "ms_ssim": MetricInfo("MS-SSIM", 1),
+    "lpips_vgg": MetricInfo("LPIPS (VGG)", -1),
+    "lpips_alex": MetricInfo("LPIPS (AlexNet)", -1),
+    "edge_ratio": MetricInfo("edge ratio", -1),
+    "sharpness": MetricInfo("sharpness", 0),
+    "fvd": MetricInfo("FVD", -1),
+}
 """All metrics, in the order of the report."""
-CLIP_METRICS = tuple(metric for metric in METRICS if metric != "fvd")
+CLIP_METRICS = tuple(name for name in METRICS if name != "fvd")
 """Metrics of a single clip."""
-UNITS: dict[str, str] = {"psnr": "dB", "psnr_frame": "dB"}
-DIRECTIONS: dict[str, Literal[-1, 0, 1]] = {
-    "psnr": 1,
-    "psnr_frame": 1,
-    "ssim": 1,
-    "ms_ssim": 1,
-    "lpips_vgg": -1,
-    "lpips_alex": -1,
-    "edge_ratio": -1,
-    "sharpness": 0,
-    "fvd": -1,
-}
-"""1 if higher is better, -1 if lower is better, 0 if neither is."""
-NAMES: dict[str, str] = {
-    "psnr": "PSNR of clips",
-    "psnr_frame": "PSNR of frames",
-    "ssim": "SSIM",
-    "ms_ssim": "MS-SSIM",
-    "lpips_vgg": "LPIPS (VGG)",
-    "lpips_alex": "LPIPS (AlexNet)",
-    "edge_ratio": "edge ratio",
-    "sharpness": "sharpness",
-    "fvd": "FVD",
-}
 _NETWORKS: dict[Metric, Network] = {"lpips_vgg": "vgg", "lpips_alex": "alex"}
 
 DETECTOR = Published(
@@ -161,7 +156,7 @@ def open_measures(
     weights: Weights,
     device: torch.device,
     say: Callable[[str], None] = lambda _: None,
-    default: Sequence[Metric] = METRICS,
+    default: Sequence[Metric] = get_args(Metric),
 ) -> Measures:
     """Load the networks of metrics.
 
@@ -181,7 +176,7 @@ def open_measures(
         raise ValueError(f"metrics {', '.join(unknown)}, expected some of {', '.join(METRICS)}")
     measures = Measures(metrics=())
     opened: list[Metric] = []
-    for metric in METRICS:
+    for metric in get_args(Metric):
         if metric not in (default if wanted is None else wanted):
             continue
         try:

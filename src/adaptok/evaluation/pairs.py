@@ -1,4 +1,4 @@
-"""Compare two folders of videos clip by clip, and compute the features of one collection.
+"""Evaluation of a folder of videos against a folder of references, and features of a collection.
 
 Legend: `n` clips of a unit, `M` metrics, `F` features.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 
@@ -15,11 +16,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from adaptok.config.choices import ProtocolName
 from adaptok.data.decoding import DECODING_ERRORS, describe_error
 from adaptok.data.manifests import VIDEO_SUFFIXES, find_entries
+from adaptok.evaluation.examples import Example
 from adaptok.evaluation.measures import Measures
-from adaptok.evaluation.partial_results import PartialResult, Plan, PlannedVideo, VideoRecord, plan_video
+from adaptok.evaluation.partial_results import PartialResult, PartialResults, VideoRecord
+from adaptok.evaluation.plan import VIDEOS_PER_UNIT, Plan, PlannedVideo, collection_root, plan_video, plan_videos
 from adaptok.evaluation.protocols import ClipSelection
+from adaptok.evaluation.results import ClipRank, Variant
+from adaptok.evaluation.summary import TokenFormat
 from adaptok.utils.files import sha256_of
 
 
@@ -36,11 +42,9 @@ def pair_videos(reference: Path, prediction: Path) -> list[PlannedVideo]:
             raise ValueError(
                 f"{folder}: has no {missing[0]} ({len(missing)} of {len(names)} are missing); names must pair"
             )
-    pairs = []
-    for name, path in references.items():
-        video = plan_video(path, reference, other=predictions[name])
-        pairs.append(video.model_copy(update={"other": predictions[name].relative_to(prediction).as_posix()}))
-    return pairs
+    return [
+        plan_video(path, reference, other=predictions[name], other_root=prediction) for name, path in references.items()
+    ]
 
 
 def _by_name(folder: Path) -> dict[str, Path]:
@@ -57,16 +61,53 @@ def _by_name(folder: Path) -> dict[str, Path]:
     return paths
 
 
-class PairsTask:
-    """Measures the units of a plan of the kind "pairs": predictions against references.
+class PairsEvaluation:
+    """Evaluation of a folder of videos against a folder of references, paired by name.
 
-    Videos of a pair must have the same number of frames and, if the plan has no size, the same size.
+    Videos of a pair must have the same number of frames and, without `size`, the same size.
+
+    Args:
+        measures: metrics to measure.
+        reference, prediction: the folders.
+        protocol: which clips are measured.
+        frames: frames per clip; a last clip may be shorter, unless the protocol is "official".
+        size: side of the square that both are resized to; None keeps their size.
+        patch_size: side in pixels of the patches on whose grid the edge ratio is measured.
+        device: device that measures.
+
+    Raises:
+        FileNotFoundError: a folder does not exist.
+        ValueError: there are no videos, or their names do not pair.
     """
 
-    def __init__(self, measures: Measures, plan: Plan, reference: Path, prediction: Path, device: torch.device) -> None:
-        self.measures, self.plan, self.device = measures, plan, device
-        self.reference, self.prediction = reference, prediction
-        self.selection = ClipSelection(plan.protocol, plan.frames, plan.size, plan.partial)
+    def __init__(
+        self,
+        measures: Measures,
+        reference: Path,
+        prediction: Path,
+        *,
+        protocol: ProtocolName = "all",
+        frames: int = 16,
+        size: int | None = None,
+        patch_size: int = 16,
+        device: torch.device | None = None,
+    ) -> None:
+        self.measures = replace(measures, patch_size=patch_size)
+        self.reference, self.prediction, self.device = reference, prediction, device or torch.device("cpu")
+        self.plan = Plan(
+            kind="pairs",
+            protocol=protocol,
+            frames=frames,
+            size=size,
+            partial=protocol == "all",
+            metrics=self.measures.all_metrics,
+            detector=measures.detector_name,
+            patch_size=self.measures.used_patch_size,
+            videos=tuple(pair_videos(reference, prediction)),
+        )
+        self.selection = ClipSelection(protocol, frames, size, self.plan.partial)
+        self.variants = [Variant(None, "prediction")]
+        self.tokens: TokenFormat | None = None
 
     def measure(self, unit: int) -> PartialResult:
         """Measure one unit of the plan.
@@ -91,6 +132,12 @@ class PairsTask:
         if whole is not None:
             arrays["features"] = np.stack([np.full_like(whole, np.nan) if row is None else row for row in features])
         return PartialResult(records, arrays, {"measure": time.perf_counter() - started})
+
+    def example(self, results: PartialResults, clip: ClipRank) -> Example:
+        """Read a clip of both folders."""
+        video = next(v for v in self.plan.of_unit(clip.unit) if v.path == clip.video)
+        paths = {"reference": self.reference / video.path, "prediction": self.prediction / str(video.other)}
+        return Example.of(clip, [(name, self.selection.clip(path, clip.clip)) for name, path in paths.items()])
 
     def _features(self, reference: Tensor, prediction: Tensor) -> NDArray[np.float32] | None:
         if reference.shape[1] < self.plan.frames:
@@ -120,12 +167,51 @@ def _shape(clip: Tensor | None) -> str:
     return "no more frames" if clip is None else f"{clip.shape[1]} frames of {clip.shape[3]}x{clip.shape[2]}"
 
 
-class FeaturesTask:
-    """Measures the units of a plan of the kind "features": the features of the clips of a collection."""
+class FeaturesEvaluation:
+    """Features of the first clip of every video of a collection.
 
-    def __init__(self, measures: Measures, plan: Plan, root: Path, device: torch.device) -> None:
-        self.measures, self.plan, self.root, self.device = measures, plan, root, device
-        self.selection = ClipSelection(plan.protocol, plan.frames, plan.size)
+    Args:
+        measures: measures with a detector.
+        data: folder of videos, or a list of them.
+        size: side of the square in pixels.
+        frames: frames per clip.
+        count: number of videos to use, the first ones; None uses all.
+        root: folder that relative paths of a list refer to.
+        device: device that measures.
+
+    Raises:
+        ValueError: there are fewer videos than `count`.
+    """
+
+    def __init__(
+        self,
+        measures: Measures,
+        data: Path,
+        *,
+        size: int,
+        frames: int = 16,
+        count: int | None = None,
+        root: Path | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        videos = plan_videos(data, root)
+        if count is not None and len(videos) < count:
+            raise ValueError(
+                f"{data}: {len(videos)} samples, the protocol takes {count}; make more, or give --count {len(videos)}"
+                " for a figure that does not compare with others"
+            )
+        self.measures, self.root, self.device = measures, collection_root(data, root), device or torch.device("cpu")
+        self.plan = Plan(
+            kind="features",
+            protocol="official",
+            frames=frames,
+            size=size,
+            metrics=("fvd",),
+            detector=measures.detector_name,
+            unit=VIDEOS_PER_UNIT,
+            videos=videos[:count],
+        )
+        self.selection = ClipSelection("official", frames, size)
 
     def measure(self, unit: int) -> PartialResult:
         """Measure one unit of the plan. The array is `features` `[n, 1, F]`."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -21,8 +20,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from adaptok.config.base import Config
-from adaptok.config.choices import ProtocolName, Scope
+from adaptok.evaluation.plan import Plan
 from adaptok.utils.files import replacing
 from adaptok.utils.system import peak_memory
 from adaptok.video.sources import FrameSource
@@ -31,71 +29,6 @@ KEY = "adaptok-part"
 PLAN_FILE, RESULTS_FOLDER = "plan.json", "parts"
 _INTERVAL = 0.5
 """Seconds between two checks for results of other processes."""
-
-
-class PlannedVideo(Config):
-    """A video of the plan. Size and modification time identify the file that was measured."""
-
-    path: str
-    """Path, relative to the folder of the collection if it lies in it."""
-    label: str | None = None
-    """Class of the video."""
-    other: str | None = None
-    """Path of the video that it is compared with."""
-    bytes: int = 0
-    """Size of the file in bytes."""
-    changed: int = 0
-    """Modification time in nanoseconds."""
-    other_bytes: int = 0
-    other_changed: int = 0
-
-
-class Plan(Config):
-    """Everything that the numbers of an evaluation depend on."""
-
-    kind: str
-    """"tokenizer", "pairs" or "features"."""
-    protocol: ProtocolName
-    """Which clips are measured."""
-    frames: int
-    """Frames of a clip."""
-    size: int | None
-    """Side of the square in pixels; None keeps the size of the videos."""
-    partial: bool = False
-    """Whether the last clip of a video may be shorter."""
-    metrics: tuple[str, ...]
-    """Names of the metrics."""
-    detector: str | None
-    """SHA-256 of the detector of FVD."""
-    model: str | None = None
-    """Name of the model."""
-    model_hash: str | None = None
-    """SHA-256 of the tokenizer's weights."""
-    scorer_hash: str | None = None
-    """SHA-256 of the scorer's weights."""
-    dtype: str | None = None
-    """Floating-point format of the computation."""
-    scope: Scope | None = None
-    """Which blocks share a budget."""
-    budgets: tuple[float, ...] = ()
-    """Tokens per clip."""
-    batch_size: int | None = None
-    """Clips per batch, for the scope "batch", whose results depend on it."""
-    patch_size: int | None = None
-    """Side in pixels of the patches on whose grid the edge ratio is measured; None if it is not measured."""
-    unit: int = 1
-    """Videos per partial result."""
-    videos: tuple[PlannedVideo, ...]
-    """Videos, in their order."""
-
-    @property
-    def units(self) -> int:
-        """Number of partial results."""
-        return -(-len(self.videos) // self.unit)
-
-    def of_unit(self, index: int) -> tuple[PlannedVideo, ...]:
-        """Videos of one partial result."""
-        return self.videos[index * self.unit : (index + 1) * self.unit]
 
 
 @dataclass
@@ -179,7 +112,7 @@ class PartialResult:
 
 
 class Task(Protocol):
-    """Measures the units of a plan."""
+    """Evaluation that measures the units of a plan."""
 
     plan: Plan
 
@@ -280,27 +213,3 @@ def _read_plan(file: Path) -> Plan:
         return Plan.parse(json.loads(file.read_text(encoding="utf-8")), str(file))
     except json.JSONDecodeError:
         raise ValueError(f"{file}: not the plan of an evaluation; choose another folder") from None
-
-
-def plan_video(path: Path, root: Path, label: str | None = None, other: Path | None = None) -> PlannedVideo:
-    """Plan a video. Missing files are planned too, and reported when they are read."""
-    size, changed = _stamp(path)
-    other_size, other_changed = (0, 0) if other is None else _stamp(other)
-    name = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-    return PlannedVideo(
-        path=name,
-        label=label,
-        other=None if other is None else other.name,
-        bytes=size,
-        changed=changed,
-        other_bytes=other_size,
-        other_changed=other_changed,
-    )
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return 0, 0
-    return status.st_size, status.st_mtime_ns

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaptok.evaluation.calibration import Calibration
-from adaptok.evaluation.measures import DIRECTIONS
+from adaptok.evaluation.measures import METRICS
 from adaptok.evaluation.partial_results import PartialResult, PartialResults, VideoRecord
 from adaptok.evaluation.results import (
     BudgetResult,
@@ -290,8 +290,12 @@ def codebook_use(counts: Integers) -> CodebookUse:
 
 def gain(adaptive: Figures, uniform: Figures) -> dict[str, float]:
     """Advantage of adaptive lengths at the same budget, positive if they are better, of metrics with a direction."""
-    pairs = {name: (adaptive.value(name), uniform.value(name)) for name, direction in DIRECTIONS.items() if direction}
-    return {name: (a - b) * DIRECTIONS[name] for name, (a, b) in pairs.items() if a is not None and b is not None}
+    gains = {}
+    for name, info in METRICS.items():
+        a, b = adaptive.value(name), uniform.value(name)
+        if info.direction and a is not None and b is not None:
+            gains[name] = (a - b) * info.direction
+    return gains
 
 
 def saving(curve: Sequence[Figures], adaptive: Figures, metric: str) -> Saving | None:
@@ -304,7 +308,7 @@ def saving(curve: Sequence[Figures], adaptive: Figures, metric: str) -> Saving |
     Returns:
         None if the curve does not reach that quality: it needs a larger, or smaller, budget.
     """
-    sign = DIRECTIONS[metric]
+    sign = METRICS[metric].direction
     quality, tokens = adaptive.value(metric), adaptive.tokens_per_clip
     assert quality is not None
     assert tokens is not None

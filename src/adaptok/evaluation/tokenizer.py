@@ -1,4 +1,4 @@
-"""Measure a tokenizer: encode clips, decode them at every budget with adaptive and uniform lengths, and compare.
+"""Evaluation of a tokenizer: encode clips, decode them at every budget with adaptive and uniform lengths, and compare.
 
 Legend: `n` clips of a unit, `b` clips of a batch, `G` blocks of a clip, `K` latents of a block, `L` candidate lengths,
 `V` variants, `M` metrics, `F` features.
@@ -7,8 +7,8 @@ Legend: `n` clips of a unit, `b` clips of a batch, `G` blocks of a clip, `K` lat
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptok.allocation.policy import LengthPolicy, StreamChooser
+from adaptok.allocation.policy import LengthChooser, LengthPolicy
 from adaptok.codec.clips import EncodedClips
 from adaptok.codec.codec import AdapTok
-from adaptok.config.model import Distortion
+from adaptok.config.choices import ProtocolName, Scope
 from adaptok.data.decoding import DECODING_ERRORS, describe_error
+from adaptok.evaluation.examples import Example
 from adaptok.evaluation.measures import Measures
-from adaptok.evaluation.partial_results import PartialResult, Plan, PlannedVideo, VideoRecord
+from adaptok.evaluation.partial_results import PartialResult, PartialResults, VideoRecord
+from adaptok.evaluation.plan import VIDEOS_PER_UNIT, Plan, PlannedVideo, collection_root, plan_videos
 from adaptok.evaluation.protocols import ClipSelection
-from adaptok.evaluation.results import Variant, VariantName
+from adaptok.evaluation.results import ClipRank, Variant, VariantName
+from adaptok.evaluation.summary import TokenFormat
 from adaptok.metrics.distortion import block_distortion
+from adaptok.models.model import weights_hash
 from adaptok.utils.files import sha256_of
 
+BUDGET_FRACTIONS = (0.125, 0.25, 0.5, 1.0)
+"""Default budgets, as fractions of the maximum."""
 MAX_KEPT_CLIPS = 32
 """Maximum number of clips of a unit that stay in memory between encoding and decoding. Larger units are read twice."""
+MAX_EXAMPLE_BUDGETS = 4
 
 OFFICIAL_BUDGETS: dict[float, tuple[int, ...]] = {
     256: (64, 64, 64, 64),
@@ -46,6 +53,142 @@ OFFICIAL_BUDGETS: dict[float, tuple[int, ...]] = {
 """Budget of each block index in the official procedure, by tokens per clip, for 4 blocks of up to 512 tokens."""
 
 Lengths = NDArray[np.int64]
+Scores = NDArray[np.float32]
+
+
+class TokenizerEvaluation:
+    """Evaluation of a model on a collection.
+
+    Args:
+        codec: the model.
+        measures: metrics to measure. The edge ratio is measured on the grid of the model's patches.
+        data: folder of videos, or a list of them.
+        budgets: tokens per clip; the `BUDGET_FRACTIONS` of the maximum if empty.
+        scope: which blocks share a budget.
+        protocol: which clips are measured. "official" measures one clip per video, so "video" equals "clip".
+        batch_size: clips per batch. Only results of the scope "batch" depend on it.
+        root: folder that relative paths of a list refer to.
+
+    Raises:
+        ValueError: a budget is out of range, or there are no videos.
+    """
+
+    def __init__(
+        self,
+        codec: AdapTok,
+        measures: Measures,
+        data: Path,
+        *,
+        budgets: Sequence[float] = (),
+        scope: Scope = "video",
+        protocol: ProtocolName = "all",
+        batch_size: int = 4,
+        root: Path | None = None,
+    ) -> None:
+        config, layout = codec.config.tokenizer, codec.layout
+        self.codec, self.root, self.batch_size = codec, collection_root(data, root), batch_size
+        self.measures = replace(measures, patch_size=config.patch_size)
+        scored = codec.config.scorer is not None
+        min_budget = float(layout.length_step * layout.blocks)
+        budgets = budgets or [max(min_budget, fraction * codec.max_budget) for fraction in BUDGET_FRACTIONS]
+        for budget in budgets:
+            LengthPolicy(budget, scope if scored else "video", uniform=not scored).check(layout)
+        batch = scope == "batch" and scored
+        self.plan = Plan(
+            kind="tokenizer",
+            protocol=protocol,
+            frames=config.frames,
+            size=config.size,
+            metrics=self.measures.all_metrics,
+            detector=measures.detector_name,
+            model=codec.config.name,
+            model_hash=codec.weights_hash,
+            scorer_hash=weights_hash(codec.model.state_dict(), "scorer.") if scored else None,
+            dtype=str(codec.dtype).removeprefix("torch."),
+            scope=scope,
+            budgets=tuple(sorted(set(budgets))),
+            batch_size=batch_size if batch else None,
+            patch_size=self.measures.used_patch_size,
+            unit=1 if protocol == "all" else batch_size if batch else VIDEOS_PER_UNIT,
+            videos=plan_videos(data, root),
+        )
+        self.selection = ClipSelection(protocol, config.frames, config.size)
+        self.tokens: TokenFormat | None = TokenFormat(config.quantizer.codebook_size, config.latents, config.frames)
+        names: tuple[VariantName, ...] = ("adaptive", "uniform") if scored else ("uniform",)
+        self.variants = [Variant(budget, name) for budget in self.plan.budgets for name in names]
+
+    def measure(self, unit: int) -> PartialResult:
+        """Measure one unit of the plan.
+
+        The arrays are `ids` uint16 `[n, G, K]`; `lengths`, `predicted`, `actual` `[n, V, G]`; `metrics` `[n, V, M]`;
+        and with a detector `features` `[n, 1 + V, F]`, the original's first. Unknown distortions are NaN.
+        """
+        clips = _Clips(self.plan.of_unit(unit), self.root, self.selection)
+        seconds = dict.fromkeys(("encode", "decode", "measure"), 0.0)
+        encoder = _Encoder(self)
+        for batch in _batches(clips, self.batch_size):
+            started = self._now()
+            encoder.add([video for video, _ in batch], torch.stack([clip for _, clip in batch]))
+            seconds["encode"] += self._now() - started
+        arrays = {}
+        if encoder.videos:
+            arrays = encoder.arrays()
+            arrays |= self._decode(clips, arrays["ids"], arrays["lengths"], seconds)
+        return PartialResult(clips.records, arrays, seconds)
+
+    def example(self, results: PartialResults, clip: ClipRank) -> Example:
+        """Decode a clip from its measured token ids at up to four budgets."""
+        result = PartialResult.load(results.path(clip.unit))
+        row = slice(clip.place, clip.place + 1)
+        ids = torch.from_numpy(result.arrays["ids"][row].astype(np.int64))
+        main = [i for i, variant in enumerate(self.variants) if variant.name == self.variants[0].name]
+        chosen = np.unique(np.linspace(0, len(main) - 1, min(MAX_EXAMPLE_BUDGETS, len(main))).round().astype(int))
+        clips = [("original", self.selection.clip(self.root / clip.video, clip.clip))]
+        for i in (main[index] for index in chosen):
+            lengths = result.arrays["lengths"][row, i]
+            psnr = result.arrays["metrics"][clip.place, i, self.plan.metrics.index("psnr")]
+            name = f"{lengths.sum()} tokens ({' + '.join(map(str, lengths[0].tolist()))}), {psnr:.2f} dB"
+            clips.append((name, self.codec.decode_clips(ids, lengths.tolist())[0].cpu()))
+        return Example.of(clip, clips)
+
+    def _decode(
+        self, clips: _Clips, ids: NDArray[np.uint16], lengths: Lengths, seconds: dict[str, float]
+    ) -> dict[str, NDArray[Any]]:
+        rows: list[dict[str, NDArray[Any]]] = []
+        for batch in _batches(clips, self.batch_size):
+            rows_of_batch = slice(len(rows), len(rows) + len(batch))
+            decoded = []
+            started = self._now()
+            for variant in range(len(self.variants)):
+                kept = lengths[rows_of_batch, variant]
+                tokens = torch.from_numpy(ids[rows_of_batch, :, : kept.max()].astype(np.int64))
+                decoded.append(self.codec.decode_clips(tokens, kept.tolist()).clamp(0, 1))
+            seconds["decode"] += self._now() - started
+            started = self._now()
+            for index, (_, clip) in enumerate(batch):
+                rows.append(self._compare(clip.to(self.codec.device), [batch_clips[index] for batch_clips in decoded]))
+            seconds["measure"] += self._now() - started
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def _compare(self, clip: Tensor, decoded: list[Tensor]) -> dict[str, NDArray[Any]]:
+        """Measure metrics, features and actual distortions of every variant of a clip."""
+        scorer, pt = self.codec.config.scorer, self.codec.config.tokenizer.temporal_patch_size
+        lpips = self.measures.lpips.get("vgg")
+        row: dict[str, NDArray[Any]] = {"metrics": np.stack([self.measures.clip(each, clip) for each in decoded])}
+        if self.measures.detector is not None:
+            row["features"] = np.stack([self.measures.features(each) for each in (clip, *decoded)])
+        if scorer is None or (scorer.distortion == "lpips" and lpips is None):
+            row["actual"] = np.full((len(decoded), clip.shape[1] // pt), np.nan)
+        else:
+            actual = [block_distortion(each[None], clip[None], scorer.distortion, pt, lpips)[0] for each in decoded]
+            row["actual"] = torch.stack(actual).cpu().double().numpy()
+        return row
+
+    def _now(self) -> float:
+        """Seconds on a clock, after the device has finished its work."""
+        if self.codec.device.type == "cuda":
+            torch.cuda.synchronize(self.codec.device)
+        return time.perf_counter()
 
 
 class _Clips:
@@ -87,135 +230,45 @@ class _Clips:
         record.clips = count
 
 
-class TokenizerTask:
-    """Measures the units of a plan of the kind "tokenizer".
+class _Encoder:
+    """Token ids, scores and lengths of the clips of a unit, which are encoded batch by batch."""
 
-    Args:
-        codec: the model.
-        measures: metrics to measure.
-        plan: videos, budgets and scope.
-        root: folder that the paths of the plan refer to.
-        batch_size: clips per batch. Only results of the scope "batch" depend on it.
-    """
-
-    def __init__(self, codec: AdapTok, measures: Measures, plan: Plan, root: Path, batch_size: int = 4) -> None:
-        self.codec, self.measures, self.plan, self.root, self.batch_size = codec, measures, plan, root, batch_size
-        names: tuple[VariantName, ...] = ("uniform",) if codec.config.scorer is None else ("adaptive", "uniform")
-        self.variants = [Variant(budget, name) for budget in plan.budgets for name in names]
-        self.selection = ClipSelection(plan.protocol, plan.frames, plan.size)
-
-    @property
-    def distortion(self) -> Distortion | None:
-        """Distortion that the scorer predicts; None if it cannot be measured."""
-        scorer = self.codec.config.scorer
-        if scorer is None or (scorer.distortion == "lpips" and "vgg" not in self.measures.lpips):
-            return None
-        return scorer.distortion
-
-    def measure(self, unit: int) -> PartialResult:
-        """Measure one unit of the plan.
-
-        The arrays are `ids` uint16 `[n, G, K]`; `lengths`, `predicted`, `actual` `[n, V, G]`; `metrics` `[n, V, M]`;
-        and with a detector `features` `[n, 1 + V, F]`, the original's first. Unknown distortions are NaN.
-        """
-        clips = _Clips(self.plan.of_unit(unit), self.root, self.selection)
-        seconds = dict.fromkeys(("encode", "decode", "measure"), 0.0)
-        encoded = _Encoding(self)
-        for batch in batched(clips, self.batch_size):
-            started = self._now()
-            encoded.add([owner for owner, _ in batch], torch.stack([clip for _, clip in batch]))
-            seconds["encode"] += self._now() - started
-        arrays = {}
-        if encoded.owners:
-            arrays = encoded.arrays()
-            arrays |= self._decode(clips, arrays["ids"], arrays["lengths"], seconds)
-        return PartialResult(clips.records, arrays, seconds)
-
-    def _decode(
-        self, clips: _Clips, ids: NDArray[np.uint16], lengths: Lengths, seconds: dict[str, float]
-    ) -> dict[str, NDArray[Any]]:
-        rows: list[dict[str, NDArray[Any]]] = []
-        for batch in batched(clips, self.batch_size):
-            rows_of_batch = slice(len(rows), len(rows) + len(batch))
-            decoded = []
-            started = self._now()
-            for variant in range(len(self.variants)):
-                kept = lengths[rows_of_batch, variant]
-                tokens = torch.from_numpy(ids[rows_of_batch, :, : kept.max()].astype(np.int64))
-                decoded.append(self.codec.decode_clips(tokens, kept.tolist()).clamp(0, 1))
-            seconds["decode"] += self._now() - started
-            started = self._now()
-            for index, (_, clip) in enumerate(batch):
-                rows.append(self._compare(clip.to(self.codec.device), [batch_clips[index] for batch_clips in decoded]))
-            seconds["measure"] += self._now() - started
-        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-
-    def _compare(self, clip: Tensor, decoded: list[Tensor]) -> dict[str, NDArray[Any]]:
-        """Measure metrics, features and actual distortions of every variant of a clip."""
-        kind, pt = self.distortion, self.codec.config.tokenizer.temporal_patch_size
-        row: dict[str, NDArray[Any]] = {"metrics": np.stack([self.measures.clip(each, clip) for each in decoded])}
-        if self.measures.detector is not None:
-            row["features"] = np.stack([self.measures.features(each) for each in (clip, *decoded)])
-        if kind is not None:
-            lpips = self.measures.lpips.get("vgg")
-            actual = [block_distortion(each[None], clip[None], kind, pt, lpips)[0] for each in decoded]
-            row["actual"] = torch.stack(actual).cpu().double().numpy()
-        else:
-            row["actual"] = np.full((len(decoded), clip.shape[1] // pt), np.nan)
-        return row
-
-    def _now(self) -> float:
-        """Seconds on a clock, after the device has finished its work."""
-        if self.codec.device.type == "cuda":
-            torch.cuda.synchronize(self.codec.device)
-        return time.perf_counter()
-
-
-class _Encoding:
-    """Token ids, scores and lengths of the clips of a unit, encoded batch by batch."""
-
-    def __init__(self, task: TokenizerTask) -> None:
-        self.codec, self.plan, self.variants = task.codec, task.plan, task.variants
-        self.scope = task.plan.scope or "video"
-        self.causal = self.scope in ("batch", "stream")
-        self.owners: list[int] = []
+    def __init__(self, evaluation: TokenizerEvaluation) -> None:
+        self.codec, self.plan, self.variants = evaluation.codec, evaluation.plan, evaluation.variants
+        self.scope = self.plan.scope or "video"
+        self.videos: list[int] = []
         self._ids: list[NDArray[np.uint16]] = []
-        self._scores: list[NDArray[np.float32]] = []  # of every variant `[b, V, G, L]` if they depend on lengths
-        self._lengths: list[Lengths] = []
-        self._choosers: dict[tuple[int, int], StreamChooser] = {}
+        self._scores: list[Scores] = []
+        self._chosen: dict[int, list[tuple[Lengths, Scores]]] = {}  # of every adaptive variant of a causal scope
+        self._choosers: dict[tuple[int, int], LengthChooser] = {}
 
-    def add(self, owners: list[int], clips: Tensor) -> None:
-        """Encode the next clips `[b, 3, T, S, S]` of the videos `owners`."""
-        latents = self.codec.encode_clips(clips)
-        self.owners += owners
-        self._ids.append(latents.ids.cpu().numpy().astype(np.uint16))
+    def add(self, videos: list[int], clips: Tensor) -> None:
+        """Encode the next clips `[b, 3, T, S, S]`, each of the video with this index."""
+        encoded = self.codec.encode_clips(clips)
+        self.videos += videos
+        self._ids.append(encoded.ids.cpu().numpy().astype(np.uint16))
         if self.codec.config.scorer is None:
             return
-        if not self.causal:
-            self._scores.append(self.codec.score_clips(latents, normalized=False).cpu().numpy())
+        if self.scope in ("video", "clip"):
+            self._scores.append(self.codec.score_clips(encoded, normalized=False).cpu().numpy())
             return
-        chosen = [
-            self._choose(latents, owners, i) for i, variant in enumerate(self.variants) if variant.name == "adaptive"
-        ]
-        self._lengths.append(np.stack([lengths for lengths, _ in chosen], 1))
-        self._scores.append(np.stack([scores for _, scores in chosen], 1))
+        for i, variant in enumerate(self.variants):
+            if variant.name == "adaptive":
+                self._chosen.setdefault(i, []).extend(self._choose(encoded, videos, i))
 
-    def _choose(self, latents: EncodedClips, owners: list[int], variant: int) -> tuple[Lengths, NDArray[np.float32]]:
+    def _choose(self, encoded: EncodedClips, videos: list[int], variant: int) -> Iterator[tuple[Lengths, Scores]]:
         """Choose lengths `[b, G]` and scores `[b, G, L]`; each block is scored given the lengths of earlier blocks."""
-        layout = self.codec.layout
-        policy = LengthPolicy(self._block_budgets(self.variants[variant].budget or 0.0), self.scope)
+        policy, layout = LengthPolicy(self._block_budgets(variant), self.scope), self.codec.layout
         if self.scope == "batch":
-            return self.codec.choose_lengths(latents, partial(policy.batch_lengths, layout=layout))
-        results = []
-        for n, owner in enumerate(owners):
-            chooser = self._choosers.setdefault((variant, owner), policy.stream(layout))
-            one = EncodedClips(*(None if part is None else part[n : n + 1] for part in latents))  # type: ignore[arg-type]
-            results.append(self.codec.choose_lengths(one, partial(_next_length, chooser)))
-        return np.concatenate([r[0] for r in results]), np.concatenate([r[1] for r in results])
+            yield self.codec.choose_lengths(encoded, policy.chooser(layout))
+            return
+        for n, video in enumerate(videos):  # every video is a stream
+            chooser = self._choosers.setdefault((variant, video), policy.chooser(layout))
+            yield self.codec.choose_lengths(encoded.at(n), chooser)
 
-    def _block_budgets(self, budget: float) -> float | tuple[int, ...]:
-        """Budget of each block index where the official procedure defines one, else the budget."""
-        layout = self.codec.layout
+    def _block_budgets(self, variant: int) -> float | tuple[int, ...]:
+        """Budget of each block index where the official procedure defines one, else the budget of a clip."""
+        budget, layout = self.variants[variant].budget or 0.0, self.codec.layout
         if self.scope == "batch" and self.plan.protocol == "official" and (layout.blocks, layout.latents) == (4, 512):
             return OFFICIAL_BUDGETS.get(budget, budget)
         return budget
@@ -223,42 +276,34 @@ class _Encoding:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Token ids, lengths and predicted distortions of all clips."""
         ids = np.concatenate(self._ids)
-        n, g, _ = ids.shape
-        lengths = np.zeros((n, len(self.variants), g), np.int64)
-        predicted = np.full(lengths.shape, np.nan)
-        scores = np.concatenate(self._scores) if self._scores else None
-        chosen = np.concatenate(self._lengths) if self._lengths else None
-        column = 0
+        shape = len(ids), len(self.variants), ids.shape[1]
+        lengths, predicted = np.zeros(shape, np.int64), np.full(shape, np.nan)
+        shared = np.concatenate(self._scores) if self._scores else None
         for i, variant in enumerate(self.variants):
-            if variant.name == "uniform":
-                lengths[:, i] = self._allocate(variant, None, n, g)
-                continue
-            assert scores is not None
-            own = scores[:, column] if chosen is not None else scores
-            lengths[:, i] = chosen[:, column] if chosen is not None else self._allocate(variant, scores, n, g)
-            candidate = lengths[:, i] // self.codec.length_step - 1
-            predicted[:, i] = np.take_along_axis(own, candidate[..., None], 2)[..., 0]
-            column += 1
+            scores = shared
+            if i in self._chosen:
+                lengths[:, i], scores = (np.concatenate(each) for each in zip(*self._chosen[i], strict=True))
+            else:
+                lengths[:, i] = self._allocate(variant, scores, ids.shape[1])
+            if variant.name == "adaptive":
+                assert scores is not None
+                candidates = lengths[:, i, :, None] // self.codec.length_step - 1
+                predicted[:, i] = np.take_along_axis(scores, candidates, 2)[..., 0]
         return {"ids": ids, "lengths": lengths, "predicted": predicted}
 
-    def _allocate(self, variant: Variant, scores: NDArray[np.float32] | None, n: int, g: int) -> Lengths:
+    def _allocate(self, variant: Variant, scores: Scores | None, blocks: int) -> Lengths:
         """Choose lengths `[n, G]`, for each video separately."""
-        policy = LengthPolicy(
-            variant.budget, "clip" if self.scope == "clip" else "video", uniform=variant.name == "uniform"
-        )
-        owners, lengths = np.array(self.owners), []
-        for owner in dict.fromkeys(self.owners):
-            own = None if scores is None else scores[owners == owner].reshape(-1, scores.shape[-1])
-            count = int((owners == owner).sum())
-            lengths.append(policy.lengths(own, count * g, self.codec.layout).reshape(count, g))
+        uniform = variant.name == "uniform"
+        policy = LengthPolicy(variant.budget, "clip" if self.scope == "clip" else "video", uniform=uniform)
+        videos, lengths = np.array(self.videos), []
+        for video in dict.fromkeys(self.videos):
+            own = videos == video
+            rows = None if scores is None or uniform else scores[own].reshape(-1, scores.shape[-1])
+            lengths.append(policy.lengths(rows, int(own.sum()) * blocks, self.codec.layout).reshape(-1, blocks))
         return np.concatenate(lengths)
 
 
-def _next_length(chooser: StreamChooser, scores: NDArray[np.float32], _: int) -> Lengths:
-    return np.array([chooser.choose(scores[0])])
-
-
-def batched(items: Iterable[tuple[int, Tensor]], size: int) -> Iterator[list[tuple[int, Tensor]]]:
+def _batches(items: Iterable[tuple[int, Tensor]], size: int) -> Iterator[list[tuple[int, Tensor]]]:
     """Group items into lists of up to `size`."""
     remaining = iter(items)
     while batch := list(islice(remaining, size)):

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from adaptok.evaluation.evaluators import Example
-from adaptok.evaluation.partial_results import PartialResults, Plan
+from adaptok.evaluation.examples import Example
+from adaptok.evaluation.partial_results import PartialResults
+from adaptok.evaluation.plan import Plan
 from adaptok.evaluation.protocols import PROTOCOLS
 from adaptok.evaluation.report.clip_table import TABLE_FILE, write_table
 from adaptok.evaluation.report.page import html_page, markdown_page

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from adaptok.evaluation.measures import NAMES, UNITS
+from adaptok.evaluation.measures import METRICS
 from adaptok.evaluation.report.charts import Line, bar_chart, line_chart
 from adaptok.evaluation.results import BudgetResult, CalibrationResult, Figures, Report, Speed, VariantName
 from adaptok.utils.templates import render
 
 if TYPE_CHECKING:
     from adaptok.evaluation.comparison import Comparison
-    from adaptok.evaluation.evaluators import Example
+    from adaptok.evaluation.examples import Example
 
 Frame = NDArray[np.uint8]
 Row = list[str]
@@ -108,7 +108,7 @@ def headline(report: Report) -> list[tuple[str, str]]:
     result = report.results[-1]
     items = [("videos", f"{report.data.videos}"), ("clips", f"{report.data.clips}")]
     budget = "" if result.budget is None else f" at {result.budget:g} tokens"
-    items += [(NAMES[name] + budget, with_unit(name, result.main.value(name))) for name in report.metrics]
+    items += [(METRICS[name].name + budget, with_unit(name, result.main.value(name))) for name in report.metrics]
     gains = [each for each in report.results if "psnr" in each.gain]
     if gains:
         best = max(gains, key=lambda each: each.gain["psnr"])
@@ -140,11 +140,11 @@ def tables(report: Report) -> list[Table]:
         for name in VARIANTS
         if (figures := result.figures(name)) is not None
     ]
-    all_tables = [Table("Quality", ["budget", "lengths", *(NAMES[metric] for metric in metrics)], rows)]
+    all_tables = [Table("Quality", ["budget", "lengths", *(METRICS[metric].name for metric in metrics)], rows)]
     gains = [result for result in results if result.gain]
     if gains:
         names = [metric for metric in metrics if any(metric in result.gain for result in gains)]
-        head = ["budget", *(f"gain in {NAMES[name]}" for name in names), "uniform for this PSNR", "saved"]
+        head = ["budget", *(f"gain in {METRICS[name].name}" for name in names), "uniform for this PSNR", "saved"]
         all_tables.append(Table("Gain of adaptive lengths", head, [_gain_row(result, names) for result in gains]))
     with_tokens = [(result.budget, result.main) for result in results if result.main.codebook is not None]
     if with_tokens:
@@ -228,9 +228,10 @@ def quality_charts(report: Report) -> list[Chart]:
             )
             if points:
                 lines.append(Line(f"{name} lengths", points, colour, dashed=name == "uniform"))
-        label = NAMES[metric] + (f" ({UNITS[metric]})" if metric in UNITS else "")
+        info = METRICS[metric]
+        label = f"{info.name} ({info.unit})" if info.unit else info.name
         if lines:
-            charts.append(Chart(NAMES[metric], line_chart(lines, "tokens per clip", label)))
+            charts.append(Chart(info.name, line_chart(lines, "tokens per clip", label)))
     return charts
 
 
@@ -270,7 +271,7 @@ def with_unit(metric: str, value: float | None, sign: str = "") -> str:
     if value is None:
         return "–"
     digits = 2 if metric in ("psnr", "psnr_frame", "fvd") else 4
-    return f"{round(value, digits) + 0.0:{sign}.{digits}f}" + (f" {UNITS[metric]}" if metric in UNITS else "")
+    return f"{round(value, digits) + 0.0:{sign}.{digits}f} {METRICS[metric].unit}".rstrip()
 
 
 def _budget(budget: float | None) -> str:
