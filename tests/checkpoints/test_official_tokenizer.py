@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -54,9 +53,7 @@ def test_scorer(official, golden):
 def test_causal_allocation(official, golden):
     latents = official.encode_clips(golden["video"])
     budgets = [float(value) for value in golden["causal_budget_per_block"]]
-    lengths, found = official.choose_lengths(
-        latents, partial(LengthPolicy(budgets, "batch").batch_lengths, layout=official.layout)
-    )
+    lengths, found = official.choose_lengths(latents, LengthPolicy(budgets, "batch").chooser(official.layout))
     scores = official.model.scorer.normalize(torch.from_numpy(found))
     close(scores, golden["causal_scores"])
     step, expected = official.length_step, golden["causal_counts"].long().view(lengths.shape)

@@ -7,7 +7,6 @@ multiplication and addition.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -30,7 +29,7 @@ def measure_encode(codec: AdapTok, clips: int, repeats: int) -> list[Measurement
     encode = clips * encoder_flops(config)
     cases: list[Case] = [("encode", encode, lambda: codec.encode_clips(video))]
     if config.scorer is not None:
-        choose = partial(LengthPolicy(half, "batch").batch_lengths, layout=codec.layout)
+        choose = LengthPolicy(half, "batch").chooser(codec.layout)
         lengths, _ = codec.choose_lengths(codec.encode_clips(video), choose)
         causal = sum(scorer_flops(config, clip) for clip in lengths.tolist())
 
