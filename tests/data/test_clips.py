@@ -1,4 +1,4 @@
-"""Training clips: the same for the same index, and broken files do not stop anything."""
+"""Training clips: the same for the same index, whatever files are broken."""
 
 from __future__ import annotations
 
@@ -10,24 +10,16 @@ from PIL import Image
 from adaptok.config.training import load_config
 from adaptok.data.clips import ClipMixture, fixed_clips
 from adaptok.data.images import ImageFolder
-from adaptok.data.manifests import read_manifest
 from adaptok.data.videos import VideoFolder
 from adaptok.training.clip_data import open_clip_data
-from adaptok.video.writing import VideoWriter
-
-
-def write_video(path, count, seed):
-    noise = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
-    with VideoWriter(path, 30) as writer:
-        for index in range(count):
-            writer.write(np.roll(noise, index // 3, 0).repeat(12, 0).repeat(12, 1))
+from tests.helpers.videos import write_video
 
 
 @pytest.fixture
 def folder(tmp_path):
     for index in range(4):
         (tmp_path / "videos" / str(index % 2)).mkdir(parents=True, exist_ok=True)
-        write_video(tmp_path / "videos" / str(index % 2) / f"{index}.mp4", (3, 20, 40, 30)[index], index)
+        write_video(tmp_path / "videos" / str(index % 2) / f"{index}.mp4", (3, 20, 40, 30)[index])
     (tmp_path / "images").mkdir()
     for index in range(3):
         picture = np.random.default_rng(index).integers(0, 256, (8, 10, 3), dtype=np.uint8).repeat(9, 0).repeat(9, 1)
@@ -40,7 +32,7 @@ def mixture(folder, **options):
     return ClipMixture(sources, [0.5, 0.5], frames=8, size=32, **options)
 
 
-def test_a_clip_depends_on_seed_and_index_alone(folder):
+def test_a_clip_depends_on_seed_and_index_only(folder):
     first, second = mixture(folder), mixture(folder, cache_bytes=0)
     clips = [first[index] for index in range(20)]
     assert all(clip.shape == (3, 8, 32, 32) and 0 <= clip.min() <= clip.max() <= 1 for clip in clips)
@@ -56,24 +48,7 @@ def test_fixed_clips_pad_short_videos(folder):
     assert torch.equal(clips[0, :, 2], clips[0, :, 7])  # the first has 3 frames
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "id,path,action,label\n7,videos/0/0.mp4,jump,3\n8,videos/1/1.mp4,run,4\n",
-        "7,videos/0/0.mp4,jump,3\n8,videos/1/1.mp4,run,4\n",
-        "path,label\nvideos/0/0.mp4,3\nvideos/1/1.mp4,4\n",
-        "videos/0/0.mp4,3\nvideos/1/1.mp4,4\n",
-    ],
-)
-def test_manifests(folder, text):
-    (folder / "list.csv").write_text(text)
-    entries = read_manifest(folder / "list.csv")
-    assert [entry.label for entry in entries] == ["3", "4"]
-    assert entries[1].path == folder / "videos/1/1.mp4"
-    assert len(VideoFolder(folder / "list.csv")) == 2
-
-
-def test_broken_files_are_named_and_too_many_stop(folder):
+def test_broken_files_are_reported_and_too_many_stop_the_run(folder):
     videos = folder / "videos"
     (videos / "zero.mp4").touch()
     (videos / "text.mp4").write_text("not a video")
@@ -102,7 +77,7 @@ def test_reversed_clips_are_the_same_clips_backwards(folder):
     assert all(torch.equal(backwards[i], plain[i].flip(1)) for i in range(8))
 
 
-def test_a_cut_goes_over_to_another_clip(folder):
+def test_a_cut_switches_to_another_clip(folder):
     plain, cut = mixture(folder, still_fraction=0.0), mixture(folder, still_fraction=0.0, cut_fraction=1.0)
     kept = [(plain[i] == cut[i]).all(0).flatten(1).all(1).tolist() for i in range(12)]  # for each frame
     assert all(frames == sorted(frames, reverse=True) for frames in kept)  # the beginning, and nothing after it

@@ -1,4 +1,4 @@
-"""Drawn clips: a function of the random state, with edges of full contrast; text over clips; shares of a run."""
+"""Drawings: functions of the random state, with sharp edges; captions; and their fractions of a run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_drawings_have_sharp_edges():
     assert (steps > 0.5).float().mean() > 0.5
 
 
-def test_text_covers_a_part_of_a_clip_at_any_place_and_size():
+def test_captions_cover_part_of_a_clip_at_any_size():
     clip = torch.full((3, 6, 64, 64), 0.5)
     covered = [(add_caption(clip, rng(seed)) != clip).float().mean().item() for seed in range(60)]
     assert max(covered) > 0.1
@@ -46,7 +46,7 @@ def test_text_covers_a_part_of_a_clip_at_any_place_and_size():
     assert small.shape == (3, 2, 8, 8)
 
 
-def test_a_run_can_be_of_drawings_alone():
+def test_a_run_can_use_drawings_only():
     config = load_config("tiny", "tokenizer")
     drawn = config.data.model_copy(update={"drawn_fraction": 1.0, "train": (), "validation": None})
     alone = config.model_copy(update={"data": drawn})
@@ -55,7 +55,7 @@ def test_a_run_can_be_of_drawings_alone():
     assert torch.equal(data.train[3], open_clip_data(alone).train[3])
 
 
-def test_the_share_of_drawings_is_of_all_clips():
+def test_the_fraction_of_drawings_refers_to_all_clips():
     config = load_config("tiny", "tokenizer")
     with as_file(files("adaptok") / "assets") as folder:
         data = config.data.model_copy(update={"drawn_fraction": 0.25, "train": (str(folder),), "validation": None})
@@ -68,12 +68,12 @@ def test_the_share_of_drawings_is_of_all_clips():
 
 
 def _has_flat_parts(clip):
-    """Many neighbours that are the same to the bit, or smooth as a gradient: no camera gives that."""
+    """Return whether most pixels lie on exact gradients, which camera images do not have."""
     second = clip[..., 2:] - 2 * clip[..., 1:-1] + clip[..., :-2]
     return (second.abs() < 2e-3).float().mean() > 0.8
 
 
-def test_text_is_written_after_all_else_and_clips_without_it_stay_as_they_are():
+def test_captions_do_not_change_the_other_clips():
     without = ClipMixture([Drawings()], [1.0], frames=4, size=48, seed=2)
     some = ClipMixture([Drawings()], [1.0], frames=4, size=48, seed=2, text_fraction=0.5)
     same = [torch.equal(without[i], some[i]) for i in range(20)]
