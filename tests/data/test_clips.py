@@ -64,7 +64,7 @@ def test_broken_files_are_reported_and_too_many_stop_the_run(folder):
 
     opened = data(0.3)
     assert {path.rsplit("/", 1)[1] for path in opened.broken} == {"zero.mp4", "text.mp4"}
-    assert opened.files == 5
+    assert opened.epoch_size == 5
     assert all(opened.train[index].isfinite().all() for index in range(10))
     with pytest.raises(ValueError, match="2 of 7 files cannot be read"):
         data(0.1)

@@ -51,7 +51,7 @@ def test_a_run_can_use_drawings_only():
     drawn = config.data.model_copy(update={"drawn_fraction": 1.0, "train": (), "validation": None})
     alone = config.model_copy(update={"data": drawn})
     data = open_clip_data(alone)
-    assert data.listed == 0
+    assert data.num_files == 0
     assert torch.equal(data.train[3], open_clip_data(alone).train[3])
 
 
