@@ -45,53 +45,55 @@ def error_of(capsys, *arguments):
 
 
 def test_generate_goes_on_where_it_was(capsys, tmp_path):
-    whole = run(capsys, *GENERATE, "--label", "1", "3", "-n", 4, "--out", tmp_path / "a", "--tokens", 20)
+    whole = run(capsys, *GENERATE, "--label", "1", "3", "-n", 4, "--output", tmp_path / "a", "--budget", 20)
     assert whole["sampled"] == 4
     assert Path(whole["sheet"]).exists()
     frames, rate = read_video(whole["clips"][0])
     assert frames.shape == (16, 32, 32, 3)
     assert rate == 8
     part = tmp_path / "b"
-    run(capsys, *GENERATE, "--label", "1", "3", "-n", 2, "--out", part, "--tokens", 20, "--batch-size", 1)
+    run(capsys, *GENERATE, "--label", "1", "3", "-n", 2, "--output", part, "--budget", 20, "--batch-size", 1)
     Path(part / "00001-3.mp4").unlink()
-    rest = run(capsys, *GENERATE, "--label", "1", "3", "-n", 4, "--out", part, "--tokens", 20)
+    rest = run(capsys, *GENERATE, "--label", "1", "3", "-n", 4, "--output", part, "--budget", 20)
     assert rest["sampled"] == 3
     for one, other in zip(whole["clips"], rest["clips"], strict=True):
         difference = read_video(one)[0].astype(int) - read_video(other)[0]
         assert np.abs(difference).mean() < 1  # the encoder's threads are not exact to the bit
     assert "another temperature" in error_of(
-        capsys, *GENERATE, "--label", "1", "3", "--out", part, "--tokens", "20", "--temperature", "0.5"
+        capsys, *GENERATE, "--label", "1", "3", "--output", part, "--budget", "20", "--temperature", "0.5"
     )
 
 
 def test_predict(capsys, tmp_path, video):
     out, sheet = tmp_path / "out.mp4", tmp_path / "sheet.png"
-    found = run(capsys, "predict", video, *PREDICT, "--out", out, "--side-by-side", "--sheet", sheet)
+    found = run(capsys, "predict", video, *PREDICT, "--output", out, "--side-by-side", "--sheet", sheet)
     assert read_video(out)[0].shape == (16, 32, 64, 3)
     assert sheet.exists()
     assert found["psnr"] > 0
     assert found["cond_frames"] == 5
-    longer = run(capsys, "predict", video, *PREDICT, "--out", out, "--frames", 30, "--force")
+    longer = run(capsys, "predict", video, *PREDICT, "--output", out, "--frames", 30, "--force")
     assert longer["frames"] == len(read_video(out)[0]) == 30
 
 
 def test_mistakes(capsys, tmp_path, video):
     out = tmp_path / "out"
-    assert "unknown label 'zebra'" in error_of(capsys, *GENERATE, "--label", "zebra", "--out", out)
-    assert "label 9, expected 0 to 4" in error_of(capsys, *GENERATE, "--label", "9", "--out", out)
-    assert "predicts frames and has no classes" in error_of(capsys, "generate", *PREDICT, "--out", out)
-    assert "no such model folder" in error_of(capsys, "generate", "--generator", tmp_path / "x/y", "--out", out)
-    assert "is a tokenizer" in error_of(capsys, "generate", "--generator", DATA / "official", "--out", out)
-    assert "give it with --model" in error_of(capsys, *GENERATE[:3], "--out", out)
+    assert "unknown label 'zebra'" in error_of(capsys, *GENERATE, "--label", "zebra", "--output", out)
+    assert "label 9, expected 0 to 4" in error_of(capsys, *GENERATE, "--label", "9", "--output", out)
+    assert "predicts frames and has no classes" in error_of(capsys, "generate", *PREDICT, "--output", out)
+    assert "no such model folder" in error_of(capsys, "generate", "--generator", tmp_path / "x/y", "--output", out)
+    assert "tokenizer model, expected a generator" in error_of(
+        capsys, "generate", "--generator", DATA / "official", "--output", out
+    )
+    assert "give it with --model" in error_of(capsys, *GENERATE[:3], "--output", out)
     assert not out.exists()
     mp4 = tmp_path / "out.mp4"
     assert "20 frames, the condition needs 30" in error_of(
-        capsys, "predict", video, *PREDICT, "--cond-frames", 30, "--frames", 40, "--out", mp4
+        capsys, "predict", video, *PREDICT, "--cond-frames", 30, "--frames", 40, "--output", mp4
     )
     assert "4 first frames, expected 5 to 8" in error_of(
-        capsys, "predict", video, *PREDICT, "--cond-frames", 4, "--out", mp4
+        capsys, "predict", video, *PREDICT, "--cond-frames", 4, "--output", mp4
     )
-    assert "predicts no frames" in error_of(capsys, "predict", video, *GENERATE[1:], "--out", mp4)
+    assert "predicts no frames" in error_of(capsys, "predict", video, *GENERATE[1:], "--output", mp4)
     assert not mp4.exists()
 
 
@@ -104,6 +106,6 @@ def test_info_and_convert_know_generators(capsys, tmp_path):
     original, back = (load_file(folder / "model.safetensors") for folder in (DATA / "predictor", tmp_path / "official"))
     assert original.keys() == back.keys()
     assert all(torch.equal(original[name], back[name]) for name in original)
-    assert "only written in our layout" in error_of(
+    assert "can only be written in the layout of adaptok" in error_of(
         capsys, "convert", DATA / "official", tmp_path / "x", "--layout", "official"
     )

@@ -45,7 +45,7 @@ def folder(tmp_path):
 def flags(tmp_path, out, *more):
     options = config(tmp_path, "tokenizer", trackers=[], max_steps=6, data={"workers": 2}).model_dump(mode="json")
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(options))
-    run = ["train", "tokenizer", "--config", str(tmp_path / "run.yaml"), "--out", str(tmp_path / out)]
+    run = ["train", "tokenizer", "--config", str(tmp_path / "run.yaml"), "--output", str(tmp_path / out)]
     return [*run, "--quiet", "--json", *more]
 
 

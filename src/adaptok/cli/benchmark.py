@@ -1,4 +1,4 @@
-"""`adaptok benchmark encode|decode|allocate|generate|train`: speed and memory on this machine."""
+"""`adaptok benchmark encode`, `decode`, `allocate`, `generate` and `train`."""
 
 from __future__ import annotations
 
@@ -6,183 +6,210 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import torch
-import tyro
+from tyro.conf import subcommand
 
-from adaptok.benchmark.allocation import measure_allocation
-from adaptok.benchmark.codec import measure_decode, measure_encode
-from adaptok.benchmark.generation import measure_generation
-from adaptok.benchmark.page import table, update_page
-from adaptok.benchmark.timing import Measurement
-from adaptok.codec.codec import AdapTok
-from adaptok.config.model import base
-from adaptok.evaluation.report.build import command_line
-from adaptok.evaluation.report.page import columns
-from adaptok.models.model import Model, weights_hash
-from adaptok.utils.devices import pick_device, pick_dtype
-from adaptok.utils.system import describe_machine, versions
+from adaptok.cli.options import Messages, Switch, group, option
+from adaptok.cli.output import output_path, show
+from adaptok.config.choices import DType
 
-Dtype = Literal["float32", "bfloat16", "float16"]
+if TYPE_CHECKING:
+    import torch
+
+    from adaptok.benchmark.timing import Measurement
+    from adaptok.codec.codec import AdapTok
 
 
 @dataclass(kw_only=True)
-class Kind:
-    """Flags of every kind of benchmark. A further kind is a subclass with `name` and `measure`, listed below."""
+class Timing:
+    """Options of all benchmarks. A further benchmark is a subclass with `name` and `measure`, listed in `Benchmark`."""
 
     name: ClassVar[str]
 
     repeats: int = 3
-    """How often each piece of work is timed."""
-    page: Path | None = None
-    """Markdown page whose section for this kind is written anew, such as docs/performance.md."""
-    json: bool = False
-    """Print one JSON object on stdout."""
-    quiet: bool = False
-    """No messages but errors."""
+    """Number of times that each piece of work is timed. More repeats give steadier numbers."""
+    page: Annotated[Path | None, option("PAGE")] = None
+    """Markdown page (.md) whose section on this benchmark is replaced, such as docs/performance.md. None is written by
+    default."""
+    messages: Annotated[Messages, group("message")] = field(default_factory=Messages)
 
     def measure(self) -> list[Measurement]:
-        """Everything measured."""
+        """Run the benchmark."""
         raise NotImplementedError
 
-    def machine(self) -> torch.device:
-        """What it runs on."""
-        return torch.device("cpu")
+    def torch_device(self) -> torch.device:
+        """The device that is measured."""
+        from adaptok.utils.devices import pick_device
+
+        return pick_device("cpu")
 
     def run(self) -> None:
+        from adaptok.benchmark.page import table, update_page
+        from adaptok.evaluation.report.build import command_line
+        from adaptok.evaluation.report.page import columns
+        from adaptok.utils.system import describe_machine, versions
+
         if self.repeats < 1:
             raise ValueError(f"--repeats {self.repeats}, expected 1 or more")
-        found = self.measure()
-        machine = describe_machine(self.machine())
         if self.page is not None:
-            update_page(self.page, self.name, command_line(), machine, versions(), found)
-        if self.json:
-            results = [each.document() for each in found]
-            print(json.dumps({"kind": self.name, "machine": machine, "versions": versions(), "results": results}))
-        elif not self.quiet:
-            print(", ".join(f"{value}" for value in machine.values()))
-            print("\n".join(columns(table(found))))
+            output_path(self.page, force=True, suffixes=(".md",))
+        results = self.measure()
+        machine = describe_machine(self.torch_device())
+        if self.page is not None:
+            update_page(self.page, self.name, command_line(), machine, versions(), results)
+        documents = [result.document() for result in results]
+        document = {"kind": self.name, "machine": machine, "versions": versions(), "results": documents}
+        text = [", ".join(f"{value}" for value in machine.values()), *columns(table(results))]
+        show(self.messages, document, "\n".join(text))
 
 
 @dataclass(kw_only=True)
-class Coding(Kind):
-    """Flags of the kinds that run a model."""
+class CodecTiming(Timing):
+    """Options of the benchmarks of a tokenizer."""
 
-    model: str | None = None
-    """Model folder or hub id; the model in the box if neither this nor --preset is given."""
-    preset: Literal["base"] | None = None
-    """The full-size model, with random weights."""
+    model: Annotated[str | None, option("FOLDER|HUB_ID")] = None
+    """Model folder, or id of a model on the Hugging Face hub (owner/name). The bundled model is the default."""
+    preset: Annotated[Literal["base"] | None, option("base")] = None
+    """base measures the full-size architecture with random weights instead of a model."""
     clips: int = 4
-    """Clips computed at once."""
-    dtype: tuple[Dtype, ...] = ("float32",)
-    """Precisions; with several, each is measured in a process of its own, so that its memory is its own."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
+    """Number of clips computed at once."""
+    dtype: Annotated[tuple[DType, ...], option("NAME [NAME …]")] = ("float32",)
+    """Floating-point formats to measure: float32 (the default), bfloat16 or float16. Several are measured in separate
+    processes, so that the memory of each is its own."""
+    device: Annotated[str, option("NAME")] = "auto"
+    """Device to measure: cpu, cuda, cuda:N or mps. The default, auto, takes the first GPU if there is one."""
 
-    def machine(self) -> torch.device:
+    def torch_device(self) -> torch.device:
+        from adaptok.utils.devices import pick_device
+
         return pick_device(self.device)
 
     def measure(self) -> list[Measurement]:
-        if self.clips < 1 or not self.dtype or (self.model is not None and self.preset is not None):
-            raise ValueError(
-                f"--clips {self.clips}, expected 1 or more; --dtype names one or more; --model and --preset exclude"
-                " each other"
-            )
+        import torch
+
+        if self.clips < 1:
+            raise ValueError(f"--clips {self.clips}, expected 1 or more")
+        if not self.dtype:
+            raise ValueError("--dtype: expected one format or more")
+        if self.model is not None and self.preset is not None:
+            raise ValueError("--model and --preset exclude each other; give one of them")
         if len(self.dtype) > 1:
-            return [each for dtype in self.dtype for each in self._apart(dtype)]
+            return [result for dtype in self.dtype for result in self._measure_apart(dtype)]
         with torch.inference_mode():
             return self.measure_codec(self._load())
 
     def measure_codec(self, codec: AdapTok) -> list[Measurement]:
+        """Run the benchmark on a model."""
         raise NotImplementedError
 
     def _load(self) -> AdapTok:
+        import torch
+
+        from adaptok.codec.codec import AdapTok
+        from adaptok.config.model import base
+        from adaptok.models.model import Model, weights_hash
+        from adaptok.utils.devices import pick_dtype
+
         [dtype] = self.dtype
         if self.preset is None:
             return AdapTok.from_pretrained(self.model, device=self.device, dtype=dtype)
         torch.manual_seed(0)
         model = Model(base())
-        return AdapTok(model.to(self.machine(), pick_dtype(dtype)), weights_hash(model.state_dict()))
+        return AdapTok(model.to(self.torch_device(), pick_dtype(dtype)), weights_hash(model.state_dict()))
 
-    def _apart(self, dtype: Dtype) -> list[Measurement]:
-        """At one precision, in another process."""
+    def _measure_apart(self, dtype: DType) -> list[Measurement]:
+        """Measure one format in another process."""
         flags = ["--clips", self.clips, "--repeats", self.repeats, "--device", self.device, "--dtype", dtype, "--json"]
         for name, value in (("--model", self.model), ("--preset", self.preset)):
             flags += [] if value is None else [name, value]
-        return in_own_process(self.name, flags)
+        return measure_in_process(self.name, flags)
 
 
-def in_own_process(kind: str, flags: Sequence[object]) -> list[Measurement]:
-    """What `adaptok benchmark KIND FLAGS --json` measures."""
+def measure_in_process(kind: str, flags: Sequence[object]) -> list[Measurement]:
+    """Run `adaptok benchmark KIND FLAGS --json` in a process of its own."""
+    from adaptok.benchmark.timing import Measurement
+
     command = [sys.executable, "-m", "adaptok", "benchmark", kind, *map(str, flags)]
     done = subprocess.run(command, stdout=subprocess.PIPE)
     if done.returncode:
-        raise ValueError("a measurement in a process of its own failed; what it said is above")
+        raise RuntimeError("a measurement in a process of its own failed; its error is above")
     results: list[dict[str, Any]] = json.loads(done.stdout)["results"]
     return [Measurement(**{k: v for k, v in result.items() if k != "share"}) for result in results]
 
 
 @dataclass(kw_only=True)
-class Encode(Coding):
-    """Encode clips: the encoder alone, and with the scorer and an allocation."""
+class Encode(CodecTiming):
+    """Measure encoding of clips: the encoder alone, and with the scorer and the allocation of lengths."""
 
     name: ClassVar[str] = "encode"
 
     def measure_codec(self, codec: AdapTok) -> list[Measurement]:
+        from adaptok.benchmark.codec import measure_encode
+
         return measure_encode(codec, self.clips, self.repeats)
 
 
 @dataclass(kw_only=True)
-class Decode(Coding):
-    """Decode clips at half of the tokens."""
+class Decode(CodecTiming):
+    """Measure decoding of clips with half of the tokens."""
 
     name: ClassVar[str] = "decode"
 
     def measure_codec(self, codec: AdapTok) -> list[Measurement]:
+        from adaptok.benchmark.codec import measure_decode
+
         return measure_decode(codec, self.clips, self.repeats)
 
 
 @dataclass(kw_only=True)
-class Allocate(Kind):
-    """Choose lengths: exact allocation of many blocks, and a stream. Uses the processor alone."""
+class Allocate(Timing):
+    """Measure the allocation of lengths, for many blocks at once and for a stream. It runs on the CPU."""
 
     name: ClassVar[str] = "allocate"
 
-    blocks: tuple[int, ...] = (256, 2_000, 10_000, 1_000_000)
-    """That share a budget."""
+    blocks: Annotated[tuple[int, ...], option("N [N …]")] = (256, 2_000, 10_000, 1_000_000)
+    """Numbers of blocks that share a budget. The defaults, 256, 2000, 10000 and 1000000, range from a short clip to
+    days of video."""
 
     def measure(self) -> list[Measurement]:
+        from adaptok.benchmark.allocation import measure_allocation
+
         if not self.blocks or min(self.blocks) < 1:
             raise ValueError(f"--blocks {self.blocks}, expected 1 or more each")
         return measure_allocation(self.blocks, self.repeats)
 
 
 @dataclass(kw_only=True)
-class Generate(Kind):
-    """Sample a generator of an official size, with random weights, beside what the bandwidth of memory allows."""
+class Generate(Timing):
+    """Measure a generator of an official size with random weights, against the limit of the memory bandwidth."""
 
     name: ClassVar[str] = "generate"
 
     size: Literal["S", "B", "L", "LP", "XL", "XXL", "XXXL"] = "LP"
-    """The official sizes."""
-    clips: tuple[int, ...] = (1, 8)
-    """At a time."""
-    tokens: tuple[int, ...] = (256, 1024)
-    """Of a clip."""
-    dtype: Dtype = "bfloat16"
-    """Precision of weights and computation."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
-    compile: bool = False
-    """Compile the step, and record it as CUDA graphs on a GPU."""
+    """Official size of the generator."""
+    clips: Annotated[tuple[int, ...], option("N [N …]")] = (1, 8)
+    """Batch sizes to measure. The defaults are 1 and 8."""
+    tokens: Annotated[tuple[int, ...], option("N [N …]")] = (256, 1024)
+    """Tokens per clip to measure. The defaults are 256 and 1024."""
+    dtype: DType = "bfloat16"
+    """Floating-point format of weights and computation. The default is the format that generators are used in."""
+    device: Annotated[str, option("NAME")] = "auto"
+    """Device to measure: cpu, cuda, cuda:N or mps. The default, auto, takes the first GPU if there is one."""
+    compile: Switch = False
+    """Compile the decode step, and record it as CUDA graphs on a GPU."""
 
-    def machine(self) -> torch.device:
+    def torch_device(self) -> torch.device:
+        from adaptok.utils.devices import pick_device
+
         return pick_device(self.device)
 
     def measure(self) -> list[Measurement]:
+        from adaptok.benchmark.generation import measure_generation
+        from adaptok.utils.devices import pick_dtype
+
         if min(self.clips, default=0) < 1 or min(self.tokens, default=0) < 1:
             raise ValueError(f"--clips {self.clips} --tokens {self.tokens}, expected 1 or more each")
         return measure_generation(
@@ -190,69 +217,81 @@ class Generate(Kind):
             self.clips,
             self.tokens,
             pick_dtype(self.dtype),
-            self.machine(),
+            self.torch_device(),
             self.repeats,
             compile=self.compile,
         )
 
 
 @dataclass(kw_only=True)
-class Train(Kind):
-    """Training steps of the tokenizer, each preset in a process of its own. `--repeats` is the number of steps."""
+class Train(Timing):
+    """Measure training steps of the tokenizer; --repeats is the number of steps."""
 
     name: ClassVar[str] = "train"
 
-    preset: tuple[Literal["tiny", "small", "base"], ...] = ("tiny",)
-    """Recipes."""
-    batch: int | None = None
-    """Clips of a step; 16 for tiny, and the largest within --memory for the others, if not given."""
-    memory: float = 20.0
-    """GB that a process may take."""
-    warm: int = 3
-    """Steps before those that are measured."""
-    data: Path | None = None
-    """Folder of videos; some are drawn if not given."""
-    checkpointing: bool = False
-    """With activation checkpointing."""
+    preset: Annotated[tuple[Literal["tiny", "small", "base"], ...], option("NAME [NAME …]")] = ("tiny",)
+    """Presets to measure: tiny (the default), small or base. Each runs in a process of its own."""
+    batch_size: Annotated[int | None, option("N")] = None
+    """Clips per step. The default is 16 for tiny, and the largest that fits --memory for small and base."""
+    memory: Annotated[float, option("GB")] = 20.0
+    """Memory in GB that a process may use when the batch size is chosen. The default is 20."""
+    warmup_steps: int = 3
+    """Steps before those that are timed, in which memory is allocated and caches fill."""
+    data: Annotated[Path | None, option("FOLDER")] = None
+    """Folder of videos to train on. The default is a few synthetic videos."""
+    checkpointing: Switch = False
+    """Recompute activations in the backward pass, which needs less memory and more time."""
 
-    def machine(self) -> torch.device:
+    def torch_device(self) -> torch.device:
+        from adaptok.utils.devices import pick_device
+
         return pick_device("auto")
 
     def measure(self) -> list[Measurement]:
-        if not self.preset or min(self.batch or 1, self.warm + 1) < 1:
-            raise ValueError("--preset names one recipe or more, --batch is 1 or more, --warm 0 or more")
-        try:
-            import accelerate  # noqa: F401
-        except ModuleNotFoundError:
-            raise ImportError("training needs accelerate; install it with: pip install 'adaptok[train]'") from None
+        from adaptok.utils.extras import require
+
+        self._check()
+        require("accelerate", extra="train", purpose="training")
         from adaptok.benchmark.training import largest_batch, measure_training, some_videos
 
         with some_videos(self.data) as data:
-            if len(self.preset) == 1 and self.batch is not None:
+            if len(self.preset) == 1 and self.batch_size is not None:
                 [preset] = self.preset
-                options = {"checkpointing": self.checkpointing, "warm": self.warm}
-                return [measure_training(preset, self.batch, self.repeats, data, **options)]  # type: ignore[arg-type]
-            found = []
+                measurement = measure_training(
+                    preset,
+                    self.batch_size,
+                    self.repeats,
+                    data,
+                    checkpointing=self.checkpointing,
+                    warm=self.warmup_steps,
+                )
+                return [measurement]
+            results = []
             for preset in self.preset:
-                tiny = 16 if preset == "tiny" else None
-                batch = self.batch or tiny or largest_batch(preset, self.memory, data, self.checkpointing)
-                flags = ["--preset", preset, "--batch", batch, "--repeats", self.repeats, "--warm", self.warm]
-                flags += ["--data", str(data), "--json", *["--checkpointing"] * self.checkpointing]
-                found += in_own_process(self.name, flags)
-            return found
+                default = 16 if preset == "tiny" else None
+                size = self.batch_size or default or largest_batch(preset, self.memory, data, self.checkpointing)
+                flags = ["--preset", preset, "--batch-size", size, "--repeats", self.repeats]
+                flags += ["--warmup-steps", self.warmup_steps, "--data", str(data), "--json"]
+                results += measure_in_process(self.name, [*flags, *["--checkpointing"] * self.checkpointing])
+            return results
+
+    def _check(self) -> None:
+        if not self.preset:
+            raise ValueError("--preset: expected one preset or more")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"--batch-size {self.batch_size}, expected 1 or more")
+        if self.warmup_steps < 0:
+            raise ValueError(f"--warmup-steps {self.warmup_steps}, expected 0 or more")
 
 
 @dataclass(kw_only=True)
 class Benchmark:
-    """Measure speed, memory and the share of this machine's peak."""
+    """Measure speed and memory on this machine, and what fraction of its peak is reached."""
 
-    kind: (
-        Annotated[Encode, tyro.conf.subcommand("encode", prefix_name=False)]
-        | Annotated[Decode, tyro.conf.subcommand("decode", prefix_name=False)]
-        | Annotated[Allocate, tyro.conf.subcommand("allocate", prefix_name=False)]
-        | Annotated[Generate, tyro.conf.subcommand("generate", prefix_name=False)]
-        | Annotated[Train, tyro.conf.subcommand("train", prefix_name=False)]
+    command: (
+        Annotated[Encode, subcommand("encode")]
+        | Annotated[Decode, subcommand("decode")]
+        | Annotated[Allocate, subcommand("allocate")]
+        | Annotated[Generate, subcommand("generate")]
+        | Annotated[Train, subcommand("train")]
     )
-
-    def run(self) -> None:
-        self.kind.run()

@@ -1,66 +1,78 @@
-"""`adaptok compare A B`: two reports beside each other."""
+"""`adaptok compare A B [-o PAGE]`."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional
 
-from adaptok.cli.common import output_path, warn
-from adaptok.evaluation.comparison import LEVEL, RESAMPLES, compare_reports
-from adaptok.evaluation.report.page import columns, comparison_page
-from adaptok.utils.files import replacing
+from adaptok.cli.options import Messages, Switch, group, option
+from adaptok.cli.output import output_path, show, warn
 
-_SUFFIXES = (".html", ".md", ".json")
+if TYPE_CHECKING:
+    from adaptok.evaluation.comparison import Comparison
+
+PAGE_SUFFIXES = (".html", ".md", ".json")
 
 
 @dataclass(kw_only=True)
 class Compare:
-    """Put two reports of `adaptok evaluate` beside each other: differences, with confidence intervals.
+    """Compare two reports of 'adaptok evaluate': differences with confidence intervals.
 
-    Intervals are bootstrapped over videos; where both reports are of the same clips, from the differences of clips.
+    The intervals are bootstrapped over videos. Where both reports measure the same clips, the differences of clips are
+    resampled, which gives narrower intervals.
     """
 
-    a: Positional[Path]
-    """Folder of a report."""
-    b: Positional[Path]
-    """Folder of another."""
-    resamples: int = RESAMPLES
-    """Draws of the bootstrap."""
-    level: float = LEVEL
-    """Of the confidence intervals."""
+    a: Annotated[Positional[Path], option("A")]
+    """Folder of the first report."""
+    b: Annotated[Positional[Path], option("B")]
+    """Folder of the second report."""
+    output: Annotated[Path | None, option("PAGE", "-o")] = None
+    """Page to write (.html, .md or .json). None is written by default."""
+    resamples: int = 2000
+    """Number of bootstrap samples. More samples give more exact intervals."""
+    level: float = 0.95
+    """Level of the confidence intervals, between 0 and 1."""
     seed: int = 0
-    """Of the draws."""
-    out: Path | None = None
-    """Page to write (.html, .md, .json)."""
-    json: bool = False
-    """Print one JSON object on stdout."""
-    force: bool = False
-    """Overwrite a page that is there."""
-    quiet: bool = False
-    """No messages but errors and warnings."""
+    """Seed of the bootstrap."""
+    force: Switch = False
+    """Overwrite an existing page."""
+    messages: Annotated[Messages, group("message")] = field(default_factory=Messages)
 
     def run(self) -> None:
-        if self.resamples < 1 or not 0 < self.level < 1 or self.seed < 0:
-            raise ValueError(
-                f"--resamples {self.resamples} --level {self.level} --seed {self.seed}, expected 1 or more, between 0"
-                " and 1, and 0 or more"
-            )
-        if self.out is not None and self.out.suffix not in _SUFFIXES:
-            raise ValueError(f"--out {self.out}, expected a name with one of {', '.join(_SUFFIXES)}")
-        out = None if self.out is None else output_path(self.out, self.force)
+        from adaptok.evaluation.comparison import compare_reports
+        from adaptok.evaluation.report.page import columns
+
+        self._check()
         comparison = compare_reports(self.a, self.b, resamples=self.resamples, level=self.level, seed=self.seed)
         head, rows = comparison.table()
         if comparison.differs:
-            warn(f"the reports are of other protocols ({', '.join(comparison.differs)}): differences mean little")
-        if out is not None:
-            document = json.dumps(comparison.document(), indent=1)
-            text = document if out.suffix == ".json" else comparison_page(comparison, out.suffix[1:])
-            with replacing(out) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-        if self.json:
-            print(json.dumps(comparison.document()))
-        elif not self.quiet:
-            print("\n".join(columns([head, *rows])))
+            warn(f"the reports use different protocols ({', '.join(comparison.differs)}), so differences mean little")
+        if self.output is not None:
+            self._write(self.output, comparison)
+        show(self.messages, comparison.document(), "\n".join(columns([head, *rows])))
+
+    def _check(self) -> None:
+        if self.resamples < 1:
+            raise ValueError(f"--resamples {self.resamples}, expected 1 or more")
+        if not 0 < self.level < 1:
+            raise ValueError(f"--level {self.level:g}, expected a number between 0 and 1")
+        if self.seed < 0:
+            raise ValueError(f"--seed {self.seed}, expected 0 or more")
+        if self.output is not None:
+            output_path(self.output, self.force, suffixes=PAGE_SUFFIXES)
+
+    def _write(self, out: Path, comparison: Comparison) -> None:
+        from adaptok.evaluation.report.page import comparison_page
+        from adaptok.utils.files import replacing
+
+        suffix = out.suffix.lower()
+        if suffix == ".json":
+            text = json.dumps(comparison.document(), indent=1)
+        else:
+            text = comparison_page(comparison, suffix[1:])
+        with replacing(out) as temporary:
+            temporary.write_text(text, encoding="utf-8")

@@ -1,53 +1,55 @@
-"""`adaptok convert SRC DST`."""
+"""`adaptok convert SRC [DST]`."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
 from tyro.conf import Positional
 
-from adaptok.checkpoints.hub import resolve
-from adaptok.checkpoints.model_folder import (
-    holds_generator,
-    read_folder,
-    read_generator,
-    write_folder,
-    write_official_generator,
-)
-from adaptok.cli.common import ModelOutput
-from adaptok.utils.devices import DTYPES
+from adaptok.cli.options import ModelOutput, option
+from adaptok.cli.output import model_output, show
+from adaptok.config.choices import ModelLayout
 
 
 @dataclass(kw_only=True)
 class Convert(ModelOutput):
-    """Write a model folder, of a tokenizer or a generator, from one of ours or of the official layout."""
+    """Convert a tokenizer or a generator between the layout of adaptok and the official one."""
 
-    src: Positional[str]
-    """Model folder or hub id."""
-    dst: Positional[Path]
-    """Folder to write."""
-    layout: Literal["adaptok", "official"] = "adaptok"
-    """Of the folder to write; the official one for generators only."""
+    src: Annotated[Positional[str], option("SRC")]
+    """Model folder in either layout, or id of a model on the Hugging Face hub (owner/name)."""
+    dst: Annotated[Positional[Path | None], option("[DST]")] = None
+    """Model folder to write. The default is the name of SRC followed by the layout, in the current folder."""
+    layout: ModelLayout = "adaptok"
+    """Layout to write. Only generators can be written in the official layout."""
 
     def run(self) -> None:
-        self.check(self.dst)
+        from adaptok.checkpoints.hub import resolve
+        from adaptok.checkpoints.model_folder import (
+            holds_generator,
+            read_folder,
+            read_generator,
+            write_folder,
+            write_official_generator,
+        )
+        from adaptok.utils.devices import DTYPES
+
+        out = model_output(self.dst, self.output, Path(f"{Path(self.src).name}-{self.layout}"), self.force)
         source, dtype = resolve(self.src), DTYPES[self.dtype]
         if holds_generator(source):
             generator = read_generator(source)
             write = write_official_generator if self.layout == "official" else write_folder
-            write(generator, self.dst, dtype)
+            write(generator, out, dtype)
             parameters, kind = generator.parameter_counts(), "a generator"
         else:
             if self.layout == "official":
-                raise ValueError(f"{self.src}: a tokenizer, which is only written in our layout; leave --layout out")
+                raise ValueError(
+                    f"{self.src}: a tokenizer, which can only be written in the layout of adaptok; leave out --layout"
+                )
             checkpoint = read_folder(source)
             model = checkpoint.build()
-            write_folder(model, self.dst, dtype)
+            write_folder(model, out, dtype)
             parameters, kind = model.parameter_counts(), f"the {checkpoint.layout} layout"
-        if self.json:
-            print(json.dumps({"out": str(self.dst), "source": kind, "parameters": parameters}))
-        elif not self.quiet:
-            print(f"{self.dst}: {sum(parameters.values()):,} parameters from {kind}")
+        document = {"out": str(out), "source": kind, "parameters": parameters}
+        show(self.messages, document, f"{out}: {sum(parameters.values()):,} parameters from {kind}")

@@ -1,129 +1,131 @@
-"""`adaptok data index DIR`, `adaptok data resize SRC DST` and `adaptok data shapes DIR`."""
+"""`adaptok data index`, `adaptok data resize` and `adaptok data synthesize`."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-from tyro.conf import Positional
+from tyro.conf import Positional, subcommand
 
-from adaptok.cli.common import output_path, progress
-from adaptok.data.manifests import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_entries, write_index
-from adaptok.data.resizing import resize_collection
-from adaptok.data.statistics import collect_statistics
-from adaptok.data.synthetic.shapes import write_shapes
+from adaptok.cli.options import Messages, Switch, group, option
+from adaptok.cli.output import one_output, output_path, progress, refuse_streams, show
 
 
 @dataclass(kw_only=True)
 class Index:
-    """Write a Parquet index of the videos and photographs in a folder: frames, rate, size, label, readable.
+    """Write a Parquet index of the videos and photographs in a collection.
 
-    Training takes it in the place of the folder, and then starts without opening every file.
+    The index lists frames, frame rate, size, label and readability of each file. Training takes it in place of the
+    folder, and then starts without opening every file.
     """
 
-    src: Positional[Path]
-    """Folder, searched recursively; or a list of files (.csv, .txt)."""
-    out: Path | None = None
-    """File to write; SRC/index.parquet if not given."""
-    thorough: bool = False
-    """Decode every frame: exact counts, and files that are damaged anywhere are found."""
-    json: bool = False
-    """Print one JSON object on stdout."""
-    force: bool = False
-    """Overwrite an index that is there."""
-    quiet: bool = False
-    """No progress bar, and no messages but errors."""
+    src: Annotated[Positional[Path], option("COLLECTION")]
+    """Folder, searched recursively, or list of files (.csv, .txt)."""
+    output: Annotated[Path | None, option("INDEX", "-o")] = None
+    """Index to write (.parquet). The default is index.parquet in the folder of the collection."""
+    thorough: Switch = False
+    """Decode every frame. Slower, but counts frames exactly and detects files that are damaged anywhere."""
+    force: Switch = False
+    """Overwrite an existing index."""
+    messages: Annotated[Messages, group("message")] = field(default_factory=Messages)
 
     def run(self) -> None:
-        try:
-            import pyarrow  # noqa: F401
-        except ModuleNotFoundError:
-            raise ImportError("an index needs pyarrow; install it with: pip install 'adaptok[train]'") from None
+        from adaptok.data.manifests import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_entries, write_index
+        from adaptok.data.statistics import collect_statistics
+        from adaptok.utils.extras import require
+
+        require("pyarrow", extra="train", purpose="an index")
         folder = self.src if self.src.is_dir() else self.src.parent
-        out = output_path(self.out or folder / "index.parquet", self.force, [self.src])
+        out = output_path(self.output or folder / "index.parquet", self.force, [self.src], (".parquet",))
         entries = list(find_entries(self.src, VIDEO_SUFFIXES | IMAGE_SUFFIXES))
         if not entries:
-            raise ValueError(f"{self.src}: no video and no photograph in it")
-        with progress("indexing", len(entries), "files", self.quiet) as advance:
+            raise ValueError(f"{self.src}: contains no video and no photograph")
+        with progress(self.messages, "indexing", len(entries), "files") as advance:
             entries = collect_statistics(entries, advance, self.thorough)
         write_index(out, entries)
         broken = {str(entry.path): entry.error for entry in entries if entry.error is not None}
-        if self.json:
-            print(json.dumps({"out": str(out), "files": len(entries), "broken": broken}))
-        elif not self.quiet:
-            _tell(f"{out}: {len(entries)} files", broken)
+        document = {"out": str(out), "files": len(entries), "broken": broken}
+        show(self.messages, document, _with_broken(f"{out}: {len(entries)} files", broken))
 
 
 @dataclass(kw_only=True)
 class Resize:
-    """Write a small copy of a collection: every video and photograph under its name, its short side at most SIZE.
+    """Write a small copy of a collection that decodes quickly.
 
-    Started again, it goes on where it was stopped. Files that cannot be read are listed in DST/broken.json.
+    Every video and photograph keeps its name, and its short side shrinks to at most --size pixels. An interrupted run
+    resumes when it is started again. Files that cannot be read are listed in broken.json.
     """
 
-    src: Positional[Path]
+    src: Annotated[Positional[Path], option("SRC")]
     """Folder, searched recursively."""
-    dst: Positional[Path]
-    """Folder to write."""
+    dst: Annotated[Positional[Path | None], option("[DST]")] = None
+    """Folder to write. The default is the name of SRC followed by the size, in the current folder."""
+    output: Annotated[Path | None, option("DST", "-o")] = None
+    """The same as the argument DST."""
     size: int = 128
-    """Pixels of the short side; smaller ones are left as they are."""
+    """Length of the short side in pixels; the default is the size of the bundled model's input. Smaller files keep
+    their size."""
     crf: int = 16
-    """Quality of the H.264: 0 is lossless, 18 looks so, 23 is small."""
-    workers: int | None = None
-    """Files at once; the number of processors if not given."""
-    json: bool = False
-    """Print one JSON object on stdout."""
-    quiet: bool = False
-    """No progress bar, and no messages but errors."""
+    """Constant rate factor of the H.264 encoder, 0 to 51. 0 is lossless; the default, 16, is visually lossless; 23
+    gives small files."""
+    workers: Annotated[int | None, option("N")] = None
+    """Number of files processed at once. The default is the number of processors."""
+    messages: Annotated[Messages, group("message")] = field(default_factory=Messages)
 
     def run(self) -> None:
+        from adaptok.data.resizing import resize_collection
+
         if not self.src.is_dir():
             raise ValueError(f"{self.src}: expected a folder of videos")
-        if not 0 <= self.crf <= 51 or (self.workers is not None and self.workers < 1):
-            raise ValueError(f"--crf {self.crf} --workers {self.workers}, expected 0 to 51, and 1 or more")
-        self.dst.mkdir(parents=True, exist_ok=True)
-        with progress("resizing", None, "files", self.quiet) as advance:
-            done = resize_collection(
-                self.src, self.dst, self.size, crf=self.crf, workers=self.workers, progress=advance
-            )
-        if self.json:
-            counts = {"out": str(self.dst), "written": done.written, "kept": done.kept, "broken": done.broken}
-            print(json.dumps(counts))
-        elif not self.quiet:
-            _tell(f"{self.dst}: {done.written} files written, {done.kept} were there", done.broken)
+        if not 0 <= self.crf <= 51:
+            raise ValueError(f"--crf {self.crf}, expected 0 to 51")
+        if self.workers is not None and self.workers < 1:
+            raise ValueError(f"--workers {self.workers}, expected 1 or more")
+        out = one_output(self.dst, self.output, Path(f"{self.src.resolve().name}-{self.size}"))
+        assert out is not None
+        refuse_streams(out)
+        out.mkdir(parents=True, exist_ok=True)
+        with progress(self.messages, "resizing", None, "files") as advance:
+            done = resize_collection(self.src, out, self.size, crf=self.crf, workers=self.workers, progress=advance)
+        document = {"out": str(out), "written": done.written, "kept": done.kept, "broken": done.broken}
+        text = f"{out}: {done.written} files written, {done.kept} existed already"
+        show(self.messages, document, _with_broken(text, done.broken))
 
 
 @dataclass(kw_only=True)
-class Shapes:
-    """Draw a collection of videos: shapes that move in one of four ways, a folder for each, to try a generator on.
+class Synthesize:
+    """Draw a collection of videos of moving shapes, to try a generator on.
 
-    Started again, it goes on where it was stopped.
+    There is one folder for each of four motions. An interrupted run resumes when it is started again.
     """
 
-    dst: Positional[Path]
-    """Folder to write."""
+    dst: Annotated[Positional[Path | None], option("[DST]")] = None
+    """Folder to write. The default is shapes, in the current folder."""
+    output: Annotated[Path | None, option("DST", "-o")] = None
+    """The same as the argument DST."""
     clips: int = 400
-    """Videos, of all classes in turn."""
+    """Number of videos, divided evenly among the classes."""
     size: int = 128
-    """Pixels of a side."""
+    """Side of the frames in pixels; the default is the size of the bundled model's input."""
     frames: int = 16
-    """Of each video."""
+    """Frames per video; the default is the length of a clip of the bundled model."""
     seed: int = 0
-    """Of everything random; another one draws other videos."""
+    """Seed of the random numbers. Another seed draws other videos."""
     crf: int = 8
-    """Quality of the H.264: 0 is lossless, 18 looks so, 23 is small."""
-    json: bool = False
-    """Print one JSON object on stdout."""
-    quiet: bool = False
-    """No progress bar, and no messages but errors."""
+    """Constant rate factor of the H.264 encoder, 0 to 51. 0 is lossless; the default, 8, keeps the sharp edges of the
+    shapes."""
+    messages: Annotated[Messages, group("message")] = field(default_factory=Messages)
 
     def run(self) -> None:
-        with progress("drawing", self.clips, "clips", self.quiet) as advance:
+        from adaptok.data.synthetic.shapes import write_shapes
+
+        out = one_output(self.dst, self.output, Path("shapes"))
+        assert out is not None
+        refuse_streams(out)
+        with progress(self.messages, "drawing", self.clips, "clips") as advance:
             counts = write_shapes(
-                self.dst,
+                out,
                 self.clips,
                 frames=self.frames,
                 size=self.size,
@@ -131,27 +133,24 @@ class Shapes:
                 crf=self.crf,
                 progress=advance,
             )
-        if self.json:
-            print(json.dumps({"out": str(self.dst), "classes": counts}))
-        elif not self.quiet:
-            print(f"{self.dst}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
+        text = ", ".join(f"{count} {name}" for name, count in counts.items())
+        show(self.messages, {"out": str(out), "classes": counts}, f"{out}: {text}")
 
 
-def _tell(text: str, broken: dict[str, str] | dict[str, str | None]) -> None:
-    print(text + (f", {len(broken)} cannot be read:" if broken else ""))
-    for path, why in broken.items():
-        print(f"  {path}: {why}")
+def _with_broken(text: str, broken: dict[str, str] | dict[str, str | None]) -> str:
+    """A result, followed by the files that cannot be read."""
+    if not broken:
+        return text
+    files = "".join(f"\n  {path}: {reason}" for path, reason in broken.items())
+    return f"{text}, {len(broken)} cannot be read:{files}"
 
 
 @dataclass(kw_only=True)
 class Data:
-    """Prepare collections of videos for training: index them, make small copies, or draw some."""
+    """Prepare collections of videos for training: index, resize or synthesize them."""
 
-    what: (
-        Annotated[Index, tyro.conf.subcommand("index", prefix_name=False)]
-        | Annotated[Resize, tyro.conf.subcommand("resize", prefix_name=False)]
-        | Annotated[Shapes, tyro.conf.subcommand("shapes", prefix_name=False)]
+    command: (
+        Annotated[Index, subcommand("index")]
+        | Annotated[Resize, subcommand("resize")]
+        | Annotated[Synthesize, subcommand("synthesize")]
     )
-
-    def run(self) -> None:
-        self.what.run()

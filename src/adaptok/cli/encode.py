@@ -1,58 +1,68 @@
-"""`adaptok encode VIDEO TOKENS`."""
+"""`adaptok encode VIDEO [TOKENS]`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from tyro.conf import Positional
 
-from adaptok.cli.common import Encoding, output_path, parse_budgets, warn
-from adaptok.cli.info import describe_tokens, tokens_document
-from adaptok.codec.token_file import SUFFIX
-from adaptok.video.reading import probe
+from adaptok.cli.options import (
+    Computation,
+    Excerpt,
+    Lengths,
+    Messages,
+    Switch,
+    excerpt_arguments,
+    group,
+    option,
+)
+from adaptok.cli.output import TOKEN_SUFFIXES, input_path, one_output, output_path, progress, show, warn
 
 
 @dataclass(kw_only=True)
-class Encode(Encoding):
+class Encode:
     """Encode a video into a token file."""
 
-    video: Positional[Path]
-    """Video file."""
-    out: Positional[Path | None] = None
-    """Token file to write; the video's name with .adaptok if not given."""
+    video: Annotated[Positional[Path], option("VIDEO")]
+    """Video file to read. To encode a whole folder, see 'adaptok tokenize'."""
+    out: Annotated[Positional[Path | None], option("[TOKENS]")] = None
+    """Token file to write (.adaptok). The default is the name of the video with the suffix .adaptok, in the current
+    folder."""
+    output: Annotated[Path | None, option("TOKENS", "-o")] = None
+    """The same as the argument TOKENS."""
     scores: bool = True
-    """Keep predicted distortions, so that the file can be shortened later without the model."""
+    """Store the predicted distortions, so that the token file can be shortened later without the model."""
+    force: Switch = False
+    """Overwrite an existing token file."""
+    lengths: Annotated[Lengths, group("length")] = field(default_factory=Lengths)
+    frames: Annotated[Excerpt, group("frame")] = field(default_factory=Excerpt)
+    computation: Annotated[Computation, group("computation")] = field(default_factory=Computation)
+    messages: Annotated[Messages, group("message")] = field(default_factory=Messages)
 
     def run(self) -> None:
-        out = output_path(self.out or Path(self.video.name).with_suffix(SUFFIX), self.force, [self.video])
-        codec = self.load()
-        budget = None
-        if self.budget is not None:
-            [budget] = parse_one(self.budget)
-        elif self.target is None:
-            budget = codec.max_budget / 2
-        with self.progress("encoding", probe(self.video).frames) as progress:
+        from adaptok.cli.describe import describe_tokens, tokens_document
+        from adaptok.video.reading import probe
+
+        video = input_path(self.video, folder_command="tokenize")
+        out = one_output(self.out, self.output, Path(video.name).with_suffix(TOKEN_SUFFIXES[0]))
+        assert out is not None
+        output_path(out, self.force, [video], TOKEN_SUFFIXES)
+        codec = self.computation.load()
+        with progress(self.messages, "encoding", probe(video).frames, "frames") as advance:
             tokens = codec.encode(
-                self.video,
-                budget,
-                self.scope,
-                target=self.target,
-                uniform=self.uniform,
-                fit=self.fit,
+                video,
+                self.lengths.budget,
+                self.lengths.scope,
+                target=self.lengths.target,
+                uniform=self.lengths.uniform,
+                fit=self.frames.fit,
                 keep_scores=self.scores,
-                progress=progress,
-                **self.part(),
+                progress=advance,
+                **excerpt_arguments(self.frames, self.computation.batch_size),
             )
         tokens.save(out)
         warn(tokens.warning)
         document = {"out": str(out), **tokens_document(tokens), "warning": tokens.warning}
-        self.result(document, f"{out}: {describe_tokens(tokens)}")
-
-
-def parse_one(text: str) -> list[float]:
-    """The one budget that a command takes."""
-    budgets = parse_budgets([text])
-    if len(budgets) != 1:
-        raise ValueError(f"--budget {text!r}, expected one number of tokens per clip")
-    return budgets
+        show(self.messages, document, f"{out}: {describe_tokens(tokens)}")

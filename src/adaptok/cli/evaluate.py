@@ -1,265 +1,271 @@
-"""`adaptok evaluate DATA`, `… --reference DIR --prediction DIR`, `… DATA --samples DIR`."""
+"""`adaptok evaluate reconstruction`, `generation`, `prediction` and `files`."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import sys
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from multiprocessing.process import BaseProcess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args
 
-import torch
-from tyro.conf import Positional
+from tyro.conf import Positional, subcommand
 
-from adaptok.cli.common import Common, progress
-from adaptok.config.choices import GenerationKind, ProtocolName, Scope
-from adaptok.evaluation.examples import load_examples
-from adaptok.evaluation.generation import Side, build_generation, write_generation
-from adaptok.evaluation.measures import Measures, Metric, Weights, open_measures
-from adaptok.evaluation.pairs import FeaturesEvaluation, PairsEvaluation
-from adaptok.evaluation.partial_results import PartialResults, Task
-from adaptok.evaluation.protocols import GENERATION
-from adaptok.evaluation.report.build import HTML_FILE, build, write
-from adaptok.evaluation.report.clip_table import check_report_packages
-from adaptok.evaluation.report.page import columns, facts, tables
-from adaptok.evaluation.results import Report
-from adaptok.evaluation.summary import summarize
-from adaptok.evaluation.tokenizer import TokenizerEvaluation
-from adaptok.metrics.frechet import FeatureStatistics, merge
-from adaptok.utils.devices import pick_device
-from adaptok.utils.system import describe_machine
+from adaptok.cli.evaluation_workers import measure, pick_process_device
+from adaptok.cli.options import Budgets, Computation, Device, Messages, Switch, flatten, group, option
+from adaptok.cli.output import refuse_streams, say, show
+from adaptok.config.choices import GenerationKind, Metric, ProtocolName, Scope
+
+if TYPE_CHECKING:
+    from adaptok.evaluation.generation import Side
+    from adaptok.evaluation.measures import Measures
+    from adaptok.evaluation.pairs import FeaturesEvaluation, PairsEvaluation
+    from adaptok.evaluation.results import Report
+    from adaptok.evaluation.tokenizer import TokenizerEvaluation
+    from adaptok.metrics.frechet import FeatureStatistics
 
 OFFICIAL_METRICS: tuple[Metric, ...] = ("psnr", "lpips_vgg", "fvd")
 OFFICIAL_SIZE = 128
-_WAIT = 60.0
 
 
 @dataclass(kw_only=True)
-class Evaluate(Common):
-    """Measure a model on a collection, two folders of videos against each other, or samples against a data set.
+class Weights:
+    """Pretrained networks of the metrics. Metrics whose weights are missing are left out of the report."""
 
-    An evaluation that was stopped goes on where it was; several processes (--workers, or torchrun) share one. What is
-    measured, and how, is in docs/evaluation.md.
-    """
+    lpips_vgg: Annotated[Path | None, option("FILE")] = None
+    """Weights of LPIPS with VGG16: torchvision's vgg16-397923af.pth, or a safetensors file with the convolutions and,
+    optionally, the channel weights. Channel weights that the file lacks are taken from torchmetrics."""
+    lpips_alex: Annotated[Path | None, option("FILE")] = None
+    """Weights of LPIPS with AlexNet: torchvision's alexnet-owt-7be5be79.pth, or a safetensors file as above."""
+    fvd: Annotated[Path | None, option("FILE")] = None
+    """The detector of FVD, i3d_torchscript.pt."""
+    fvd_sha256: Annotated[str | None, option("HASH")] = None
+    """SHA-256 of the file of --fvd, required if it is another detector. The file is a program that will be executed."""
+    download: Switch = False
+    """Download missing weights into the cache (up to 800 MB). Metrics named with --metrics are always downloaded."""
 
-    data: Positional[Path | None] = None
-    """Folder of videos, searched recursively, or a list of them (.csv, .txt, .parquet)."""
-    budgets: tuple[float, ...] = ()
-    """Tokens per clip, on average; an eighth, a quarter, a half and all of the most if not given."""
-    scope: Scope = "video"
-    """What shares a budget: each video, each clip, the same block of a batch of clips, or a stream."""
-    protocol: ProtocolName = "all"
-    """all: all whole clips of every video. official: the first 16 frames of every video, short side resized, centre
-    cropped; PSNR, LPIPS-VGG and FVD."""
-    reference: Path | None = None
-    """Folder of videos that are true, for --prediction."""
-    prediction: Path | None = None
-    """Folder of videos to compare with those of the same name."""
-    samples: Path | None = None
-    """Folder of generated videos, to compare with the data as a whole (FVD)."""
-    generation: GenerationKind = "class"
-    """What the samples are: class-conditional (10,000 of 128 pixels), or frame prediction (50,000 of 64 pixels)."""
-    count: int | None = None
-    """Samples to take, where not the protocol's."""
-    statistics: tuple[Path, ...] = ()
-    """Feature statistics of the data from earlier reports, merged; instead of the data, for --samples."""
-    metrics: tuple[Metric, ...] | None = None
-    """What must be measured; everything whose weights are at hand if not given."""
-    lpips_vgg: Path | None = None
-    """Weights of LPIPS with VGG16: a safetensors file of the convolutions and, optionally, of the channel
-    weights, or torchvision's vgg16-397923af.pth. Channel weights that the file does not hold come with torchmetrics."""
-    lpips_alex: Path | None = None
-    """The same for LPIPS with AlexNet; torchvision's file is alexnet-owt-7be5be79.pth."""
-    fvd: Path | None = None
-    """The detector i3d_torchscript.pt."""
-    fvd_sha256: str | None = None
-    """SHA-256 of the file of --fvd, where it is another detector: it is a program, and will be run."""
-    download: bool = False
-    """Fetch weights that are not there into the cache (up to 800 MB); --metrics fetches those of what it names."""
-    size: int | None = None
-    """Pixels of the square that two folders are compared on; their own size if not given."""
-    frames: int = 16
-    """Of a clip, for two folders."""
-    patch_size: int = 16
-    """Side of a patch in pixels, for the edge ratio of two folders; 16 as in the bundled model. A model has its own."""
-    root: Path | None = None
-    """Where relative paths in a list start; the folder of the list if not given."""
+
+@dataclass(kw_only=True)
+class Run:
+    """How the evaluation runs, and where its report goes."""
+
+    output: Annotated[Path | None, option("FOLDER", "-o")] = None
+    """Folder of the report to write. An interrupted evaluation resumes in it. No report is written by default."""
     workers: int = 1
-    """Processes on this machine."""
-    out: Path | None = None
-    """Folder of the report; none is written if not given."""
+    """Number of processes on this machine. torchrun starts processes on several."""
+    force: Switch = False
+    """Discard the results of an evaluation with other options in the folder."""
+    root: Annotated[Path | None, option("FOLDER")] = None
+    """Folder that relative paths of a list refer to. The default is the folder of the list."""
+
+    def check(self) -> None:
+        """Raise if the report cannot be written."""
+        if self.workers < 1:
+            raise ValueError(f"--workers {self.workers}, expected 1 or more")
+        if self.output is not None:
+            from adaptok.evaluation.report.clip_table import check_report_packages
+
+            refuse_streams(self.output)
+            if self.output.is_file():
+                raise ValueError(f"{self.output}: a file, expected a folder for the report")
+            check_report_packages()
+
+    @contextmanager
+    def folder(self) -> Iterator[Path]:
+        """The folder of the report, or a temporary one for partial results."""
+        if self.output is not None:
+            yield self.output
+            return
+        with TemporaryDirectory() as folder:
+            yield Path(folder)
+
+
+@dataclass(kw_only=True)
+class Reconstruction:
+    """Measure how well a tokenizer reconstructs a collection of videos."""
+
+    data: Annotated[Positional[Path], option("DATA")]
+    """Folder of videos, searched recursively, or a list of them (.csv, .txt, .parquet)."""
+    budget: Budgets = ()
+    """Tokens per clip, on average. Several budgets are measured: separate them by spaces or commas. The defaults are an
+    eighth, a quarter, a half and all of the maximum."""
+    scope: Scope = "video"
+    """Which blocks share a budget: all blocks of a video, the blocks of one clip, the same block of a batch of clips,
+    or the past of a live stream."""
+    protocol: ProtocolName = "all"
+    """all measures every whole clip of every video. official measures the first 16 frames of every video, with the
+    short side resized and the centre cropped, by PSNR, LPIPS-VGG and FVD."""
+    metrics: Annotated[tuple[Metric, ...] | None, option("NAME [NAME …]")] = None
+    """Metrics to measure: psnr, psnr_frame, ssim, ms_ssim, lpips_vgg, lpips_alex, edge_ratio, sharpness or fvd. The
+    default is every metric of the protocol whose weights are available."""
+    weights: Annotated[Weights, group("weight")] = field(default_factory=Weights)
+    run_options: Annotated[Run, group("run")] = field(default_factory=Run)
+    computation: Annotated[Computation, group("computation")] = field(default_factory=Computation)
+    messages: Annotated[Messages, group("message")] = field(default_factory=Messages)
 
     def run(self) -> None:
-        self._check()
-        if self.out is not None:
-            check_report_packages()
-        with ExitStack() as stack:
-            folder = self.out or Path(stack.enter_context(TemporaryDirectory()))
-            if self.samples is not None:
-                self._run_generation(folder)
-            else:
-                self._run_clips(folder)
+        self.computation.check()
+        _check_collection(self.data)
+        _run_clips(self)
 
-    def _check(self) -> None:
-        pair = self.reference is not None, self.prediction is not None
-        if any(pair) and not all(pair):
-            raise ValueError("--reference and --prediction go together; give both")
-        if self.samples is not None and (self.data is None) == (not self.statistics):
-            raise ValueError("--samples is compared with DATA or with --statistics; give one of them")
-        if self.samples is None and (self.data is None) == (not all(pair)):
-            raise ValueError("nothing to evaluate: give DATA, or --reference and --prediction, or DATA and --samples")
-        if self.samples is None and (self.statistics or self.count is not None):
-            raise ValueError("--statistics and --count are for --samples")
-        if not all(pair) and (self.size is not None or self.frames != 16 or self.patch_size != 16):
-            raise ValueError(
-                "--size, --frames and --patch-size are for --reference and --prediction; a model has its own"
-            )
-        if self.patch_size < 2:
-            raise ValueError(f"--patch-size {self.patch_size}, expected 2 pixels or more")
-        if min(self.workers, self.frames, self.size or 16, self.count or 1) < 1:
-            raise ValueError("--workers, --frames, --size and --count are 1 or more")
+    def plan(self, title: str, quiet: bool = False) -> TokenizerEvaluation:
+        """Plan the evaluation in a worker process."""
+        return self.open(quiet)[0]
 
-    # Models, and pairs of folders.
+    def open(self, quiet: bool = False) -> tuple[TokenizerEvaluation, Measures]:
+        """Load the model and the networks of the metrics, and plan the evaluation."""
+        from adaptok.evaluation.tokenizer import TokenizerEvaluation
 
-    def open(self, quiet: bool = False) -> tuple[PairsEvaluation | TokenizerEvaluation, Measures]:
-        """What the flags ask for, its networks and model loaded."""
-        device = pick_device(self._device())
-        measures = self._measures(device, quiet)
-        if self.reference is not None and self.prediction is not None:
-            size = OFFICIAL_SIZE if self.size is None and self.protocol == "official" else self.size
-            pairs = PairsEvaluation(
-                measures,
-                self.reference,
-                self.prediction,
-                protocol=self.protocol,
-                frames=self.frames,
-                size=size,
-                patch_size=self.patch_size,
-                device=device,
-            )
-            return pairs, measures
-        assert self.data is not None
-        tokenizer = TokenizerEvaluation(
-            replace(self, device=str(device)).load(),
+        device = pick_process_device(self.computation.device)
+        measures = _open_measures(self, self.metrics, _default_metrics(self.protocol), quiet)
+        codec = replace(self.computation, device=str(device)).load()
+        evaluation = TokenizerEvaluation(
+            codec,
             measures,
             self.data,
-            budgets=self.budgets,
+            budgets=flatten(self.budget),
             scope=self.scope,
             protocol=self.protocol,
-            batch_size=self.batch_size,
-            root=self.root,
+            batch_size=self.computation.batch_size,
+            root=self.run_options.root,
         )
-        return tokenizer, measures
+        return evaluation, measures
 
-    def _measures(self, device: torch.device, quiet: bool) -> Measures:
-        default: tuple[Metric, ...] = get_args(Metric)
-        if self.samples is not None:
-            default = ("fvd",)
-        elif self.protocol == "official":
-            default = OFFICIAL_METRICS
-        wanted = ("fvd",) if self.samples is not None else self.metrics
-        weights = Weights(self.lpips_vgg, self.lpips_alex, self.fvd, self.fvd_sha256, self.download)
-        return open_measures(wanted, weights, device, (lambda _: None) if quiet else self.say, default)
 
-    def _device(self) -> str:
-        """Under torchrun, and with several workers, each process has a graphics card of its own where there are any."""
-        if self.device != "auto" or not torch.cuda.is_available():
-            return self.device
-        return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
+@dataclass(kw_only=True)
+class Files:
+    """Compare two folders of videos file by file, such as reconstructions by any program with their originals."""
 
-    def _run_clips(self, folder: Path) -> None:
-        evaluation, measures = self.open()
-        parts = self._measure(folder, evaluation, "measuring")
-        if parts is None:
-            return
-        summary = summarize(parts, evaluation.variants, evaluation.tokens)
-        machine = describe_machine(pick_device(self._device()))
-        report = build(parts, summary, measures.skipped, machine)
-        if self.out is not None:
-            write(self.out, report, parts, summary, load_examples(evaluation, parts, summary.examples))
-        self._tell(report)
+    reference: Annotated[Path, option("FOLDER")]
+    """Folder of the original videos."""
+    prediction: Annotated[Path, option("FOLDER")]
+    """Folder of the videos to measure. Videos of the same name are compared."""
+    protocol: ProtocolName = "all"
+    """all compares every whole clip of every video. official compares the first clip, on 128 pixels, by PSNR, LPIPS-VGG
+    and FVD."""
+    size: Annotated[int | None, option("PIXELS")] = None
+    """Side of the square on which videos are compared. The default is their own size."""
+    frames: int = 16
+    """Frames per clip. The default is the length of a clip of the bundled model."""
+    patch_size: int = 16
+    """Side of a patch in pixels, for the edge ratio. The default is the patch size of the bundled model."""
+    metrics: Annotated[tuple[Metric, ...] | None, option("NAME [NAME …]")] = None
+    """Metrics to measure: psnr, psnr_frame, ssim, ms_ssim, lpips_vgg, lpips_alex, edge_ratio, sharpness or fvd. The
+    default is every metric of the protocol whose weights are available."""
+    weights: Annotated[Weights, group("weight")] = field(default_factory=Weights)
+    run_options: Annotated[Run, group("run")] = field(default_factory=Run)
+    computation: Annotated[Device, group("computation")] = field(default_factory=Device)
+    messages: Annotated[Messages, group("message")] = field(default_factory=Messages)
 
-    def _tell(self, report: Report) -> None:
-        means: dict[str, Any] = {}
-        if report.kind != "tokenizer":
-            [result] = report.results
-            means = result.main.model_dump(exclude_unset=True)
-        skipped = report.skipped_metrics
-        lines = [f"{name}: {value}" for name, value in facts(report) if name.split()[0] not in skipped]
-        for _, head, rows in tables(report):
-            lines += ["", *columns([head, *rows])]
-        if self.out is not None:
-            lines += ["", f"{self.out / HTML_FILE}"]
-        self.result({**means, **report.document()}, "\n".join(lines))
+    def run(self) -> None:
+        if self.patch_size < 2:
+            raise ValueError(f"--patch-size {self.patch_size}, expected 2 pixels or more")
+        if min(self.frames, self.size or 1) < 1:
+            raise ValueError(f"--frames {self.frames} --size {self.size}, expected 1 or more")
+        _check_collection(self.reference, self.prediction)
+        _run_clips(self)
 
-    # Processes.
+    def plan(self, title: str, quiet: bool = False) -> PairsEvaluation:
+        """Plan the evaluation in a worker process."""
+        return self.open(quiet)[0]
 
-    def _measure(self, folder: Path, task: Task, title: str) -> PartialResults | None:
-        """Everything measured; None for a process of torchrun that is not the first, whose part is done."""
-        rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-        if world > 1 and self.out is None:
-            raise ValueError("several processes meet in the folder of the report; give --out")
-        if rank:
-            parts = PartialResults(folder, task.plan, wait=_WAIT)
-            parts.measure(task, rank, world)
-            return None
-        parts = PartialResults(folder, task.plan, force=self.force)
-        children = self._start(folder) if world == 1 and self.workers > 1 else []
-        shares = world if world > 1 else len(children) + 1
-        try:
-            with progress(title, len(task.plan.videos), "videos", self.quiet) as advance:
-                parts.measure(task, 0, shares, advance)
-                parts.wait(advance, lambda: _check_alive(children))
-        finally:
-            for child in children:
-                child.terminate() if child.is_alive() and parts.missing() else child.join()
-        return parts
+    def open(self, quiet: bool = False) -> tuple[PairsEvaluation, Measures]:
+        """Load the networks of the metrics, and plan the evaluation."""
+        from adaptok.evaluation.pairs import PairsEvaluation
 
-    def _start(self, folder: Path) -> list[BaseProcess]:
-        """The other workers."""
-        if self.device == "auto" and not torch.cuda.is_available():
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.workers))
-        context = multiprocessing.get_context("spawn")
-        children = [context.Process(target=_work, args=(self, rank, folder)) for rank in range(1, self.workers)]
-        for child in children:
-            child.start()
-        return list(children)
+        measures = _open_measures(self, self.metrics, _default_metrics(self.protocol), quiet)
+        evaluation = PairsEvaluation(
+            measures,
+            self.reference,
+            self.prediction,
+            protocol=self.protocol,
+            frames=self.frames,
+            size=OFFICIAL_SIZE if self.size is None and self.protocol == "official" else self.size,
+            patch_size=self.patch_size,
+            device=pick_process_device(self.computation.device),
+        )
+        return evaluation, measures
 
-    # Samples.
 
-    def _run_generation(self, folder: Path) -> None:
-        assert self.samples is not None
-        protocol, device = GENERATION[self.generation], pick_device(self._device())
-        measures = self._measures(device, False)
+@dataclass(kw_only=True)
+class Generation:
+    """Measure generated videos against a collection by FVD: 10,000 samples of 128 pixels."""
+
+    kind: ClassVar[GenerationKind] = "class"
+
+    data: Annotated[Positional[Path | None], option("[DATA]")] = None
+    """Collection to compare with: a folder of videos, or a list of them (.csv, .txt, .parquet). Give this or
+    --statistics."""
+    samples: Annotated[Path, option("FOLDER")]
+    """Folder of the generated videos."""
+    statistics: Annotated[tuple[Path, ...], option("FILE [FILE …]")] = ()
+    """Feature statistics of the collection from earlier reports, instead of DATA. Several are merged."""
+    count: Annotated[int | None, option("N")] = None
+    """Number of samples to take. The default is the number of the published protocol."""
+    weights: Annotated[Weights, group("weight")] = field(default_factory=Weights)
+    run_options: Annotated[Run, group("run")] = field(default_factory=Run)
+    computation: Annotated[Device, group("computation")] = field(default_factory=Device)
+    messages: Annotated[Messages, group("message")] = field(default_factory=Messages)
+
+    def run(self) -> None:
+        from adaptok.evaluation.generation import build_generation, write_generation
+        from adaptok.utils.system import describe_machine
+
+        if (self.data is None) == (not self.statistics):
+            raise ValueError("samples are compared with DATA or with --statistics; give one of them")
+        if self.count is not None and self.count < 1:
+            raise ValueError(f"--count {self.count}, expected 1 or more")
+        _check_collection(self.data, self.samples)
+        self.run_options.check()
+        with self.run_options.folder() as folder:
+            sides = self._measure_sides(folder)
+            if "samples" not in sides:
+                return  # a process of torchrun that is not the first
+            real = sides["reference"].statistics if "reference" in sides else self._merge_statistics(sides["samples"])
+            machine = describe_machine(pick_process_device(self.computation.device))
+            report = build_generation(self.kind, sides, real, machine)
+            if self.run_options.output is not None:
+                write_generation(self.run_options.output, report, real, sides["samples"].statistics)
+            _show_report(self, report)
+
+    def _measure_sides(self, folder: Path) -> dict[str, Side]:
+        """Compute the features of the samples and of the collection."""
+        from adaptok.evaluation.generation import Side
+
         sides: dict[str, Side] = {}
-        for side, data, count in (
-            ("samples", self.samples, self.count or protocol.count),
-            ("reference", self.data, None),
-        ):
+        for side, data in (("samples", self.samples), ("reference", self.data)):
             if data is None:
                 continue
-            root = self.root if side == "reference" else None
-            features = FeaturesEvaluation(
-                measures, data, size=protocol.size, frames=self.frames, count=count, root=root, device=device
-            )
-            parts = self._measure(folder / f"{side}-features", features, side)
-            if parts is not None:
-                sides[side] = Side.of(parts)
-        if "samples" in sides:
-            real = sides["reference"].statistics if "reference" in sides else self._statistics(sides["samples"])
-            report = build_generation(self.generation, sides, real, describe_machine(device))
-            if self.out is not None:
-                write_generation(self.out, report, real, sides["samples"].statistics)
-            self._tell(report)
+            features = self.plan(side)
+            results = measure(self, folder / f"{side}-features", features, side)
+            if results is not None:
+                sides[side] = Side.of(results)
+        return sides
 
-    def _statistics(self, made: Side) -> FeatureStatistics:
-        """Those of the data, from files, which must be of the same protocol."""
+    def plan(self, title: str, quiet: bool = False) -> FeaturesEvaluation:
+        """Load the detector, and plan one side: "samples" or "reference"."""
+        from adaptok.evaluation.pairs import FeaturesEvaluation
+        from adaptok.evaluation.protocols import GENERATION
+
+        protocol = GENERATION[self.kind]
+        is_sample = title == "samples"
+        data = self.samples if is_sample else self.data
+        assert data is not None
+        return FeaturesEvaluation(
+            _open_measures(self, ("fvd",), ("fvd",), quiet),
+            data,
+            size=protocol.size,
+            count=(self.count or protocol.count) if is_sample else None,
+            root=None if is_sample else self.run_options.root,
+            device=pick_process_device(self.computation.device),
+        )
+
+    def _merge_statistics(self, samples: Side) -> FeatureStatistics:
+        """Load the statistics of the collection, and check that they follow the protocol of the samples."""
+        from adaptok.metrics.frechet import FeatureStatistics, merge
+
         real = merge(FeatureStatistics.load(path) for path in self.statistics)
-        for name, value in made.statistics.provenance.items():
+        for name, value in samples.statistics.provenance.items():
             if real.provenance.get(name) != value:
                 raise ValueError(
                     f"{self.statistics[0]}: {name} {real.provenance.get(name)!r}, the samples have {value!r}; compute"
@@ -268,27 +274,91 @@ class Evaluate(Common):
         return real
 
 
-def _work(command: Evaluate, rank: int, folder: Path) -> None:
-    """One of several workers: its share of the units. What it fails with is one line, as for the first."""
-    try:
-        _work_on(command, rank, folder)
-    except KeyboardInterrupt:
-        sys.exit(1)
-    except (ValueError, OSError, ImportError) as error:
-        print(f"adaptok: error: worker {rank}: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(1)
+@dataclass(kw_only=True)
+class Prediction(Generation):
+    """Measure predicted videos against a collection by FVD: 50,000 samples of 64 pixels."""
+
+    kind: ClassVar[GenerationKind] = "frame"
 
 
-def _work_on(command: Evaluate, rank: int, folder: Path) -> None:
-    if command.device == "auto" and not torch.cuda.is_available():
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // command.workers))
-    os.environ["LOCAL_RANK"] = str(rank)
-    quiet = replace(command, quiet=True)
-    evaluation, _ = quiet.open(quiet=True)
-    PartialResults(folder, evaluation.plan, wait=_WAIT).measure(evaluation, rank, command.workers)
+@dataclass(kw_only=True)
+class Evaluate:
+    """Measure the quality of reconstructions, or of generated or predicted videos.
+
+    An interrupted evaluation resumes when it is started again with the same arguments and report folder.
+    """
+
+    command: (
+        Annotated[Reconstruction, subcommand("reconstruction")]
+        | Annotated[Generation, subcommand("generation")]
+        | Annotated[Prediction, subcommand("prediction")]
+        | Annotated[Files, subcommand("files")]
+    )
 
 
-def _check_alive(children: list[BaseProcess]) -> None:
-    for child in children:
-        if child.exitcode:
-            raise ValueError("a worker stopped before its share was done (what it said is above); run it again")
+def _check_collection(*paths: Path | None) -> None:
+    """Raise before models are loaded if a collection does not exist."""
+    for path in paths:
+        if path is not None:
+            refuse_streams(path)
+            if not path.exists():
+                raise FileNotFoundError(f"{path}: no such folder or list of files")
+
+
+def _default_metrics(protocol: ProtocolName) -> tuple[Metric, ...]:
+    return OFFICIAL_METRICS if protocol == "official" else get_args(Metric)
+
+
+def _open_measures(
+    command: Any, metrics: tuple[Metric, ...] | None, default: tuple[Metric, ...], quiet: bool
+) -> Measures:
+    """Load the networks of the metrics."""
+    from adaptok.evaluation import measures
+
+    weights: Weights = command.weights
+    files = measures.Weights(weights.lpips_vgg, weights.lpips_alex, weights.fvd, weights.fvd_sha256, weights.download)
+
+    def report(text: str) -> None:
+        if not quiet:
+            say(command.messages, text)
+
+    return measures.open_measures(metrics, files, pick_process_device(command.computation.device), report, default)
+
+
+def _run_clips(command: Reconstruction | Files) -> None:
+    """Measure the clips of an evaluation, and report the results."""
+    from adaptok.evaluation.examples import load_examples
+    from adaptok.evaluation.report.build import build, write
+    from adaptok.evaluation.summary import summarize
+    from adaptok.utils.system import describe_machine
+
+    command.run_options.check()
+    with command.run_options.folder() as folder:
+        evaluation, measures = command.open()
+        results = measure(command, folder, evaluation, "measuring")
+        if results is None:
+            return  # a process of torchrun that is not the first
+        summary = summarize(results, evaluation.variants, evaluation.tokens)
+        machine = describe_machine(pick_process_device(command.computation.device))
+        report = build(results, summary, measures.skipped, machine)
+        if command.run_options.output is not None:
+            examples = load_examples(evaluation, results, summary.examples)
+            write(command.run_options.output, report, results, summary, examples)
+        _show_report(command, report)
+
+
+def _show_report(command: Any, report: Report) -> None:
+    from adaptok.evaluation.report.build import HTML_FILE
+    from adaptok.evaluation.report.page import columns, facts, tables
+
+    means: dict[str, Any] = {}
+    if report.kind != "tokenizer":
+        [result] = report.results
+        means = result.main.model_dump(exclude_unset=True)
+    skipped = report.skipped_metrics
+    lines = [f"{name}: {value}" for name, value in facts(report) if name.split()[0] not in skipped]
+    for _, head, rows in tables(report):
+        lines += ["", *columns([head, *rows])]
+    if command.run_options.output is not None:
+        lines += ["", f"{command.run_options.output / HTML_FILE}"]
+    show(command.messages, {**means, **report.document()}, "\n".join(lines))

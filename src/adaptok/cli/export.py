@@ -1,36 +1,36 @@
-"""`adaptok export RUN DIR`."""
+"""`adaptok export RUN [DST]`."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from tyro.conf import Positional
 
-from adaptok.checkpoints.model_folder import write_folder
-from adaptok.cli.common import ModelOutput
-from adaptok.training.checkpointing import list_checkpoints, load_averaged_model
-from adaptok.utils.devices import DTYPES
+from adaptok.cli.options import ModelOutput, option
+from adaptok.cli.output import model_output, show
 
 
 @dataclass(kw_only=True)
 class Export(ModelOutput):
-    """Write a model folder from the newest checkpoint of a training run, with its averaged weights."""
+    """Write a model folder from the latest checkpoint of a training run, with its averaged weights."""
 
-    src: Positional[Path]
+    src: Annotated[Positional[Path], option("RUN")]
     """Folder of the run."""
-    dst: Positional[Path]
-    """Folder to write."""
+    dst: Annotated[Positional[Path | None], option("[DST]")] = None
+    """Model folder to write. The default is the name of the run followed by -model, in the current folder."""
 
     def run(self) -> None:
-        found = list_checkpoints(self.src)
-        if not found:
-            raise ValueError(f"{self.src}: no checkpoint in it, expected the folder of a run of 'adaptok train'")
-        self.check(self.dst)
-        model, step = load_averaged_model(found[-1])
-        write_folder(model, self.dst, DTYPES[self.dtype])
-        if self.json:
-            print(json.dumps({"out": str(self.dst), "step": step, "parameters": model.parameter_counts()}))
-        elif not self.quiet:
-            print(f"{self.dst}: the model of step {step}")
+        from adaptok.checkpoints.model_folder import write_folder
+        from adaptok.training.checkpointing import list_checkpoints, load_averaged_model
+        from adaptok.utils.devices import DTYPES
+
+        checkpoints = list_checkpoints(self.src)
+        if not checkpoints:
+            raise ValueError(f"{self.src}: holds no checkpoint, expected the folder of a run of 'adaptok train'")
+        out = model_output(self.dst, self.output, Path(f"{self.src.resolve().name}-model"), self.force)
+        model, step = load_averaged_model(checkpoints[-1])
+        write_folder(model, out, DTYPES[self.dtype])
+        document = {"out": str(out), "step": step, "parameters": model.parameter_counts()}
+        show(self.messages, document, f"{out}: the model of step {step}")

@@ -1,64 +1,29 @@
-"""The command line: `adaptok COMMAND …`, or `python -m adaptok`."""
+"""The command line: `adaptok COMMAND …`, or `python -m adaptok`.
+
+Everything but the standard library is imported inside functions, so that an interrupt at any time after the first
+lines of this module ends the program without a traceback.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
-import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
-import tyro
-
-from adaptok.cli import (
-    benchmark,
-    compare,
-    convert,
-    data,
-    decode,
-    encode,
-    evaluate,
-    export,
-    generate,
-    info,
-    predict,
-    reconstruct,
-    tokenize,
-    train,
-)
-
-DESCRIPTION = "Video in, short adaptive sequences of discrete tokens out, and back."
-USER_ERROR = 2
-INTERRUPTED = 130
-_COMMANDS: dict[str, Callable[..., Any]] = {
-    "encode": encode.Encode,
-    "decode": decode.Decode,
-    "reconstruct": reconstruct.Reconstruct,
-    "info": info.Info,
-    "convert": convert.Convert,
-    "data": data.Data,
-    "tokenize": tokenize.Tokenize,
-    "train": train.Train,
-    "evaluate": evaluate.Evaluate,
-    "compare": compare.Compare,
-    "benchmark": benchmark.Benchmark,
-    "export": export.Export,
-    "generate": generate.Generate,
-    "predict": predict.Predict,
-}
+FAILURE, USER_ERROR, INTERRUPTED = 1, 2, 130
+TRACEBACK_VARIABLE = "ADAPTOK_TRACEBACK"
+"""Environment variable that makes every error print its traceback."""
 
 
 def run() -> None:
-    """The program: `main`, and a quick end where it was interrupted. Everything is cleaned up by then, and decoding
-    threads that were stopped in the middle can keep the interpreter from ever ending by itself."""
+    """Run the program, and end it at once if it was interrupted."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch asks for huge pages: a tenth faster on a CPU
     try:
         main()
     except SystemExit as stop:
-        if stop.code == INTERRUPTED:
+        if stop.code == INTERRUPTED:  # everything is cleaned up, and decoding threads could keep the interpreter alive
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(INTERRUPTED)
@@ -66,81 +31,64 @@ def run() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command; a user's mistake is one line on stderr and exit code 2."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        parse(arguments).run()
-    except KeyboardInterrupt:
-        _fail("interrupted; nothing half-made is left behind", INTERRUPTED)
-    except BrokenPipeError:
-        sys.exit(1)
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        _fail(_one_line(error), USER_ERROR)
+    """Run one command.
 
-
-def parse(arguments: Sequence[str]) -> Any:
-    """The command that the arguments ask for, ready to run.
+    Args:
+        arguments: the command line without the program's name; that of the process if not given.
 
     Raises:
-        ValueError: they cannot be understood.
-        SystemExit: help was asked for, and printed.
+        SystemExit: help was requested (code 0), the arguments or inputs are wrong (2), the command failed for another
+            reason (1), or it was interrupted (130). Errors are printed in one line.
     """
-    captured = io.StringIO()
+    command = None
     try:
-        with contextlib.redirect_stderr(captured):
-            if arguments[:1] == ["train"]:  # its flags depend on the configuration that they name
-                return train.parse(arguments[1:])
-            return tyro.extras.subcommand_cli_from_dict(
-                _COMMANDS,
-                prog="adaptok",
-                description=DESCRIPTION,
-                args=_merge_repeated(arguments, "--budget"),
-                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
-            )
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-        words = re.sub(r"[^\S ]|[─-╿]", " ", captured.getvalue())
-        raise ValueError(re.sub(r" {2,}", " ", words).strip() or "the arguments cannot be understood") from None
+        signal.signal(signal.SIGTERM, _interrupt)
+        from adaptok.cli.parser import parse
+
+        command = parse(list(sys.argv[1:] if arguments is None else arguments))
+        if _is_verbose(command):
+            import logging
+
+            logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+        command.run()
+    except KeyboardInterrupt:
+        _fail("interrupted; no incomplete files are left behind", INTERRUPTED)
+    except BrokenPipeError:
+        sys.exit(FAILURE)
+    except Exception as error:
+        if os.environ.get(TRACEBACK_VARIABLE) or _is_verbose(command):
+            import traceback
+
+            traceback.print_exc()
+        _fail(describe(error), exit_code(error))
 
 
-def _merge_repeated(arguments: Sequence[str], flag: str) -> list[str]:
-    """`--flag a … --flag b` as `--flag a,b`; `--flag=a` likewise."""
-    values: list[str] = []
-    rest: list[str] = []
-    waiting = False
-    for argument in arguments:
-        name, _, value = argument.partition("=")
-        if name == flag and value:
-            values.append(value)
-            waiting = False
-        elif argument == flag:
-            waiting = True
-        elif waiting and not argument.startswith("--"):
-            values.append(argument)
-            waiting = _is_number(argument)
-        else:
-            rest.append(argument)
-            waiting = False
-    return [*rest, f"{flag}={','.join(values)}"] if values else rest
+def exit_code(error: BaseException) -> int:
+    """2 for what the user gave wrong, 1 for every other failure."""
+    from adaptok.cli.errors import UsageError
+
+    mistakes = (UsageError, ValueError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
+    return USER_ERROR if isinstance(error, (*mistakes, PermissionError)) else FAILURE
 
 
-def _is_number(text: str) -> bool:
-    """Whether another budget may follow this argument."""
-    return re.fullmatch(r"[\d.,]+", text) is not None
+def describe(error: BaseException) -> str:
+    """Describe an error in one line."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror.lower()}"
+    text = " ".join(str(error).split())
+    if isinstance(error, ImportError | FloatingPointError | OSError) or exit_code(error) == USER_ERROR:
+        return text or type(error).__name__
+    return f"{type(error).__name__}: {text}; see the traceback with --verbose or {TRACEBACK_VARIABLE}=1"
 
 
-def _interrupt(*_: object) -> None:
+def _is_verbose(command: Any) -> bool:
+    return bool(getattr(getattr(command, "messages", None), "verbose", False))
+
+
+def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{error.filename}: {error.strerror.lower()}"
-    return " ".join(str(error).split())
-
-
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     print(f"adaptok: error: {message}", file=sys.stderr)
     sys.exit(code)

@@ -1,144 +1,184 @@
-"""`adaptok reconstruct VIDEO [OUT]`: encode, decode and compare."""
+"""`adaptok reconstruct VIDEO [OUT]`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
 from tyro.conf import Positional
 
-from adaptok.allocation.policy import LengthPolicy
-from adaptok.cli.common import Encoding, output_path, parse_budgets, warn
-from adaptok.cli.info import tokens_document
-from adaptok.codec.codec import AdapTok
-from adaptok.codec.token_file import VideoTokens
-from adaptok.evaluation.reconstruction import Report, compare, frames_of
-from adaptok.evaluation.report.figures import SideBySide, save_figure
-from adaptok.video.reading import probe
-from adaptok.video.writing import VideoWriter
+from adaptok.cli.options import (
+    Computation,
+    Excerpt,
+    LengthsForBudgets,
+    Messages,
+    Switch,
+    excerpt_arguments,
+    flatten,
+    group,
+    option,
+)
+from adaptok.cli.output import (
+    FIGURE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    input_path,
+    one_output,
+    output_path,
+    progress,
+    show,
+    warn,
+)
 
-FIGURE_FRAMES = 8
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from adaptok.codec.codec import AdapTok
+    from adaptok.codec.token_file import VideoTokens
+    from adaptok.evaluation.reconstruction import Report
 
 
 @dataclass(kw_only=True)
-class Reconstruct(Encoding):
-    """Encode and decode a video; report quality and tokens, and show them.
+class Reconstruct:
+    """Encode and decode a video, and report its quality and its tokens."""
 
-    Several budgets are compared: give numbers with commas between them, or the flag more than once.
-    """
-
-    video: Positional[Path]
-    """Video file."""
-    out: Positional[Path | None] = None
-    """Video to write (.mp4); with several budgets, one for each, the budget added to the name. None if not given."""
-    side_by_side: bool = False
-    """Write the original beside the reconstruction, over the tokens of every block."""
-    compare_uniform: bool = False
-    """Also reconstruct with the same budget spread evenly over all blocks, and show both reconstructions in the figure
-    and in the side-by-side video."""
-    plot: Path | None = None
-    """Figure to write (.png, .pdf, .svg): frames, tokens over time, predicted and actual distortion."""
+    video: Annotated[Positional[Path], option("VIDEO")]
+    """Video file to read."""
+    out: Annotated[Positional[Path | None], option("[OUT]")] = None
+    """Reconstructed video to write (.mp4, .m4v, .mov or .mkv). With several budgets, one video per budget is written,
+    and the budget is added to its name. No video is written by default."""
+    output: Annotated[Path | None, option("OUT", "-o")] = None
+    """The same as the argument OUT."""
+    side_by_side: Switch = False
+    """Show the original beside the reconstruction, above a chart of the tokens per block."""
+    compare_uniform: Switch = False
+    """Reconstruct with a uniform number of tokens per block too, and show both reconstructions in the figure and in the
+    side-by-side video. Needs a budget."""
+    plot: Annotated[Path | None, option("FIGURE")] = None
+    """Figure to write (.png, .pdf or .svg), with frames, tokens over time, and predicted and measured distortion. No
+    figure is written by default."""
+    force: Switch = False
+    """Overwrite existing outputs."""
+    lengths: Annotated[LengthsForBudgets, group("length")] = field(default_factory=LengthsForBudgets)
+    frames: Annotated[Excerpt, group("frame")] = field(default_factory=Excerpt)
+    computation: Annotated[Computation, group("computation")] = field(default_factory=Computation)
+    messages: Annotated[Messages, group("message")] = field(default_factory=Messages)
 
     def run(self) -> None:
-        if self.side_by_side and self.out is None:
-            raise ValueError("--side-by-side needs a video to write; name it after the input")
-        budgets: list[float | None] = [None]
-        if self.budget is not None:
-            budgets = list(parse_budgets([self.budget]))
-        if self.compare_uniform:
-            self._check_comparison()
-        outputs = self._outputs(budgets)
-        plot = None if self.plot is None else output_path(self.plot, self.force, [self.video])
-        codec = self.load()
-        if self.budget is None and self.target is None:
-            budgets = [codec.max_budget / 2]
-        encodings = self._encode(codec, budgets, probe(self.video).frames)
+        from adaptok.cli.reconstruction_outputs import SampledFrames, VideoOutput
+        from adaptok.evaluation.reconstruction import compare
+        from adaptok.video.reading import probe
+
+        self._check()
+        video = input_path(self.video)
+        out = one_output(self.out, self.output, None)
+        budgets: list[float | None] = list(flatten(self.lengths.budget)) or [None]
+        outputs = self._check_outputs(video, out, budgets)
+        codec = self.computation.load()
+        encodings = self._encode(codec, budgets, probe(video).frames)
         compared = [tokens for pair in encodings for tokens in pair if tokens is not None]
         with ExitStack() as stack:
-            watchers = [
-                stack.enter_context(_Watcher(self, pair, out)) for pair, out in zip(encodings, outputs, strict=True)
+            writers = [
+                stack.enter_context(VideoOutput(pair, path, self.side_by_side))
+                for pair, path in zip(encodings, outputs, strict=True)
             ]
-            samples = _Samples(compared[0].info.frames, len(compared))
+            samples = SampledFrames(compared[0].info.frames, len(compared))
 
             def visit(original: Tensor, decoded: list[Tensor]) -> None:
                 samples.visit(original, decoded)
-                for watcher in watchers:
-                    clips, decoded = decoded[: len(watcher.encodings)], decoded[len(watcher.encodings) :]
-                    watcher.visit([original, *clips])
+                for writer in writers:
+                    clips, decoded = decoded[: len(writer.encodings)], decoded[len(writer.encodings) :]
+                    writer.visit([original, *clips])
 
-            with self.progress("decoding", compared[0].info.frames) as progress:
-                reports = compare(
-                    codec,
-                    self.video,
-                    compared,
-                    progress=progress,
-                    visit=visit,
-                    **self.part(),
-                )
-        if plot is not None:
+            with progress(self.messages, "decoding", compared[0].info.frames, "frames") as advance:
+                options = excerpt_arguments(self.frames, self.computation.batch_size)
+                reports = compare(codec, video, compared, progress=advance, visit=visit, **options)
+        if self.plot is not None:
+            from adaptok.evaluation.report.figures import save_figure
+
             kinds = ["uniform", "adaptive"] * len(budgets) if self.compare_uniform else None
-            save_figure(plot, reports, samples.original, samples.decoded, kinds)
+            save_figure(self.plot, reports, samples.original, samples.decoded, kinds)
         warn(compared[0].warning)
         self._report(budgets, outputs, reports)
 
-    def _check_comparison(self) -> None:
-        if self.uniform:
+    def _check(self) -> None:
+        """Raise ValueError for options that do not go together."""
+        if self.side_by_side and self.out is None and self.output is None:
+            raise ValueError("--side-by-side needs a video to write; name it after the input")
+        if not self.compare_uniform:
+            return
+        if self.lengths.uniform:
             raise ValueError("--compare-uniform with --uniform has nothing to compare; leave out --uniform")
-        if self.target is not None:
+        if self.lengths.target is not None or not self.lengths.budget:
             raise ValueError("--compare-uniform needs a budget; give --budget instead of --target")
-        if self.scope not in ("video", "clip"):
-            raise ValueError(f"--compare-uniform with --scope {self.scope}, expected the scope video or clip")
+        if self.lengths.scope not in ("video", "clip"):
+            raise ValueError(f"--compare-uniform with --scope {self.lengths.scope}, expected the scope video or clip")
 
-    def _outputs(self, budgets: list[float | None]) -> list[Path | None]:
-        if self.out is None:
+    def _check_outputs(self, video: Path, out: Path | None, budgets: list[float | None]) -> list[Path | None]:
+        """Check all outputs; return the video to write for each budget."""
+        if self.plot is not None:
+            from adaptok.utils.extras import require
+
+            output_path(self.plot, self.force, [video], FIGURE_SUFFIXES)
+            require("matplotlib", extra="eval", purpose="--plot")
+        if out is None:
             return [None] * len(budgets)
-        names = [self.out]
+        names = [out]
         if len(budgets) > 1:
-            names = [self.out.with_stem(f"{self.out.stem}-{budget:g}") for budget in budgets]
-        return [output_path(name, self.force, [self.video]) for name in names]
+            names = [out.with_stem(f"{out.stem}-{budget:g}") for budget in budgets]
+        return [output_path(name, self.force, [video], VIDEO_SUFFIXES) for name in names]
 
     def _encode(
         self, codec: AdapTok, budgets: list[float | None], frames: int | None
     ) -> list[tuple[VideoTokens | None, VideoTokens]]:
-        """For each budget, the uniform encoding (None if it is not asked for) and the encoding that was asked for.
-        Where the scope allows it, the video is encoded once and then shortened."""
-        options = {"fit": self.fit, **self.part()}
-        if self.compare_uniform or (self.scope in ("video", "clip") and len(budgets) > 1):
-            for budget in budgets:
-                LengthPolicy(budget, self.scope, uniform=self.uniform).check(codec.layout)
-            if codec.config.scorer is None and not self.uniform:
-                raise ValueError(f"the model {codec.config.name!r} has no scorer; give --uniform, or use another model")
-            with self.progress("encoding", frames) as progress:
-                full = codec.encode(self.video, progress=progress, **options)
+        """Encode the video for each budget.
 
-            def shortened(budget: float | None, uniform: bool) -> VideoTokens:
-                policy = LengthPolicy(budget, self.scope, uniform=uniform)
-                return full.shorten(policy.lengths(full.scores, len(full.lengths), codec.layout))
-
-            return [
-                (shortened(budget, True) if self.compare_uniform else None, shortened(budget, self.uniform))
-                for budget in budgets
-            ]
+        Returns:
+            The uniform encoding (None unless requested) and the requested encoding, for each budget. Where the scope
+            permits, the video is encoded once and its tokens are shortened.
+        """
+        lengths = self.lengths
+        options = {"fit": self.frames.fit, **excerpt_arguments(self.frames, self.computation.batch_size)}
+        if self.compare_uniform or (lengths.scope in ("video", "clip") and len(budgets) > 1):
+            return self._encode_once(codec, budgets, frames, options)
         encodings: list[tuple[VideoTokens | None, VideoTokens]] = []
         for budget in budgets:
-            with self.progress("encoding", frames) as progress:
+            with progress(self.messages, "encoding", frames, "frames") as advance:
                 tokens = codec.encode(
                     self.video,
                     budget,
-                    self.scope,
-                    target=self.target,
-                    uniform=self.uniform,
-                    progress=progress,
+                    lengths.scope,
+                    target=lengths.target,
+                    uniform=lengths.uniform,
+                    progress=advance,
                     **options,
                 )
             encodings.append((None, tokens))
         return encodings
+
+    def _encode_once(
+        self, codec: AdapTok, budgets: list[float | None], frames: int | None, options: dict[str, Any]
+    ) -> list[tuple[VideoTokens | None, VideoTokens]]:
+        """Encode the video with all tokens, and shorten them to each budget."""
+        from adaptok.allocation.policy import LengthPolicy
+
+        scope, uniform = self.lengths.scope, self.lengths.uniform
+        for budget in budgets:
+            LengthPolicy(budget, scope, uniform=uniform).check(codec.layout)
+        if codec.config.scorer is None and not uniform:
+            raise ValueError(f"the model {codec.config.name!r} has no scorer; give --uniform, or use another model")
+        with progress(self.messages, "encoding", frames, "frames") as advance:
+            full = codec.encode(self.video, progress=advance, **options)
+
+        def shortened(budget: float | None, uniform: bool) -> VideoTokens:
+            policy = LengthPolicy(budget, scope, uniform=uniform)
+            return full.shorten(policy.lengths(full.scores, len(full.lengths), codec.layout))
+
+        return [
+            (shortened(budget, True) if self.compare_uniform else None, shortened(budget, uniform))
+            for budget in budgets
+        ]
 
     def _report(self, budgets: list[float | None], outputs: list[Path | None], reports: list[Report]) -> None:
         documents: list[dict[str, Any]] = []
@@ -149,15 +189,21 @@ class Reconstruct(Encoding):
             documents.append({"budget": budget, **_document(report), "out": None if out is None else str(out)})
             kind = ", adaptive" if uniform else ""
             lines.append(_line(report) + kind + (f"  {out}" if out is not None else ""))
-            lines.append("       tokens of the blocks: " + _row(report.tokens.lengths.tolist()))
+            lines.append("       tokens per block: " + _row(report.tokens.lengths.tolist()))
             if uniform:
                 documents[-1]["uniform"] = _document(uniform[0])
                 lines.append(f"{_line(uniform[0])}, uniform")
         document = documents[0] if len(documents) == 1 else {"results": documents}
-        self.result({**document, "plot": None if self.plot is None else str(self.plot)}, "\n".join(lines))
+        show(
+            self.messages,
+            {**document, "plot": None if self.plot is None else str(self.plot)},
+            "\n".join(lines),
+        )
 
 
 def _document(report: Report) -> dict[str, Any]:
+    from adaptok.cli.describe import tokens_document
+
     return {
         "psnr": report.psnr,
         "ssim": report.ssim,
@@ -173,71 +219,8 @@ def _line(report: Report) -> str:
     tokens = report.tokens
     return (
         f"{report.psnr:6.2f} dB PSNR  {report.ssim:.3f} SSIM  {tokens.tokens:7d} tokens "
-        f"({tokens.tokens_per_second:.0f} a second, {tokens.bits / 8 / 1024:.1f} KiB)"
+        f"({tokens.tokens_per_second:.0f} per second, {tokens.bits / 8 / 1024:.1f} KiB)"
     )
-
-
-class _Watcher:
-    """Writes one reconstruction, alone at the original size or beside the original, clip by clip.
-
-    Attributes:
-        encodings: those that are shown, the uniform one first if there are two.
-    """
-
-    def __init__(
-        self, options: Reconstruct, encodings: tuple[VideoTokens | None, VideoTokens], out: Path | None
-    ) -> None:
-        self.encodings = [tokens for tokens in encodings if tokens is not None]
-        self.side_by_side = options.side_by_side
-        info = self.encodings[-1].info
-        self.geometry = info.geometry
-        self.out, self.rate = out, info.fps
-        self.writer: VideoWriter | None = None
-        _, _, height, width = self.geometry.region
-        self.picture = SideBySide(self.encodings, width, height)
-
-    def __enter__(self) -> _Watcher:
-        if self.out is not None:
-            self.writer = VideoWriter(self.out, self.rate).__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        if self.writer is not None:
-            self.writer.__exit__(*error)
-
-    def visit(self, clips: Sequence[Tensor]) -> None:
-        """Write the next frames: those of the original, and of each encoding."""
-        if self.writer is None:
-            return
-        if not self.side_by_side:
-            self.writer.write(self.geometry.invert(clips[-1]))
-            return
-        for panels in zip(*(self._view(clip) for clip in clips), strict=True):
-            self.writer.write(self.picture.draw(panels))
-
-    def _view(self, clip: Tensor) -> NDArray[np.uint8]:
-        """What the model sees, at its original aspect."""
-        top, left, height, width = self.geometry.region
-        return self.geometry.invert(clip)[:, top : top + height, left : left + width]
-
-
-class _Samples:
-    """Some frames, evenly spread in time, of the original and of each reconstruction."""
-
-    def __init__(self, frames: int, encodings: int) -> None:
-        count = min(FIGURE_FRAMES, frames)
-        self.wanted = set(np.linspace(0, frames - 1, count).round().astype(int).tolist())
-        self.seen = 0
-        self.original: list[NDArray[np.uint8]] = []
-        self.decoded: list[list[NDArray[np.uint8]]] = [[] for _ in range(encodings)]
-
-    def visit(self, original: Tensor, decoded: list[Tensor]) -> None:
-        count = original.shape[1]
-        for place in (i for i in range(count) if self.seen + i in self.wanted):
-            self.original += frames_of(original[:, place : place + 1])
-            for rows, clip in zip(self.decoded, decoded, strict=True):
-                rows += frames_of(clip[:, place : place + 1])
-        self.seen += count
 
 
 def _row(lengths: list[int], limit: int = 40) -> str:

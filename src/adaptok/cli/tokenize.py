@@ -1,119 +1,148 @@
-"""`adaptok tokenize SRC --out DIR`."""
+"""`adaptok tokenize COLLECTION [-o FOLDER]`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional
 
-from adaptok.cli.common import Choosing, Computing, progress, warn
-from adaptok.cli.encode import parse_one
-from adaptok.codec.codec import AdapTok
-from adaptok.tokenization import Engine, TokenizationResult, TokenOptions, TokenPlan, tokenize
+from adaptok.cli.options import Computation, FrameSampling, Lengths, Messages, group, option
+from adaptok.cli.output import progress, refuse_streams, show, warn
+from adaptok.config.choices import Engine
+
+if TYPE_CHECKING:
+    from adaptok.tokenization import TokenizationResult, TokenOptions, TokenPlan
 
 
 @dataclass(kw_only=True)
-class Tokenize(Choosing, Computing):
-    """Write a token dataset of a collection: Parquet shards of ids, lengths, classes and scores, for training on.
+class Workload:
+    """How the work is divided."""
 
-    Started again with the same arguments, it goes on where it was stopped; on several machines at once, they share the
-    work. Files that cannot be read are listed in OUT/broken.json.
+    shard_clips: int = 1024
+    """Clips per shard. The clips of one video stay in one shard."""
+    workers: int = 1
+    """Number of processes. Each has a model of its own and one decoding thread."""
+    engine: Engine = "local"
+    """local runs processes on this machine; ray uses a Ray cluster, or starts Ray on this machine."""
+
+
+@dataclass(kw_only=True)
+class Clips:
+    """Which clips are taken, and what is stored with them."""
+
+    root: Annotated[Path | None, option("FOLDER")] = None
+    """Folder that relative paths of a list refer to. The default is the folder of the list."""
+    stride: Annotated[int | None, option("N")] = None
+    """Frames between the starts of consecutive clips. The default is the length of a clip, so that clips do not
+    overlap. 1 starts a clip at every frame."""
+    limit: Annotated[int | None, option("N")] = None
+    """Take at most this many clips per video, from its beginning. All clips are taken by default."""
+    condition_frames: int = 0
+    """Also store the token ids of this many first frames of each clip, as the condition of frame prediction."""
+    labels: bool = True
+    """Store the class labels that the folders or the list give."""
+    scores: bool = True
+    """Store the predicted distortions."""
+
+
+@dataclass(kw_only=True)
+class Tokenize:
+    """Encode a collection of videos into a token dataset, for training generators.
+
+    The dataset consists of Parquet shards. An interrupted run resumes when it is started again with the same arguments,
+    and several machines may work on the same folder at once. Files that cannot be read are listed in broken.json.
     """
 
-    src: Positional[Path]
-    """Folder, searched recursively; list of files (.csv, .txt); or index of 'adaptok data index'."""
-    out: Path
-    """Folder to write: new, empty, or with the same dataset begun."""
-    root: Path | None = None
-    """Where relative paths of a list start; the folder of the list if not given."""
-    stride: int | None = None
-    """Frames between the starts of clips; the length of a clip if not given. 1 takes every start frame."""
-    limit: int | None = None
-    """Most clips of a video, its first ones."""
-    condition_frames: int = 0
-    """Keep the ids of so many first frames as a condition, for frame prediction."""
-    labels: bool = True
-    """Keep the classes that the folders or the list say."""
-    scores: bool = True
-    """Keep predicted distortions."""
-    shard_clips: int = 1024
-    """Clips of a shard; videos are not divided."""
-    workers: int = 1
-    """Processes, each with a model and one decoding thread."""
-    engine: Engine = "local"
-    """local: on this machine; ray: on a Ray cluster, or with Ray on this machine."""
+    collection: Annotated[Positional[Path], option("COLLECTION")]
+    """Folder, searched recursively; list of files (.csv, .txt); or index written by 'adaptok data index'."""
+    output: Annotated[Path | None, option("FOLDER", "-o")] = None
+    """Folder to write: new, empty, or one that holds the same dataset in part. The default is the name of the
+    collection followed by -tokens, in the current folder."""
+    lengths: Annotated[Lengths, group("length")] = field(default_factory=Lengths)
+    frames: Annotated[FrameSampling, group("frame")] = field(default_factory=FrameSampling)
+    clips: Annotated[Clips, group("clip")] = field(default_factory=Clips)
+    workload: Annotated[Workload, group("workload")] = field(default_factory=Workload)
+    computation: Annotated[Computation, group("computation")] = field(default_factory=Computation)
+    messages: Annotated[Messages, group("message")] = field(default_factory=Messages)
 
     def run(self) -> None:
-        codec = self.load()
-        options = self._options(codec)
-        model = codec if self.workers == 1 and self.engine == "local" else self.model
-        del codec  # several processes have their own
+        from adaptok.tokenization import tokenize
+
+        refuse_streams(self.collection)
+        out = self.output or Path(f"{self.collection.resolve().stem}-tokens")
+        refuse_streams(out)
+        codec = self.computation.load()
+        options = self._options()
+        alone = self.workload.workers == 1 and self.workload.engine == "local"
+        model = codec if alone else self.computation.model
+        del codec  # several processes load models of their own
         with ExitStack() as opening, ExitStack() as tokenizing:
 
-            def begun(_: TokenPlan, clips: int) -> Callable[[int], None]:
+            def start(_: TokenPlan, clips: int) -> Callable[[int], None]:
                 opening.close()
-                return tokenizing.enter_context(progress("tokenizing", clips, "clips", self.quiet))
+                return tokenizing.enter_context(progress(self.messages, "tokenizing", clips, "clips"))
 
-            done = tokenize(
-                self.src,
-                self.out,
+            result = tokenize(
+                self.collection,
+                out,
                 model,
                 options,
-                root=self.root,
-                device=self.device,
-                dtype=self.dtype,
-                workers=self.workers,
-                engine=self.engine,
-                on_open=opening.enter_context(progress("opening", None, "files", self.quiet)),
-                on_start=begun,
+                root=self.clips.root,
+                device=self.computation.device,
+                dtype=self.computation.dtype,
+                workers=self.workload.workers,
+                engine=self.workload.engine,
+                on_open=opening.enter_context(progress(self.messages, "opening", None, "files")),
+                on_start=start,
             )
-        self._report(done)
+        self._report(result)
 
-    def _options(self, codec: AdapTok) -> TokenOptions:
-        budget = None
-        if self.budget is not None:
-            [budget] = parse_one(self.budget)
-        elif self.target is None:
-            budget = codec.max_budget / 2
+    def _options(self) -> TokenOptions:
+        from adaptok.tokenization import TokenOptions
+
         return TokenOptions.parse(
             {
-                "budget": budget,
-                "target": self.target,
-                "scope": self.scope,
-                "uniform": self.uniform,
-                "fit": self.fit,
-                "fps": self.fps,
-                "stride": self.stride,
-                "limit": self.limit,
-                "condition_frames": self.condition_frames,
-                "labels": self.labels,
-                "scores": self.scores,
-                "shard_clips": self.shard_clips,
-                "batch_size": self.batch_size,
+                "budget": self.lengths.budget,
+                "target": self.lengths.target,
+                "scope": self.lengths.scope,
+                "uniform": self.lengths.uniform,
+                "fit": self.frames.fit,
+                "fps": self.frames.fps,
+                "stride": self.clips.stride,
+                "limit": self.clips.limit,
+                "condition_frames": self.clips.condition_frames,
+                "labels": self.clips.labels,
+                "scores": self.clips.scores,
+                "shard_clips": self.workload.shard_clips,
+                "batch_size": self.computation.batch_size,
             },
             "adaptok tokenize",
         )
 
-    def _report(self, done: TokenizationResult) -> None:
-        if done.unplanned:
+    def _report(self, result: TokenizationResult) -> None:
+        if result.unplanned:
             warn(
-                f"{len(done.unplanned)} files came after the dataset was begun and are not in it, such as"
-                f" {done.unplanned[0]}; tokenize them into another folder"
+                f"{len(result.unplanned)} files were added after the dataset was planned and are skipped, such as"
+                f" {result.unplanned[0]}; tokenize them into another folder"
             )
         document = {
-            "out": str(done.out),
-            "clips": done.clips,
-            "tokens": done.tokens,
-            "shards": done.shards,
-            "written": done.written,
-            "broken": done.broken,
-            "unplanned": done.unplanned,
+            "out": str(result.out),
+            "clips": result.clips,
+            "tokens": result.tokens,
+            "shards": result.shards,
+            "written": result.written,
+            "broken": result.broken,
+            "unplanned": result.unplanned,
         }
-        lines = [f"{done.out}: {done.clips} clips, {done.tokens} tokens, {done.shards} shards, {done.written} written"]
-        if done.broken:
-            lines[0] += f"; {len(done.broken)} files cannot be read, or only in part:"
-            lines += [f"  {path}: {why}" for path, why in done.broken.items()]
-        self.result(document, "\n".join(lines))
+        text = (
+            f"{result.out}: {result.clips} clips, {result.tokens} tokens, {result.shards} shards,"
+            f" {result.written} of them written now"
+        )
+        if result.broken:
+            text += f"; {len(result.broken)} files cannot be read completely:"
+            text += "".join(f"\n  {path}: {reason}" for path, reason in result.broken.items())
+        show(self.messages, document, text)

@@ -1,142 +1,218 @@
-"""`adaptok train STAGE --config FILE|PRESET --data.train DIR … --out RUN`; a generator is trained on token datasets."""
+"""`adaptok train tokenizer`, `scorer` and `generator`."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import tyro
-from pydantic import ValidationError
+from tyro.conf import Suppress, UseAppendAction, arg, subcommand
 
-from adaptok.cli.common import progress
-from adaptok.config.base import explain
-from adaptok.config.training import (
-    AnyConfig,
-    GeneratorTrainingConfig,
-    TrainingConfig,
-    load_config,
-    override,
-)
+from adaptok.cli.compatibility import RENAMED_FLAGS
+from adaptok.cli.errors import UsageError, nearest
+from adaptok.cli.options import Messages, Switch, group, option
+from adaptok.cli.output import progress, refuse_streams, say
+from adaptok.config.choices import Stage
 
-Stage = Literal["tokenizer", "scorer", "generator"]
+if TYPE_CHECKING:
+    from adaptok.config.training import AnyConfig
+
+
+@dataclass(kw_only=True)
+class TrainingRun:
+    """Options of all stages."""
+
+    stage: ClassVar[Stage]
+
+    config: Annotated[str, option("PRESET|FILE")] = "tiny"
+    """Preset (tiny, small or base) or YAML file to start from. The default, tiny, trains on a CPU."""
+    set: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="KEY=VALUE", help_behavior_hint="")] = ()
+    """Replace a field of the configuration, for example optimizer.lr=1e-4. The value is read as YAML. May be repeated.
+    --KEY VALUE does the same. All keys are listed below."""
+    output: Annotated[Path | None, option("FOLDER", "-o")] = None
+    """Folder of the run: configuration, metrics, samples, checkpoints, and the trained model. A run in the folder
+    resumes from its last checkpoint. The default is runs/CONFIG-STAGE."""
+    resume: Literal["auto", "never"] = "auto"
+    """auto resumes the run in the folder, if there is one. never refuses a folder that holds a run."""
+    device: Annotated[str, option("NAME")] = "auto"
+    """Device to train on: cpu, cuda or mps. The default, auto, takes the GPUs if there are any. Processes are started
+    by torchrun or 'accelerate launch -m adaptok'."""
+    print_config: Switch = False
+    """Print the resolved configuration as YAML, which --config accepts, and exit."""
+    dry_run: Switch = False
+    """Check the configuration, print the size of the model and the memory and work of a step, and exit. Needs no
+    data."""
+    overrides: Suppress[tuple[tuple[str, Any], ...]] = ()
+    messages: Annotated[Messages, group("message")] = field(default_factory=Messages)
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the run."""
+        return self.output or Path("runs") / f"{Path(self.config).stem.removesuffix(f'-{self.stage}')}-{self.stage}"
+
+    def take_unknown(self, words: Sequence[str], flags: Sequence[str]) -> None:
+        """Take flags that are no options of the command as fields of the configuration.
+
+        Args:
+            words: arguments that tyro does not know, in order: `--KEY=VALUE`, `--KEY VALUE …`, `--KEY` and `--no-KEY`.
+            flags: the options of the command.
+
+        Raises:
+            UsageError: an argument is no flag, or resembles an option of the command.
+        """
+        from adaptok.config.training import config_fields
+
+        keys = {field.key.partition(".")[0] for field in config_fields(self.stage)}
+        overrides: list[tuple[str, list[str]]] = []
+        for word in words:
+            if word.startswith("--"):
+                name, equals, value = word.partition("=")
+                if name in RENAMED_FLAGS and name != "--batch":
+                    raise UsageError(f"unknown flag {name}; did you mean {RENAMED_FLAGS[name]}?")
+                key = name[2:].replace("-", "_")
+                close = nearest(name, flags, cutoff=0.8)
+                if close is not None and key.partition(".")[0] not in keys:
+                    raise UsageError(f"unknown flag {name}; did you mean {close}?")
+                overrides.append((key, [value] if equals else []))
+            elif overrides:
+                overrides[-1][1].append(word)
+            else:
+                raise UsageError(f"unexpected argument {word!r}; fields of the configuration are set by --KEY VALUE")
+        self.overrides = tuple(_to_override(key, values) for key, values in overrides)
+
+    def load_config(self) -> AnyConfig:
+        """The configuration with all replaced fields."""
+        from adaptok.config.training import load_training_config
+
+        values = dict(self.overrides)
+        for assignment in self.set:
+            key, equals, value = assignment.partition("=")
+            if not equals:
+                raise UsageError(f"--set {assignment}: expected KEY=VALUE")
+            values[key.strip()] = value.strip()
+        return load_training_config(self.config, self.stage, values)
+
+    def run(self) -> None:
+        config = self.load_config()
+        if self.print_config:
+            from adaptok.config.training import dump_config
+
+            print(dump_config(config), end="")
+        elif self.dry_run:
+            self._describe(config)
+        else:
+            self._train(config)
+
+    def _describe(self, config: AnyConfig) -> None:
+        from adaptok.training.estimate import describe
+
+        document = describe(config)
+        if self.messages.json:
+            print(json.dumps(document))
+            return
+        for name, value in document.items():
+            print(f"{name}: {value if isinstance(value, str) else json.dumps(value)}")
+
+    def _train(self, config: AnyConfig) -> None:
+        import os
+
+        from adaptok.utils.extras import require
+
+        require("accelerate", extra="train", purpose="training")
+        refuse_streams(self.folder)
+        if self.resume == "never" and (self.folder / "checkpoints").exists():
+            raise ValueError(f"{self.folder} holds a run; choose another --output, or resume it with --resume auto")
+        if self.device == "cpu":
+            os.environ["ACCELERATE_USE_CPU"] = "true"
+        elif self.device != "auto":
+            self._check_device()
+        from adaptok.training.stages import open_stage_data
+        from adaptok.training.trainer import Trainer
+
+        quiet = Messages(quiet=self.messages.quiet or not sys.stderr.isatty())
+        with progress(quiet, "opening files", None, "files") as advance:
+            data = open_stage_data(config, advance)
+        trainer = Trainer(config, data, self.folder, lambda line: say(self.messages, str(line)))
+        trainer.train()
+        if self.messages.json and trainer.accelerator.is_main_process:
+            document = {"out": str(self.folder), "model": str(self.folder / "model"), "steps": trainer.step}
+            print(json.dumps({**document, "broken": trainer.broken}))
+
+    def _check_device(self) -> None:
+        """Raise ValueError unless accelerate will train on the requested device."""
+        from adaptok.utils.devices import pick_device
+
+        requested, automatic = pick_device(self.device), pick_device("auto")
+        if requested.type != automatic.type or requested.index is not None:
+            raise ValueError(
+                f"--device {self.device}, expected auto, cpu or {automatic.type}; to choose among GPUs, set"
+                " CUDA_VISIBLE_DEVICES"
+            )
+
+    @classmethod
+    def epilog(cls) -> str:
+        """The fields of the configuration, for `--help`."""
+        from adaptok.cli.config_help import describe_fields
+
+        return describe_fields(cls.stage)
+
+
+def _to_override(key: str, values: list[str]) -> tuple[str, Any]:
+    """A field and its new value. Without a value, `--KEY` switches a field on and `--no-KEY` switches it off."""
+    if not values:
+        component, dot, name = key.rpartition(".")
+        if name.startswith("no_"):
+            return f"{component}{dot}{name.removeprefix('no_')}", "false"
+        return key, "true"
+    return key, values[0] if len(values) == 1 else values
+
+
+@dataclass(kw_only=True)
+class TrainTokenizer(TrainingRun):
+    """Train a tokenizer on videos and photographs: encoder, quantizer and decoder.
+
+    Fields of the configuration are set by --KEY VALUE, for example:
+    adaptok train tokenizer --config small --data.train my/videos --max-steps 5000
+    """
+
+    stage: ClassVar[Stage] = "tokenizer"
+
+
+@dataclass(kw_only=True)
+class TrainScorer(TrainingRun):
+    """Train a scorer for an existing tokenizer: it predicts the distortion of a block at every length.
+
+    Fields of the configuration are set by --KEY VALUE, for example:
+    adaptok train scorer --initial runs/tiny-tokenizer/model --data.train my/videos
+    """
+
+    stage: ClassVar[Stage] = "scorer"
+
+
+@dataclass(kw_only=True)
+class TrainGenerator(TrainingRun):
+    """Train a generator of token ids on token datasets that 'adaptok tokenize' wrote.
+
+    Fields of the configuration are set by --KEY VALUE, for example:
+    adaptok train generator --data.train my-tokens --data.held-out 0.05
+    """
+
+    stage: ClassVar[Stage] = "generator"
 
 
 @dataclass(kw_only=True)
 class Train:
-    """Train a tokenizer, a scorer for one, or a generator of its ids. A run that was stopped goes on where it was.
+    """Train a tokenizer, a scorer or a generator.
 
-    Runs on one process as it is, and on several under `torchrun` or `accelerate launch -m adaptok`.
+    Interrupted runs resume from the last checkpoint. Several processes are started by torchrun or
+    'accelerate launch -m adaptok'.
     """
 
-    what: tyro.conf.Positional[Stage]
-    """What to train."""
-    config: str = "tiny"
-    """YAML file, or a preset: tiny, small or base. All fields below override it."""
-    out: Path | None = None
-    """Folder of the run: configuration, metrics, samples, checkpoints, and the model at the end; runs/CONFIG-STAGE if
-    not given."""
-    resume: Literal["auto", "never"] = "auto"
-    """auto: go on where the run in the folder stopped; never: it is an error that there is one."""
-    dry_run: bool = False
-    """Check configuration and data, and tell sizes, memory and work of a step, without training."""
-    json: bool = False
-    """Print one JSON object on stdout at the end."""
-    quiet: bool = False
-    """No lines of metrics on stderr."""
-    training: Annotated[AnyConfig, tyro.conf.arg(name="")]
-    """The configuration."""
-
-    @property
-    def folder(self) -> Path:
-        return self.out or Path("runs") / f"{Path(self.config).stem.removesuffix(f'-{self.what}')}-{self.what}"
-
-    def run(self) -> None:
-        if self.dry_run:
-            self._describe()
-            return
-        try:
-            import accelerate  # noqa: F401
-        except ModuleNotFoundError:
-            raise ImportError("training needs accelerate; install it with: pip install 'adaptok[train]'") from None
-        from adaptok.training.stages import open_stage_data
-        from adaptok.training.trainer import Trainer
-
-        if self.resume == "never" and (self.folder / "checkpoints").exists():
-            raise ValueError(f"{self.folder} holds a run; choose another --out, or go on with --resume auto")
-        with progress("opening files", None, "files", self.quiet or not sys.stderr.isatty()) as advance:
-            data = open_stage_data(self.training, advance)
-        run = Trainer(self.training, data, self.folder, None if self.quiet else report)
-        run.train()
-        if self.json and run.accelerator.is_main_process:
-            document = {"out": str(self.folder), "model": str(self.folder / "model"), "steps": run.step}
-            print(json.dumps({**document, "broken": run.broken}))
-
-    def _describe(self) -> None:
-        from adaptok.training.estimate import describe
-
-        document = describe(self.training)
-        if self.json:
-            print(json.dumps(document))
-            return
-        for name, value in document.items():
-            print(f"{name}: {json.dumps(value)}" if not isinstance(value, str) else f"{name}: {value}")
-
-
-@dataclass(kw_only=True)
-class TrainOnClips(Train):
-    __doc__ = Train.__doc__
-    training: Annotated[TrainingConfig, tyro.conf.arg(name="")]
-    """The configuration."""
-
-
-@dataclass(kw_only=True)
-class TrainOnTokens(Train):
-    __doc__ = Train.__doc__
-    training: Annotated[GeneratorTrainingConfig, tyro.conf.arg(name="")]
-    """The configuration."""
-
-
-def parse(arguments: Sequence[str]) -> Train:
-    """The command that the arguments after `train` ask for: the configuration they name, and fields that override it.
-
-    Raises:
-        ValueError: a value is not allowed, or the configuration not valid.
-        SystemExit: help was asked for, or the arguments cannot be understood; told on stderr.
-    """
-    stage: Any = next((argument for argument in arguments if argument in get_args(Stage)), "tokenizer")
-    name = _flag(arguments, "--config")
-    training: Any = load_config("tiny" if name is None else name, stage)
-    kind = _flag(arguments, "--discriminator.kind")
-    if kind is not None and isinstance(training, TrainingConfig) and kind != training.discriminator.kind:
-        training = override(training, {"discriminator.kind": kind})  # so that its fields are flags
-    command: type[Train] = TrainOnTokens if stage == "generator" else TrainOnClips
-    try:
-        return tyro.cli(
-            command,
-            prog="adaptok train",
-            args=list(arguments),
-            default=command(what=tyro.MISSING, training=training),
-            config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff),
-        )
-    except ValidationError as error:
-        raise ValueError("; ".join(explain(type(training), item) for item in error.errors())) from None
-
-
-def _flag(arguments: Sequence[str], name: str) -> str | None:
-    """The last value that is given for a flag."""
-    value = None
-    for place, argument in enumerate(arguments):
-        if argument == name and place + 1 < len(arguments):
-            value = arguments[place + 1]
-        elif argument.startswith(f"{name}="):
-            value = argument.removeprefix(f"{name}=")
-    return value
-
-
-def report(record: object) -> None:
-    """Print a record of metrics on stderr."""
-    print(record, file=sys.stderr, flush=True)
+    command: (
+        Annotated[TrainTokenizer, subcommand("tokenizer")]
+        | Annotated[TrainScorer, subcommand("scorer")]
+        | Annotated[TrainGenerator, subcommand("generator")]
+    )

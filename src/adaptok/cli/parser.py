@@ -1,0 +1,282 @@
+"""From a command line to a command that is ready to run.
+
+tyro parses; its public interface reports a mistake either by an exception of a converter, by unknown arguments, or by
+a silent exit with code 2. Each becomes one line that names the nearest valid spelling.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import typing
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from adaptok import __version__
+from adaptok.cli.commands import Adaptok
+from adaptok.cli.compatibility import modernize
+from adaptok.cli.errors import UsageError, did_you_mean, one_of
+
+_MARKERS = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
+
+
+def parse(arguments: Sequence[str]) -> Any:
+    """Parse a command line.
+
+    Returns:
+        A command with a method `run`.
+
+    Raises:
+        UsageError: the command line is wrong.
+        SystemExit: help, a completion script or the version was requested, and has been printed.
+    """
+    try:
+        return _parse(arguments)
+    except UsageError:
+        current = modernize(arguments)
+        if current == list(arguments):
+            raise
+        return _parse(current)
+
+
+def _parse(arguments: Sequence[str]) -> Any:
+    try:
+        root, unknown = _call_tyro(arguments, printing=False)
+    except UsageError as error:
+        flag = _flag_of(arguments, error.value)
+        raise UsageError(f"{flag}: {error}" if flag else str(error)) from None
+    except SystemExit as stop:
+        if stop.code == 0:
+            print_help(_find(arguments).names)
+        if stop.code != 2:
+            raise
+        raise UsageError(_diagnose(arguments)) from None
+    if root.version:
+        print(f"adaptok {__version__}")
+        raise SystemExit(0)
+    command = root.command
+    while hasattr(command, "command"):
+        command = command.command
+    if unknown and hasattr(command, "take_unknown"):
+        command.take_unknown(unknown, [name for flag in _flags(type(command)) for name in flag.names])
+    elif unknown:
+        raise UsageError(_diagnose(arguments, unknown))
+    return command
+
+
+def _call_tyro(arguments: Sequence[str], printing: bool) -> tuple[Any, list[str]]:
+    # console_outputs=False leaves one kind of tyro's errors on standard error, so that is discarded too.
+    with contextlib.nullcontext() if printing else contextlib.redirect_stderr(io.StringIO()):
+        return tyro.cli(
+            Adaptok,
+            prog="adaptok",
+            args=arguments,
+            return_unknown_args=True,
+            console_outputs=printing,
+            config=_MARKERS,
+            registry=_registry(),
+        )
+
+
+def print_help(names: Sequence[str]) -> None:
+    """Print the help of a command, and end the program.
+
+    Raises:
+        UsageError: there is no such command.
+        SystemExit: the help has been printed.
+    """
+    place = _find(names)
+    if place.rest:
+        raise UsageError(_describe_unknown_command(place, _choices(place.node)))
+    try:
+        _call_tyro([*names, "--help"], printing=True)
+    finally:
+        if hasattr(place.node, "epilog"):
+            print(place.node.epilog())
+
+
+def _registry() -> ConstructorRegistry:
+    """Converters of numbers whose errors are one line."""
+    registry = ConstructorRegistry()
+    expected: dict[type, str] = {int: "an integer", float: "a number"}
+
+    @registry.primitive_rule
+    def convert(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+        kind: Any = info.type
+        if kind not in expected:
+            return None
+
+        def read(values: list[str]) -> Any:
+            try:
+                return kind(values[0])
+            except ValueError:
+                raise UsageError(f"{values[0]!r} is not {expected[kind]}", values[0]) from None
+
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar=kind.__name__.upper(),
+            instance_from_str=read,
+            is_instance=lambda value: isinstance(value, kind),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    return registry
+
+
+def _flag_of(arguments: Sequence[str], value: str | None) -> str | None:
+    """The flag that a value was given for, if any."""
+    for place, argument in enumerate(arguments):
+        if value is not None and argument.startswith("--") and argument.partition("=")[2] == value:
+            return argument.partition("=")[0]
+        if argument == value or (value is not None and value in argument.split(",")):
+            return next((name for name in reversed(arguments[:place]) if name.startswith("-")), None)
+    return None
+
+
+# Diagnosis of a command line that tyro refused.
+
+
+@dataclass(frozen=True)
+class _Flag:
+    names: tuple[str, ...]
+    takes_value: bool
+    choices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The command that a command line reaches, and the arguments that follow it."""
+
+    node: type
+    names: tuple[str, ...]
+    rest: list[str]
+
+    @property
+    def prefix(self) -> str:
+        """Beginning of an error message: the names of the command."""
+        return f"{' '.join(self.names)}: " if self.names else ""
+
+    @property
+    def advice(self) -> str:
+        """End of an error message: where to read on."""
+        return f"; see '{' '.join(['adaptok', *self.names, '--help'])}'"
+
+
+def _find(arguments: Sequence[str]) -> _Place:
+    node: type = Adaptok
+    names: tuple[str, ...] = ()
+    rest = list(arguments)
+    while rest and rest[0] in _choices(node):
+        names = (*names, rest.pop(0))
+        node = _choices(node)[names[-1]]
+    return _Place(node, names, rest)
+
+
+def _choices(node: type) -> dict[str, type]:
+    """Subcommands of a command, by name."""
+    if "command" not in {field.name for field in dataclasses.fields(node)}:
+        return {}
+    union = typing.get_type_hints(node, include_extras=True)["command"]
+    return {option.__metadata__[0].name: option.__origin__ for option in get_args(union)}
+
+
+def _hints(node: type) -> Iterator[tuple[dataclasses.Field[Any], Any, tuple[Any, ...]]]:
+    """Fields of a command and of its groups, with type and annotations."""
+    hints = typing.get_type_hints(node, include_extras=True)
+    for field in dataclasses.fields(node):
+        hint, notes = hints[field.name], ()
+        if get_origin(hint) is Annotated:
+            hint, notes = hint.__origin__, hint.__metadata__
+        if dataclasses.is_dataclass(hint):
+            yield from _hints(hint)  # type: ignore[arg-type]
+        else:
+            yield field, hint, notes
+
+
+def _flags(node: type) -> list[_Flag]:
+    flags = [_Flag(("--help", "-h"), False, ())]
+    for field, hint, notes in _hints(node):
+        if tyro.conf.Positional in notes or tyro.conf.Suppress in notes or field.name == "command":
+            continue
+        name = field.name.replace("_", "-")
+        names = (f"--{name}", *(alias for note in notes for alias in getattr(note, "aliases", None) or ()))
+        if hint is bool and tyro.conf.FlagCreatePairsOff not in notes:
+            names = (*names, f"--no-{name}")
+        kinds = [kind for kind in (hint, *get_args(hint)) if get_origin(kind) is Literal]
+        flags.append(_Flag(names, hint is not bool, tuple(map(str, get_args(kinds[0]))) if kinds else ()))
+    return flags
+
+
+def _diagnose(arguments: Sequence[str], unknown: Sequence[str] = ()) -> str:
+    """Say in one line what is wrong with a command line.
+
+    Args:
+        arguments: the command line.
+        unknown: arguments that no command takes, if the rest was understood.
+    """
+    place = _find(arguments)
+    choices = _choices(place.node)
+    flags = {name: flag for flag in _flags(place.node) for name in flag.names}
+    rest = [argument.replace("_", "-") if argument.startswith("--") else argument for argument in place.rest]
+    if choices and rest and not _is_flag(rest[0]):
+        return _describe_unknown_command(place, choices)
+    strange = [word for word in unknown or rest if _is_flag(word) and word.partition("=")[0] not in flags]
+    if strange or unknown:
+        return _describe_unknown(place, [*strange, *unknown][0], flags)
+    if choices:
+        return f"{place.prefix}expected {one_of(choices)} after it"
+    return _describe_value(rest, flags) or _describe_missing(place)
+
+
+def _describe_unknown_command(place: _Place, choices: dict[str, type]) -> str:
+    word = place.rest[0]
+    suggestion = did_you_mean(word, choices)
+    if not suggestion and len(choices) < 6:
+        suggestion = f", expected {one_of(choices)}"
+    return f"{place.prefix}unknown command {word!r}{suggestion}{place.advice}"
+
+
+def _is_flag(word: str) -> bool:
+    return word.startswith("-") and word[1:2] != "" and not word[1:2].isdigit() and word[1:2] != "."
+
+
+def _describe_unknown(place: _Place, word: str, flags: dict[str, _Flag]) -> str:
+    name = word.partition("=")[0]
+    if not _is_flag(word):
+        return f"{place.prefix}unexpected argument {word!r}{place.advice}"
+    if name in flags:
+        return f"{name} is repeated, or stands before the command it belongs to"
+    return f"{place.prefix}unknown flag {name}{did_you_mean(name, flags)}{place.advice}"
+
+
+def _describe_value(rest: Sequence[str], flags: dict[str, _Flag]) -> str | None:
+    """A flag without its value, or with a value that is no choice of it."""
+    for place, argument in enumerate(rest):
+        name, equals, value = argument.partition("=")
+        flag = flags.get(name)
+        if flag is None or not flag.takes_value:
+            continue
+        following = rest[place + 1 : place + 2]
+        if not equals and (not following or following[0] in flags):
+            return f"{name}: expected a value after it"
+        value = value if equals else following[0]
+        if flag.choices and value not in flag.choices:
+            return f"{name}: {value!r} is not {one_of(flag.choices)}{did_you_mean(value, flag.choices)}"
+    return None
+
+
+def _describe_missing(place: _Place) -> str:
+    names = []
+    for field, _, notes in _hints(place.node):
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            metavar = next((note.metavar for note in notes if getattr(note, "metavar", None)), None)
+            is_positional = tyro.conf.Positional in notes
+            names.append(metavar if is_positional and metavar else f"--{field.name.replace('_', '-')}")
+    if not names:
+        return f"{place.prefix}the arguments cannot be understood{place.advice}"
+    return f"{place.prefix}expected {' '.join(names)}{place.advice}"

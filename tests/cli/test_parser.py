@@ -1,0 +1,111 @@
+"""Parsing of command lines: help, version, repeated flags, and the time until help appears."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from adaptok import __version__
+from adaptok.cli.main import main
+from adaptok.cli.options import flatten
+from adaptok.cli.parser import parse
+
+COMMANDS = [
+    "encode",
+    "decode",
+    "reconstruct",
+    "info",
+    "tokenize",
+    "train",
+    "train tokenizer",
+    "train scorer",
+    "train generator",
+    "evaluate",
+    "evaluate reconstruction",
+    "evaluate generation",
+    "evaluate prediction",
+    "evaluate files",
+    "compare",
+    "generate",
+    "predict",
+    "data",
+    "data index",
+    "data resize",
+    "data synthesize",
+    "convert",
+    "export",
+    "benchmark",
+    "benchmark encode",
+    "benchmark decode",
+    "benchmark allocate",
+    "benchmark generate",
+    "benchmark train",
+]
+
+
+def output_of(capsys, *words):
+    with pytest.raises(SystemExit) as stop:
+        main(list(words))
+    assert not stop.value.code
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_explains_every_option(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = output_of(capsys, *command.split(), "--help")
+    assert text == output_of(capsys, "help", *command.split())
+    assert f"usage: adaptok {command} " in text
+    assert "None}" not in text
+    boxes = text[: text.find("Fields of the configuration of a")] if "Fields of the" in text else text
+    for flag in re.findall(r"^│ +((?:-\w(?: [A-Z|_]+)?, )?--[\w-]+)", boxes, re.MULTILINE):
+        after = boxes[boxes.index(flag) + len(flag) :]
+        assert re.search(r"[a-z]{2,}.*[.)]", after[:300], re.DOTALL), flag
+
+
+def test_overview_lists_the_commands(capsys):
+    text = output_of(capsys, "--help")
+    assert all(f"• {command}" in text for command in COMMANDS if " " not in command)
+    assert output_of(capsys) == text
+
+
+def test_version(capsys):
+    assert output_of(capsys, "--version") == f"adaptok {__version__}\n"
+
+
+def test_short_flags():
+    command = parse(["encode", "in.mp4", "-o", "out.adaptok", "-q", "-v"])
+    assert str(command.output) == "out.adaptok"
+    assert command.messages.quiet
+    assert command.messages.verbose
+
+
+@pytest.mark.parametrize(
+    "flags", ["--budget 12 20.5", "--budget 12,20.5", "--budget 12 --budget 20.5", "--budget=12,20.5"]
+)
+def test_budgets_by_spaces_commas_or_repetition(flags):
+    assert flatten(parse(["reconstruct", "in.mp4", *flags.split()]).lengths.budget) == [12, 20.5]
+
+
+def test_switches_that_are_on_by_default():
+    assert parse(["encode", "in.mp4"]).scores
+    assert parse(["encode", "in.mp4", "--scores"]).scores
+    assert not parse(["encode", "in.mp4", "--no-scores"]).scores
+
+
+def test_completion_script(capsys):
+    assert "encode" in output_of(capsys, "--tyro-print-completion", "bash")
+
+
+def test_help_imports_nothing_slow():
+    """Help must appear at once, so nothing imports torch, numpy or pydantic before it."""
+    code = (
+        "import sys\nfrom adaptok.cli.main import main\n"
+        "try: main(['encode', '--help'])\nexcept SystemExit: pass\n"
+        "print(sorted({'torch', 'numpy', 'pydantic', 'av', 'rich', 'yaml'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
