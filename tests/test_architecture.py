@@ -35,8 +35,6 @@ LONG_MODULES = {
     "generation/generator.py",
 }
 PRIVATE_NAMES = {
-    "tests/benchmark/test_benchmarks.py:_SHAPES",
-    "tests/evaluation/test_measuring.py:_SCALE_WEIGHTS",
     "tests/training/test_discriminators.py:_adversary",
 }
 

@@ -1,18 +1,17 @@
-"""Benchmarks: figures that fit each other, and the page that they are written to."""
+"""Benchmarks: consistent figures, and the page that they are written to."""
 
 from __future__ import annotations
 
 import pytest
 
-from adaptok.benchmark.page import HEAD
 from adaptok.models.flops import decoder_flops, probe_flops
 from tests.helpers.commands import fails, run
 from tests.helpers.models import small_config
 
 
 def test_benchmarks(codec, tmp_path, capsys, monkeypatch):
-    """Figures fit each other; a page keeps the sections of other kinds."""
-    monkeypatch.setattr("adaptok.benchmark.timing._SHAPES", ((64, 64, 64),))
+    """Figures are consistent; a page keeps the sections of other benchmarks."""
+    monkeypatch.setattr("adaptok.benchmark.timing.MATRIX_SHAPES", ((64, 64, 64),))
     page, model = tmp_path / "performance.md", tmp_path / "model"
     codec.save_pretrained(model)
     for kind, cases in (("encode", 3), ("decode", 2)):
@@ -20,13 +19,13 @@ def test_benchmarks(codec, tmp_path, capsys, monkeypatch):
         results = run(capsys, "benchmark", kind, *flags)["results"]
         assert len(results) == cases
         for result in results:
-            assert result["least_s"] <= result["median_s"]
-            share = result["work_gflop"] / result["median_s"] / result["peak_gflops"]
-            assert result["share"] == pytest.approx(share)
+            assert result["min_s"] <= result["median_s"]
+            fraction = result["work_gflop"] / result["median_s"] / result["peak_gflops"]
+            assert result["peak_fraction"] == pytest.approx(fraction)
     for blocks in (50, 60):
         run(capsys, "benchmark", "allocate", "--blocks", blocks, "--repeats", 1, "--page", page)
     text = page.read_text()
-    assert text.startswith(HEAD)
+    assert text.startswith("# Performance\n\nMeasured by `adaptok benchmark`.")
     assert [text.count(f"## {kind}") for kind in ("Encode", "Decode", "Allocate")] == [1, 1, 1]
     assert "| allocate | 60 |" in text
     assert "| allocate | 50 |" not in text
@@ -43,11 +42,11 @@ def test_work_of_anchors():
 
 
 def test_generation(capsys, monkeypatch):
-    """Tokens and time fit each other; places of uneven clips are in use."""
-    monkeypatch.setattr("adaptok.benchmark.generation.UNEVEN_CLIPS", 12)
-    monkeypatch.setattr("adaptok.benchmark.generation.UNEVEN_BATCH", 2)
+    """Tokens and time are consistent; slots of clips of varying length are occupied."""
+    monkeypatch.setattr("adaptok.benchmark.generation.VARYING_CLIPS", 12)
+    monkeypatch.setattr("adaptok.benchmark.generation.VARYING_BATCH", 2)
     flags = ["--size", "S", "--clips", 2, "--tokens", 8, "--dtype", "float32", "--repeats", 1, "--device", "cpu"]
-    sampled, places = run(capsys, "benchmark", "generate", *flags)["results"]
+    sampled, slots = run(capsys, "benchmark", "generate", *flags)["results"]
     assert sampled["more"]["tokens_per_second"] == pytest.approx(2 * (8 + 4) / sampled["median_s"])
-    assert sampled["more"]["share_of_bandwidth"] > 0
-    assert 0.5 < places["more"]["places_in_use"] <= 1
+    assert sampled["more"]["bandwidth_fraction"] > 0
+    assert 0.5 < slots["more"]["occupied_slots"] <= 1

@@ -1,1 +1,1 @@
-"""Speed and memory of the program's work on a machine, as a share of what the machine can do."""
+"""Speed and memory on a machine, as a fraction of the machine's peak."""

@@ -1,4 +1,4 @@
-"""Choosing lengths."""
+"""Benchmarks of choosing lengths."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from adaptok.allocation.knapsack import allocate
 from adaptok.allocation.stream import StreamAllocator
-from adaptok.benchmark.timing import Measurement, Spent, memory, summary, timed
+from adaptok.benchmark.timing import Measurement, Seconds, memory, summary, timed
 
 LEVELS, STEP = 8, 64
 STREAM_BLOCKS = 10_000
@@ -21,7 +21,7 @@ Scores = NDArray[np.float64]
 
 
 def random_scores(rng: np.random.Generator, blocks: int, levels: int, kind: int) -> Scores:
-    """Scores `[blocks, levels]`: convex, falling, of any order, with ties, or negative."""
+    """Draw scores `[blocks, levels]` of a kind: 0 convex, 1 falling, 2 unordered, 3 with ties, 4 also negative."""
     scores: Scores = rng.random((blocks, levels))
     if kind == 0:
         steps = np.sort(rng.random((blocks, levels)), axis=1)[:, ::-1]
@@ -34,8 +34,8 @@ def random_scores(rng: np.random.Generator, blocks: int, levels: int, kind: int)
 
 
 def measure_allocation(blocks: tuple[int, ...], repeats: int) -> list[Measurement]:
-    """Falling scores, half of the tokens: exact allocation of so many blocks, and a stream."""
-    cpu, found = torch.device("cpu"), []
+    """Measure exact allocation of these numbers of blocks, and a stream, at half of the tokens with falling scores."""
+    cpu, measurements = torch.device("cpu"), []
     for count in blocks:
         scores = random_scores(np.random.default_rng(1), count, LEVELS, 1)
         budget = count * LEVELS // 2 * STEP
@@ -46,7 +46,7 @@ def measure_allocation(blocks: tuple[int, ...], repeats: int) -> list[Measuremen
         times = timed(run, repeats * (_MORE_REPEATS if count <= _SHORT else 1), cpu)
         result = allocate(scores, budget, length_step=STEP)
         gap = result.gap / abs(result.distortion - result.gap)
-        found.append(_measurement("allocate", count, times, {"relative_gap": gap}))
+        measurements.append(_measurement("allocate", count, times, {"relative_gap": gap}))
     scores = random_scores(np.random.default_rng(1), STREAM_BLOCKS, LEVELS, 1)
 
     def stream() -> None:
@@ -54,11 +54,11 @@ def measure_allocation(blocks: tuple[int, ...], repeats: int) -> list[Measuremen
         for row in scores:
             allocator.choose(row)
 
-    return [*found, _measurement("stream", STREAM_BLOCKS, timed(stream, repeats, cpu), {})]
+    return [*measurements, _measurement("stream", STREAM_BLOCKS, timed(stream, repeats, cpu), {})]
 
 
-def _measurement(case: str, blocks: int, spent: Sequence[Spent], more: dict[str, float]) -> Measurement:
-    found = summary(spent)
-    more = {"blocks_per_second": blocks / found["median_s"], **more}
+def _measurement(case: str, blocks: int, times: Sequence[Seconds], more: dict[str, float]) -> Measurement:
+    repeats = summary(times)
+    more = {"blocks_per_second": blocks / repeats["median_s"], **more}
     settings = {"blocks": blocks, "lengths": LEVELS}
-    return Measurement(case=case, settings=settings, **found, memory_gb=memory(torch.device("cpu")) / 1e9, more=more)
+    return Measurement(case=case, settings=settings, **repeats, memory_gb=memory(torch.device("cpu")) / 1e9, more=more)

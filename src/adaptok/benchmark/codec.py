@@ -1,7 +1,7 @@
-"""Encoding and decoding clips.
+"""Benchmarks of encoding and decoding clips.
 
-Work is the least that block-causal attention needs (`models/work.py`): matrix products only, two operations for a
-multiplication and addition.
+Work counts the operations that the matrix products of block-causal attention need at least (`models/flops.py`), two for
+a multiplication and an addition.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from adaptok.codec.codec import AdapTok
 from adaptok.models.flops import decoder_flops, encoder_flops, probe_flops, scorer_flops
 
 _SPREADS = ((0.875, 0.5, 0.375, 0.25), (0.25, 0.5, 0.5, 0.75), (1.0, 0.375, 0.375, 0.25), (0.5, 0.5, 0.5, 0.5))
-"""Of the latents of the blocks of a clip: half of the tokens, as an allocation may spread them."""
+"""Fractions of the latents of successive blocks: half of the tokens of a clip, distributed as an allocation may."""
 
 Case = tuple[str, float, Callable[[], object]]
 
 
 def measure_encode(codec: AdapTok, clips: int, repeats: int) -> list[Measurement]:
-    """The encoder alone, and with the scorer and an allocation of half of the tokens in two scopes."""
+    """Measure the encoder, and the encoder with the scorer and an allocation of half of the tokens in two scopes."""
     config, video, half = codec.config, random_clips(codec, clips), codec.max_budget / 2
     encode = clips * encoder_flops(config)
     cases: list[Case] = [("encode", encode, lambda: codec.encode_clips(video))]
@@ -48,25 +48,24 @@ def measure_encode(codec: AdapTok, clips: int, repeats: int) -> list[Measurement
 
 
 def measure_decode(codec: AdapTok, clips: int, repeats: int) -> list[Measurement]:
-    """Half of the tokens, spread over the blocks as an allocation may, and evenly."""
+    """Measure decoding of half of the tokens, with lengths as an allocation may choose them and with equal lengths."""
     c = codec.config.tokenizer
     ids = codec.encode_clips(random_clips(codec, clips)).ids
     spreads = [_SPREADS[n % len(_SPREADS)] for n in range(clips)]
-    shares = [[spread[i % len(spread)] for i in range(c.blocks)] for spread in spreads]
-    lengths = [[round(share * c.latents) for share in clip] for clip in shares]
-    even = [[c.latents // 2] * c.blocks] * clips
+    lengths = [[round(spread[i % len(spread)] * c.latents) for i in range(c.blocks)] for spread in spreads]
+    uniform = [[c.latents // 2] * c.blocks] * clips
     cases: list[Case] = [
         (f"decode, half of the tokens, {name}", sum(decoder_flops(codec.config, clip) for clip in rows), run)
         for name, rows, run in (
-            ("lengths differ", lengths, lambda: codec.decode_clips(ids, lengths)),
-            ("even lengths", even, lambda: codec.decode_clips(ids, even)),
+            ("varying lengths", lengths, lambda: codec.decode_clips(ids, lengths)),
+            ("uniform lengths", uniform, lambda: codec.decode_clips(ids, uniform)),
         )
     ]
     return _measured(codec, cases, clips, repeats)
 
 
 def random_clips(codec: AdapTok, clips: int) -> Tensor:
-    """`[B, C, T, S, S]`."""
+    """Draw clips `[B, C, T, S, S]` of noise."""
     c = codec.config.tokenizer
     generator = torch.Generator().manual_seed(0)
     return torch.rand(clips, c.channels, c.frames, c.size, c.size, generator=generator)

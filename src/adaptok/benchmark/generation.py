@@ -1,7 +1,7 @@
-"""Sampling a generator, beside what memory allows.
+"""Benchmarks of sampling a generator, against the bandwidth of memory.
 
-A step of a batch reads every weight once, and the keys and values of its rows so far. The share of the bandwidth is
-what that takes at the speed of reading the weights alone, the best of several times in the same run, over what it took.
+A decode step of a batch reads every weight once, and the keys and values of its sequences so far. The fraction of the
+bandwidth is the time that this takes at the speed of reading the weights alone, divided by the measured time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from adaptok.models.generator import GeneratorModel
 from adaptok.ops.prepacked_linear import prepack_linears
 
 CLASSES = 101
-UNEVEN_CLIPS, UNEVEN_BATCH = 64, 8
+VARYING_CLIPS, VARYING_BATCH = 64, 8
 _READS = 7
 
 
@@ -31,27 +31,29 @@ def measure_generation(
     *,
     compile: bool = False,
 ) -> list[Measurement]:
-    """Clips of an official size with random weights, all of the same length; and how many places of a batch are in use
-    where lengths differ.
+    """Measure sampling with random weights: clips of equal length, and the occupied slots when lengths differ.
 
     Args:
-        batches: clips at a time.
-        tokens: of a clip, spread evenly over its blocks: a longer one has more keys and values to read.
-        compile: see `Sampler`; compiling is not timed.
+        size: official size of the generator.
+        batches: numbers of clips that are sampled at once.
+        tokens: tokens per clip, distributed uniformly over its blocks. Longer clips have more keys and values to read.
+        dtype, device: precision and device of the generator.
+        repeats: number of repeats.
+        compile: compile the decode step, see `Sampler`. Compilation is not timed.
     """
     model = random_generator(size, dtype, device)
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     speed = reading_speed(model)
     if not compile:
         prepack_linears(model)
-    found = [
+    measurements = [
         _measure(model, size, batch, count, weights, speed, repeats, compile) for count in tokens for batch in batches
     ]
-    return [*found, _measure_places(device)]
+    return [*measurements, _measure_slots(device)]
 
 
 def random_generator(size: str, dtype: torch.dtype, device: torch.device, ids: int = 8192) -> GeneratorModel:
-    """Of an official size, for classes."""
+    """Build a class-conditional generator of an official size with random weights."""
     config = GeneratorConfig(**generator_size(size).model_dump(), codebook_size=ids, classes=CLASSES)
     with torch.device("meta"):
         model = GeneratorModel(config)
@@ -64,7 +66,7 @@ def random_generator(size: str, dtype: torch.dtype, device: torch.device, ids: i
 
 @torch.inference_mode()
 def reading_speed(model: GeneratorModel) -> float:
-    """Bytes a second of reading all weights, the best of several times."""
+    """Bytes per second of reading all weights, the best of several runs."""
     rows = torch.cat([p.detach().flatten().view(torch.uint8) for p in model.parameters()])
     rows = rows[: len(rows) // 8 * 8].view(torch.int64)
     best = float("inf")
@@ -96,37 +98,36 @@ def _measure(
 
     if compile:
         run()
-    spent = timed(run, repeats, model.device)
-    told = summary(spent)
-    known = 2 * config.depth * config.width * model.dtype.itemsize * entries * (entries + 1) / 2 * batch
+    times = summary(timed(run, repeats, model.device))
+    cache = 2 * config.depth * config.width * model.dtype.itemsize * entries * (entries + 1) / 2 * batch
     return Measurement(
         case=f"sample clips of {config.blocks * each} tokens, {batch} at a time",
         settings={"generator": size, "dtype": str(model.dtype).removeprefix("torch."), "clips": batch}
         | ({"compiled": True} if compile else {}),
-        **told,
+        **times,
         memory_gb=memory(model.device) / 1e9,
         more={
-            "tokens_per_second": entries * batch / told["median_s"],
+            "tokens_per_second": entries * batch / times["median_s"],
             "reading_gb_per_second": speed / 1e9,
-            "share_of_bandwidth": (weights * entries + known) / speed / told["median_s"],
+            "bandwidth_fraction": (weights * entries + cache) / speed / times["median_s"],
         },
     )
 
 
-def _measure_places(device: torch.device) -> Measurement:
-    """Clips of 4 to 240 tokens: every 30th entry or so ends a block."""
+def _measure_slots(device: torch.device) -> Measurement:
+    """Measure the occupied slots of a running batch with clips of 4 to 240 tokens."""
     model = random_generator("S", torch.float32, device, ids=30)
-    sampler = Sampler(model, Sampling(most=60), UNEVEN_BATCH)
+    sampler = Sampler(model, Sampling(most=60), VARYING_BATCH)
 
     def run() -> None:
-        for _ in sampler.rows(torch.arange(UNEVEN_CLIPS), range(UNEVEN_CLIPS)):
+        for _ in sampler.rows(torch.arange(VARYING_CLIPS), range(VARYING_CLIPS)):
             pass
 
-    spent = timed(run, 1, device)
+    times = timed(run, 1, device)
     return Measurement(
-        case=f"{UNEVEN_CLIPS} clips of uneven length, {UNEVEN_BATCH} at a time",
-        settings={"generator": "S", "dtype": "float32", "clips": UNEVEN_BATCH},
-        **summary(spent),
+        case=f"{VARYING_CLIPS} clips of varying length, {VARYING_BATCH} at a time",
+        settings={"generator": "S", "dtype": "float32", "clips": VARYING_BATCH},
+        **summary(times),
         memory_gb=memory(device) / 1e9,
-        more={"places_in_use": sampler.work.entries / sampler.work.places},
+        more={"occupied_slots": sampler.work.entries / sampler.work.places},
     )

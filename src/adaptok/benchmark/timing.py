@@ -1,4 +1,4 @@
-"""Repeats, medians, and the peak of the machine."""
+"""Timing of repeated work, and the peak speed of the machine."""
 
 from __future__ import annotations
 
@@ -12,33 +12,32 @@ import torch
 
 from adaptok.utils.system import peak_memory
 
-_SHAPES = ((3072, 3072, 3072), (4096, 768, 3072), (8192, 768, 2304), (2048, 3072, 768))
+MATRIX_SHAPES = ((3072, 3072, 3072), (4096, 768, 3072), (8192, 768, 2304), (2048, 3072, 768))
 _TRIES = 4
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One piece of work.
+    """Timing of one piece of work.
 
     Attributes:
-        case: what was done.
-        settings: what it depends on: precision, clips, ….
-        median_s, least_s: of the repeats.
-        processor_s: median time on processors, all threads of this process together. Where that is much less than
-            threads times `median_s`, others used the machine, and times and shares say little.
-        repeats: how many there were.
-        work_gflop: the least that the work needs, matrix products alone; None where that is not what it is made of.
-        peak_gflops: of this machine's matrix products at this precision, measured between the repeats.
-        share: of the peak that was reached.
-        memory_gb: the most that the process had resident; on a graphics card, that torch had allocated there.
+        case: name of the work.
+        settings: settings that it depends on, such as precision and number of clips.
+        median_s, min_s: seconds, over the repeats.
+        cpu_s: median CPU time of all threads of this process. If it is much less than threads times `median_s`, other
+            programs used the machine and the numbers are unreliable.
+        repeats: number of repeats.
+        memory_gb: peak resident memory of the process; on a GPU, the peak that torch allocated there.
+        work_gflop: operations that the matrix products of the work need at least; None if it has none.
+        peak_gflops: peak speed of matrix products at this precision, measured between the repeats.
         more: other figures.
     """
 
     case: str
     settings: dict[str, Any]
     median_s: float
-    least_s: float
-    processor_s: float
+    min_s: float
+    cpu_s: float
     repeats: int
     memory_gb: float
     work_gflop: float | None = None
@@ -46,25 +45,32 @@ class Measurement:
     more: dict[str, float] = field(default_factory=dict)
 
     @property
-    def share(self) -> float | None:
+    def peak_fraction(self) -> float | None:
+        """Fraction of the peak speed that was reached."""
         if self.work_gflop is None or self.peak_gflops is None:
             return None
         return self.work_gflop / self.median_s / self.peak_gflops
 
     def document(self) -> dict[str, Any]:
-        return {**asdict(self), "share": self.share}
+        """The measurement as a JSON object."""
+        return {**asdict(self), "peak_fraction": self.peak_fraction}
+
+    @classmethod
+    def parse(cls, document: dict[str, Any]) -> Measurement:
+        """Read what `document` returned."""
+        return cls(**{name: value for name, value in document.items() if name != "peak_fraction"})
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done its work."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def peak(dtype: torch.dtype, device: torch.device) -> float:
-    """Operations per second of the best large matrix product."""
+def peak_flops(dtype: torch.dtype, device: torch.device) -> float:
+    """Operations per second of the fastest large matrix product."""
     best = 0.0
-    for rows, inner, columns in _SHAPES:
+    for rows, inner, columns in MATRIX_SHAPES:
         a, b = torch.randn(rows, inner, device=device).to(dtype), torch.randn(columns, inner, device=device).to(dtype)
         for _ in range(_TRIES):
             synchronize(device)
@@ -75,36 +81,36 @@ def peak(dtype: torch.dtype, device: torch.device) -> float:
     return best
 
 
-class Spent(NamedTuple):
-    """Seconds of one call: passed, and on processors."""
+class Seconds(NamedTuple):
+    """Elapsed time and CPU time of one call."""
 
-    passed: float
-    processor: float
+    elapsed: float
+    cpu: float
 
 
-def timed(run: Callable[[], object], repeats: int, device: torch.device) -> list[Spent]:
-    """Each repeat, after one that does not count."""
+def timed(run: Callable[[], object], repeats: int, device: torch.device) -> list[Seconds]:
+    """Time repeated calls, after one that is not counted."""
     run()
     return [once(run, device) for _ in range(repeats)]
 
 
-def once(run: Callable[[], object], device: torch.device) -> Spent:
-    """One call."""
+def once(run: Callable[[], object], device: torch.device) -> Seconds:
+    """Time one call."""
     synchronize(device)
     started, busy = time.perf_counter(), time.process_time()
     run()
     synchronize(device)
-    return Spent(time.perf_counter() - started, time.process_time() - busy)
+    return Seconds(time.perf_counter() - started, time.process_time() - busy)
 
 
-def summary(spent: Sequence[Spent]) -> dict[str, Any]:
-    """What a measurement says of its repeats."""
-    passed = [each.passed for each in spent]
+def summary(repeats: Sequence[Seconds]) -> dict[str, Any]:
+    """Fields of a measurement that summarize its repeats."""
+    elapsed = [each.elapsed for each in repeats]
     return {
-        "median_s": statistics.median(passed),
-        "least_s": min(passed),
-        "processor_s": statistics.median(each.processor for each in spent),
-        "repeats": len(spent),
+        "median_s": statistics.median(elapsed),
+        "min_s": min(elapsed),
+        "cpu_s": statistics.median(each.cpu for each in repeats),
+        "repeats": len(repeats),
     }
 
 
@@ -118,20 +124,24 @@ def measure(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Measurement:
-    """Time some work against the machine's peak, which is measured before, between and after the repeats.
+    """Time work against the peak of the machine, which is measured before, between and after the repeats.
 
     Args:
-        work: operations, at least.
+        case, settings: name of the work, and its settings.
+        run: function that does the work.
+        work: operations that it needs at least.
+        repeats: number of repeats.
+        dtype, device: precision and device of the peak.
     """
     run()
-    spent, peaks = [], [peak(dtype, device)]
+    times, peaks = [], [peak_flops(dtype, device)]
     for _ in range(repeats):
-        spent.append(once(run, device))
-        peaks.append(peak(dtype, device))
+        times.append(once(run, device))
+        peaks.append(peak_flops(dtype, device))
     return Measurement(
         case=case,
         settings=settings,
-        **summary(spent),
+        **summary(times),
         memory_gb=memory(device) / 1e9,
         work_gflop=work / 1e9,
         peak_gflops=max(peaks) / 1e9,
@@ -139,5 +149,5 @@ def measure(
 
 
 def memory(device: torch.device) -> int:
-    """The most bytes so far."""
+    """Peak memory so far, in bytes."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()

@@ -1,7 +1,7 @@
-"""Training steps of a preset's recipe, with every loss that needs no downloaded weights.
+"""Benchmarks of the training steps of a preset, with every loss that needs no downloaded weights.
 
-Work is what block-causal attention needs, forward and twice that backward, of the tokenizer at the lengths that its law
-gives on average, of the prior and of the discriminator; the losses and whatever is computed again count as nothing.
+Work counts the matrix products of the tokenizer at its mean length, of the prior and of the discriminator, forward and
+backward (twice the forward). Losses and recomputation do not count.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from adaptok.benchmark.timing import Measurement, memory, once, peak, summary
+from adaptok.benchmark.timing import Measurement, memory, once, peak_flops, summary
 from adaptok.config.training import TrainingConfig, load_config, override
 from adaptok.training.clip_data import open_clip_data
 from adaptok.training.estimate import step_flops
@@ -26,13 +26,13 @@ from adaptok.training.trainer import Trainer
 from adaptok.video.writing import VideoWriter
 
 WARM = 3
-"""Steps before measurement: memory is mapped, caches of frames fill."""
+"""Steps before the measurement, which map memory and fill the caches of frames."""
 _VIDEOS, _FRAMES, _WIDTH, _HEIGHT = 24, 240, 320, 240
 
 
 @contextmanager
 def some_videos(folder: Path | None) -> Iterator[Path]:
-    """The folder, or one of videos of drifting coarse noise that are drawn for this."""
+    """Yield the folder, or a temporary folder with videos of moving noise."""
     if folder is not None:
         yield folder
         return
@@ -47,7 +47,7 @@ def some_videos(folder: Path | None) -> Iterator[Path]:
 
 
 def configuration(preset: str, batch: int, steps: int, data: Path, checkpointing: bool) -> TrainingConfig:
-    """The preset at this batch, without what needs downloads, for a few steps."""
+    """Configure a preset with this batch size and number of steps, without losses that need downloads."""
     values: dict[str, Any] = {"batch_size": batch, "max_steps": steps, "initialization": "random"}
     values |= {"trackers": (), "activation_checkpointing": checkpointing}
     values |= {"data.train": (str(data),), "data.weights": (), "data.validation": None, "data.workers": 2}
@@ -60,37 +60,37 @@ def configuration(preset: str, batch: int, steps: int, data: Path, checkpointing
 def measure_training(
     preset: str, batch: int, steps: int, data: Path, *, checkpointing: bool = False, warm: int = WARM
 ) -> Measurement:
-    """A few steps, in this process."""
+    """Measure training steps in this process, after `warm` steps."""
     config = configuration(preset, batch, warm + steps, data, checkpointing)
     dtype = getattr(torch, config.precision)
     with tempfile.TemporaryDirectory() as folder:
         run = Trainer(config, open_clip_data(config), Path(folder))
         device = run.accelerator.device
         batches = run.batches()
-        spent, waits, peaks = [], [], [peak(dtype, device)]
+        times, waits, peaks = [], [], [peak_flops(dtype, device)]
         for step in range(warm + steps):
             waited: list[float] = []
-            took = once(lambda w=waited: w.append(run.train_step(batches).data_seconds), device)  # type: ignore[misc]
+            seconds = once(lambda w=waited: w.append(run.train_step(batches).data_seconds), device)  # type: ignore[misc]
             run.step += 1
             if step >= warm:
-                spent.append(took)
+                times.append(seconds)
                 waits += waited
-            peaks.append(peak(dtype, device))
-    settings = {"preset": preset, "dtype": config.precision, "batch": batch, "checkpointing": checkpointing}
-    seconds = sum(each.passed for each in spent)
+            peaks.append(peak_flops(dtype, device))
+    settings = {"preset": preset, "dtype": config.precision, "batch_size": batch, "checkpointing": checkpointing}
+    total = sum(each.elapsed for each in times)
     return Measurement(
         case="training step",
         settings=settings,
-        **summary(spent),
+        **summary(times),
         memory_gb=memory(device) / 1e9,
         work_gflop=step_flops(config) / 1e9,
         peak_gflops=max(peaks) / 1e9,
-        more={"clips_per_second": batch * steps / seconds, "waiting": sum(waits) / seconds},
+        more={"clips_per_second": batch * steps / total, "data_fraction": sum(waits) / total},
     )
 
 
 def largest_batch(preset: str, limit: float, data: Path, checkpointing: bool) -> int:
-    """The largest batch whose process stays within so many GB: from the memory of small ones, then downwards."""
+    """Find the largest batch whose process stays within `limit` GB: extrapolate from small batches, then go down."""
 
     def used(batch: int) -> float:
         flags = ["--preset", preset, "--batch", str(batch), "--repeats", "1", "--warm", "1", "--data", str(data)]

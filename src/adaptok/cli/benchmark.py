@@ -137,7 +137,7 @@ def measure_in_process(kind: str, flags: Sequence[object]) -> list[Measurement]:
     if done.returncode:
         raise RuntimeError("a measurement in a process of its own failed; its error is above")
     results: list[dict[str, Any]] = json.loads(done.stdout)["results"]
-    return [Measurement(**{k: v for k, v in result.items() if k != "share"}) for result in results]
+    return [Measurement.parse(result) for result in results]
 
 
 @dataclass(kw_only=True)
