@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from adaptok import AdapTok, Generator
 from adaptok.data.synthetic.shapes import CLASSES, draw_shape_clip
 from adaptok.evaluation.reconstruction import compare
-from adaptok.generation.rows import write_row
+from adaptok.generation.sequences import join_blocks
 
 CARD = {192: 21.56, 384: 22.91}
 """PSNR in dB by tokens per clip, of docs/model-card.md."""
@@ -36,7 +36,7 @@ def test_generator_in_the_box_knows_its_classes():
     for label, name in enumerate(CLASSES):
         clip = draw_shape_clip(77, 0, name, generator.clip_frames, codec.config.tokenizer.size)
         tokens = codec.encode(clip[None].numpy(), 256, "clip")
-        row = torch.from_numpy(write_row(tokens.ids, tokens.lengths, end))
+        row = torch.from_numpy(join_blocks(tokens.ids, tokens.lengths, end))
         logits = generator(row[None, :-1].expand(len(CLASSES), -1), torch.arange(len(CLASSES)))
         found = F.cross_entropy(logits.transpose(1, 2), row.expand(len(CLASSES), -1), reduction="none").mean(1)
         right += int(found.argmin()) == label

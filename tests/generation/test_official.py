@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from adaptok import AdapTok
 from adaptok.generation import Generator
-from adaptok.generation.rows import write_row
+from adaptok.generation.sequences import join_blocks
 
 DATA = Path(__file__).parents[1] / "fixtures"
 
@@ -42,7 +42,7 @@ def rows(generator, samples):
     written = (part[:, config.first_block :] for part in samples)
     for ids, lengths in zip(*written, strict=True):
         kept = torch.arange(config.latents) < lengths[:, None]
-        yield write_row(ids[kept], lengths, config.eob).tolist()
+        yield join_blocks(ids[kept], lengths, config.eob).tolist()
 
 
 def test_logits_and_loss(pair):

@@ -1,4 +1,4 @@
-"""Sampling with a memory against the whole row computed anew; the rules of a row; seeds."""
+"""Sampling with a cache equals sampling without one, in every batch and with a compiled step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from torch._dynamo.testing import CompileCounter
 
 from adaptok.config.generator import GeneratorConfig
-from adaptok.generation.rows import read_row, write_row
 from adaptok.generation.sampling import Sampler, Sampling, draw
 from adaptok.models import kv_cache
 from adaptok.models.generator import GeneratorModel
@@ -33,7 +32,7 @@ KINDS = {
 def build(kind: str) -> GeneratorModel:
     torch.manual_seed(3)
     model = GeneratorModel(KINDS[kind])
-    for parameter in model.parameters():  # the output layer too, and sharp enough to differ
+    for parameter in model.parameters():  # including the output layer, and large enough to tell entries apart
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.4)
     return model.eval()
@@ -53,7 +52,7 @@ def conditions_of(config, count):
 
 @torch.inference_mode()
 def uncached(model, condition, rules, seed):
-    """One row, every entry from a forward pass over all of it; the rules written out once more."""
+    """Generate one sequence with a forward pass over the whole sequence for every entry, and the rules written out."""
     config, row = model.config, []
     randoms = np.random.default_rng(seed).random(config.max_entries)
     none = torch.tensor([config.classes]) if config.classes else None
@@ -62,16 +61,16 @@ def uncached(model, condition, rules, seed):
         logits = model(ids, condition[None])[:, -1]
         first, stop = rules.cfg_interval or (0, config.max_entries)
         if rules.cfg_scale != 1 and first <= len(row) < stop:
-            without = model(ids, none)[:, -1]
-            logits = without + rules.cfg_scale * (logits - without)
+            unconditional = model(ids, none)[:, -1]
+            logits = unconditional + rules.cfg_scale * (logits - unconditional)
         closed = row.count(config.eob)
         length = len(row) - (len(row) - row[::-1].index(config.eob) if config.eob in row else 0)
-        spent = len(row) - closed
-        budget = np.inf if rules.budget is None else rules.budget - spent - rules.least * (config.blocks - 1 - closed)
-        if length >= (rules.most or config.latents) or budget <= 0:
+        reserved = rules.min_length * (config.blocks - 1 - closed)
+        budget = np.inf if rules.budget is None else rules.budget - (len(row) - closed) - reserved
+        if length >= (rules.max_length or config.latents) or budget <= 0:
             row.append(config.eob)
             continue
-        if not row or length < rules.least:
+        if not row or length < rules.min_length:
             logits[:, config.eob] = -torch.inf
         row.append(int(draw(logits, torch.tensor([randoms[len(row)]], dtype=torch.float64), rules)))
     return row
@@ -85,8 +84,8 @@ RULES = st.builds(
     cfg_scale=st.sampled_from([1.0, 1.5]),
     cfg_interval=st.sampled_from([None, (2, 6), (0, 3)]),
     budget=st.sampled_from([None, 4, 9]),
-    least=st.sampled_from([0, 1]),
-    most=st.sampled_from([None, 3]),
+    min_length=st.sampled_from([0, 1]),
+    max_length=st.sampled_from([None, 3]),
 )
 
 
@@ -100,23 +99,23 @@ def test_cached_equals_uncached(model, rules, count, batch_size, dense):
     sampler = Sampler(model, rules, batch_size)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kv_cache, "PagedKVCache", kind)
-        found = dict(sampler.rows(conditions, seeds))
-    assert sorted(found) == list(range(count))
+        clips = dict(sampler.sequences(conditions, seeds))
+    assert sorted(clips) == list(range(count))
     for index, condition in enumerate(conditions):
-        assert found[index] == uncached(model, condition, rules, seeds[index])
-    assert sampler.work.entries == sum(map(len, found.values()))
+        assert clips[index] == uncached(model, condition, rules, seeds[index])
+    assert sampler.stats.entries == sum(map(len, clips.values()))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_clip_is_the_same_in_any_company(model, dtype):
+def test_a_clip_is_the_same_in_every_batch(model, dtype):
     model = model.to(dtype)
     prepack_linears(model)
     conditions = conditions_of(model.config, 7)
     alone = {}
     for index in range(7):
-        [(_, alone[index])] = Sampler(model, Sampling(), 1).rows(conditions[index : index + 1], [index])
+        [(_, alone[index])] = Sampler(model, Sampling(), 1).sequences(conditions[index : index + 1], [index])
     for batch_size in (2, 3, 7):
-        assert dict(Sampler(model, Sampling(), batch_size).rows(conditions, range(7))) == alone
+        assert dict(Sampler(model, Sampling(), batch_size).sequences(conditions, range(7))) == alone
 
 
 def build_long(model):
@@ -133,99 +132,82 @@ def build_long(model):
     "rules", [Sampling(), Sampling(temperature=0), Sampling(cfg_scale=2.0, cfg_interval=(1, 9))], ids=str
 )
 def test_a_compiled_step_gives_the_same_clips(model, rules):
-    """Places that are free take part in it, and clips that begin late find their own."""
+    """Free slots take part in a compiled step, and clips that start later take over free slots."""
     if model.config.condition_ids and rules.guided:
         pytest.skip("frame prediction has no guidance")
     conditions = conditions_of(model.config, 7)
-    plain = dict(Sampler(model, rules, 3).rows(conditions, range(7)))
+    plain = dict(Sampler(model, rules, 3).sequences(conditions, range(7)))
     compiler = CompileCounter()
     sampler = Sampler(model, rules, 3, compile=compiler)
-    assert dict(sampler.rows(conditions, range(7))) == plain
-    assert dict(sampler.rows(conditions[:2], range(2))) == {index: plain[index] for index in (0, 1)}
+    assert dict(sampler.sequences(conditions, range(7))) == plain
+    assert dict(sampler.sequences(conditions[:2], range(2))) == {index: plain[index] for index in (0, 1)}
     assert compiler.frame_count == 1
 
 
 def test_compiled_samplings_side_by_side(model):
     conditions, compiler = conditions_of(model.config, 6), CompileCounter()
-    plain = dict(Sampler(model, Sampling(), 2).rows(conditions, range(6)))
-    first, second = (Sampler(model, Sampling(), 2, compile=compiler).rows(conditions, range(6)) for _ in range(2))
-    found = list(zip(first, second, strict=True))
-    assert dict(one for one, _ in found) == dict(other for _, other in found) == plain
+    plain = dict(Sampler(model, Sampling(), 2).sequences(conditions, range(6)))
+    first, second = (Sampler(model, Sampling(), 2, compile=compiler).sequences(conditions, range(6)) for _ in range(2))
+    clips = list(zip(first, second, strict=True))
+    assert dict(one for one, _ in clips) == dict(other for _, other in clips) == plain
 
 
 def test_a_compiled_step_follows_its_model(model):
     conditions, compiler = conditions_of(model.config, 2), CompileCounter()
     sampler = Sampler(model, Sampling(temperature=0), 2, compile=compiler)
-    dict(sampler.rows(conditions, range(2)))
+    dict(sampler.sequences(conditions, range(2)))
     for changed in (model.to(torch.float64), copy.deepcopy(model)):
         with torch.no_grad():
             changed.positions.neg_()
-        plain = dict(Sampler(changed, Sampling(temperature=0), 2).rows(conditions, range(2)))
+        plain = dict(Sampler(changed, Sampling(temperature=0), 2).sequences(conditions, range(2)))
         again = Sampler(changed, Sampling(temperature=0), 2, compile=compiler)
-        assert dict(again.rows(conditions, range(2))) == plain
+        assert dict(again.sequences(conditions, range(2))) == plain
 
 
 def test_a_compiled_step_has_few_shapes(model):
     long, compiler = build_long(model), CompileCounter()
-    rules = Sampling(temperature=0, least=55)
-    found = dict(Sampler(long, rules, 2, compile=compiler).rows(torch.tensor([0, 1, 2]), [0, 1, 2]))
-    assert found == dict(Sampler(long, rules, 2).rows(torch.tensor([0, 1, 2]), [0, 1, 2]))
-    assert max(map(len, found.values())) > PAGE
+    rules = Sampling(temperature=0, min_length=55)
+    clips = dict(Sampler(long, rules, 2, compile=compiler).sequences(torch.tensor([0, 1, 2]), [0, 1, 2]))
+    assert clips == dict(Sampler(long, rules, 2).sequences(torch.tensor([0, 1, 2]), [0, 1, 2]))
+    assert max(map(len, clips.values())) > PAGE
     assert 1 < compiler.frame_count <= kv_cache.MAX_READ_SIZES
 
 
-def test_long_rows_cross_pages(model):
-    """Rows of several pages of the memory, one of which begins in the middle of the others."""
+def test_long_sequences_cross_pages(model):
+    """Sequences have several pages of the cache, and one of them starts while the others are being generated."""
     long = build_long(model)
-    rules = Sampling(temperature=0, least=55)
-    found = dict(Sampler(long, rules, 2).rows(torch.tensor([0, 1, 2]), [0, 1, 2]))
+    rules = Sampling(temperature=0, min_length=55)
+    clips = dict(Sampler(long, rules, 2).sequences(torch.tensor([0, 1, 2]), [0, 1, 2]))
     for index in range(3):
-        assert len(found[index]) > PAGE
-        assert found[index] == uncached(long, torch.tensor(index), rules, index)
-
-
-@SHARED
-@given(
-    st.lists(st.integers(0, 4), min_size=3, max_size=3).flatmap(
-        lambda lengths: st.tuples(
-            st.just(lengths), st.lists(st.integers(0, 9), min_size=sum(lengths), max_size=sum(lengths))
-        )
-    )
-)
-def test_rows_round_trip(clip):
-    lengths, ids = clip
-    row = write_row(ids, lengths, 10)
-    back, counted = read_row(row.tolist(), 3, 4, 10)
-    assert counted.tolist() == lengths
-    assert back[np.arange(4) < counted[:, None]].tolist() == list(ids)
-    assert row.tolist().count(10) == 3
+        assert len(clips[index]) > PAGE
+        assert clips[index] == uncached(long, torch.tensor(index), rules, index)
 
 
 def test_draw_follows_the_probabilities():
     logits = torch.tensor([[0.0, 1.0, 2.0, -1.0, 0.5]])
     randoms = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
 
-    def shares(**rules):
+    def frequencies(**rules):
         drawn = draw(logits.expand(len(randoms), -1), randoms, Sampling(**rules))
         return torch.bincount(drawn, minlength=5) / len(randoms)
 
     full = logits[0].softmax(-1)
-    torch.testing.assert_close(shares(), full, atol=2e-4, rtol=0)
-    torch.testing.assert_close(shares(temperature=0.5), (logits[0] * 2).softmax(-1), atol=2e-4, rtol=0)
+    torch.testing.assert_close(frequencies(), full, atol=2e-4, rtol=0)
+    torch.testing.assert_close(frequencies(temperature=0.5), (logits[0] * 2).softmax(-1), atol=2e-4, rtol=0)
     top = torch.where(full >= full.topk(2).values[-1], full, 0)
-    torch.testing.assert_close(shares(top_k=2), top / top.sum(), atol=2e-4, rtol=0)
-    # 0.563 and 0.207 do not reach 0.8, so the third most likely is in
+    torch.testing.assert_close(frequencies(top_k=2), top / top.sum(), atol=2e-4, rtol=0)
+    # 0.563 + 0.207 is below 0.8, so the third most likely entry is included
     nucleus = torch.where(full >= full.topk(3).values[-1], full, 0)
-    torch.testing.assert_close(shares(top_p=0.8), nucleus / nucleus.sum(), atol=2e-4, rtol=0)
+    torch.testing.assert_close(frequencies(top_p=0.8), nucleus / nucleus.sum(), atol=2e-4, rtol=0)
     assert draw(logits, torch.tensor([1 - 1e-16], dtype=torch.float64), Sampling()).item() == 4
 
 
-def test_places_do_useful_work(model):
+def test_slots_are_used(model):
     rules = Sampling(temperature=1.0)
     sampler = Sampler(model, rules, 4)
-    rows = dict(sampler.rows(conditions_of(model.config, 60), range(60)))
-    assert len({len(row) for row in rows.values()}) > 3  # of uneven length
-    assert sampler.work.entries / sampler.work.places > 0.9
+    sequences = dict(sampler.sequences(conditions_of(model.config, 60), range(60)))
+    assert len({len(sequence) for sequence in sequences.values()}) > 3  # lengths differ
+    assert sampler.stats.entries / sampler.stats.slots > 0.9
 
 
 @pytest.mark.parametrize(
@@ -235,8 +217,8 @@ def test_places_do_useful_work(model):
         ({"top_k": 0}, "top_k 0"),
         ({"top_p": 1.5}, "top_p 1.5"),
         ({"budget": 0}, "budget 0 for 3 blocks"),
-        ({"least": 2, "budget": 5}, "budget 5 for 3 blocks, expected 6"),
-        ({"least": 3, "most": 2}, "least 3 and most 2"),
+        ({"min_length": 2, "budget": 5}, "budget 5 for 3 blocks, expected 6"),
+        ({"min_length": 3, "max_length": 2}, "min_length 3 and max_length 2"),
         ({"cfg_interval": (3, 1)}, "cfg_interval"),
     ],
 )

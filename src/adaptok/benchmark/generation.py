@@ -89,11 +89,11 @@ def _measure(
 ) -> Measurement:
     config = model.config
     each = max(1, tokens // config.blocks)
-    rules = Sampling(least=each, most=each)
+    rules = Sampling(min_length=each, max_length=each)
     entries = config.blocks * (each + 1)
 
     def run() -> None:
-        for _ in Sampler(model, rules, batch, compile=compile).rows(torch.arange(batch) % CLASSES, range(batch)):
+        for _ in Sampler(model, rules, batch, compile=compile).sequences(torch.arange(batch) % CLASSES, range(batch)):
             pass
 
     if compile:
@@ -117,10 +117,10 @@ def _measure(
 def _measure_slots(device: torch.device) -> Measurement:
     """Measure the occupied slots of a running batch with clips of 4 to 240 tokens."""
     model = random_generator("S", torch.float32, device, ids=30)
-    sampler = Sampler(model, Sampling(most=60), VARYING_BATCH)
+    sampler = Sampler(model, Sampling(max_length=60), VARYING_BATCH)
 
     def run() -> None:
-        for _ in sampler.rows(torch.arange(VARYING_CLIPS), range(VARYING_CLIPS)):
+        for _ in sampler.sequences(torch.arange(VARYING_CLIPS), range(VARYING_CLIPS)):
             pass
 
     times = timed(run, 1, device)
@@ -129,5 +129,5 @@ def _measure_slots(device: torch.device) -> Measurement:
         settings={"generator": "S", "dtype": "float32", "clips": VARYING_BATCH},
         **summary(times),
         memory_gb=memory(device) / 1e9,
-        more={"occupied_slots": sampler.work.entries / sampler.work.places},
+        more={"occupied_slots": sampler.stats.entries / sampler.stats.slots},
     )

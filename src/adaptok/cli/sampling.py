@@ -41,8 +41,8 @@ class SamplingOptions:
             top_k=self.top_k,
             top_p=self.top_p,
             budget=self.budget,
-            least=self.min_tokens,
-            most=self.max_tokens,
+            min_length=self.min_tokens,
+            max_length=self.max_tokens,
             **more,
         )
 

@@ -1,4 +1,4 @@
-"""From tokens to new video: the generator as a user holds it, and how it is sampled."""
+"""Generation of new clips, from the settings of a draw to frames."""
 
 from adaptok.generation.generator import Generator
 from adaptok.generation.sampling import Samples, Sampling

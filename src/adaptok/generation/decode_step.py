@@ -1,10 +1,10 @@
-"""A generator's step over the rows that are being written: plain, or compiled and on a GPU recorded as CUDA graphs.
+"""One decode step of a generator for all clips of a running batch, plain or compiled.
 
-A step of a few rows launches hundreds of small kernels, which takes longer than they do; a recorded one is launched
-at once. For that, shapes and addresses must stay: all places take part in every step, with anything in those that are
-free, and they keep one memory.
+A step of a few clips launches hundreds of small kernels, and launching them takes longer than running them. On a GPU, a
+compiled step is recorded as CUDA graphs, which launch them at once. That needs fixed shapes and addresses: every slot
+takes part in every step, whatever a free one holds, and all steps share one cache.
 
-Legend: `P` places, `R` of them that are taken, `D` width, `V` vocabulary.
+Legend: `S` slots of the batch, `R` slots in use, `D` width, `V` vocabulary.
 """
 
 from __future__ import annotations
@@ -20,97 +20,107 @@ from adaptok.models.generator import GeneratorModel
 from adaptok.models.kv_cache import DenseKVCache, KVCache, build_kv_cache
 
 Backend = str | Callable[..., Any]
-"""Of `torch.compile`."""
+"""Backend of `torch.compile`."""
 
 
-class Step(Protocol):
-    """What a sampler asks."""
+class DecodeStep(Protocol):
+    """Interface of a decode step to the sampler."""
 
     @property
-    def memory(self) -> KVCache:
-        """Of its rows."""
+    def cache(self) -> KVCache:
+        """Keys and values of the entries so far."""
 
-    def __call__(self, rows: Sequence[int], x: Tensor, positions: Tensor) -> Tensor:
-        """Logits `[R, V]` after entries `x [R, D]` of these rows, at `positions [R]`."""
+    def __call__(self, slots: Sequence[int], x: Tensor, positions: Tensor) -> Tensor:
+        """Compute the logits `[R, V]` after the embedded entries `x [R, D]` of these slots, at `positions [R]`."""
 
 
 class PlainStep:
-    """The rows that are taken, and no others."""
+    """Decode step over the slots in use.
 
-    def __init__(self, model: GeneratorModel, places: int, capacity: int) -> None:
+    Args:
+        model: generator in evaluation mode.
+        slots: S.
+        capacity: maximum number of entries of a clip in the cache.
+    """
+
+    def __init__(self, model: GeneratorModel, slots: int, capacity: int) -> None:
         c = model.config
         self.model = model
-        self.memory = build_kv_cache(c.depth, c.heads, c.width // c.heads, places, capacity, model.positions)
+        self.cache = build_kv_cache(c.depth, c.heads, c.width // c.heads, slots, capacity, model.positions)
 
-    def __call__(self, rows: Sequence[int], x: Tensor, positions: Tensor) -> Tensor:
-        """See `Step`."""
-        self.memory.place(rows, positions[:, None])
-        return self.model.logits(self.model.step(x[:, None], positions[:, None], self.memory))
+    def __call__(self, slots: Sequence[int], x: Tensor, positions: Tensor) -> Tensor:
+        """See `DecodeStep`."""
+        self.cache.place(slots, positions[:, None])
+        return self.model.logits(self.model.step(x[:, None], positions[:, None], self.cache))
 
 
 class CompiledStep:
-    """The step of a model over the rows of its own memory.
+    """Compiled decode step over all slots, with a cache of its own.
 
     Args:
-        places: P, rows of the memory.
-        capacity: most entries of a row.
-        backend: of `torch.compile`.
+        model: generator in evaluation mode.
+        slots: S.
+        capacity: maximum number of entries of a clip in the cache.
+        backend: backend of `torch.compile`.
     """
 
-    def __init__(self, model: GeneratorModel, places: int, capacity: int, backend: Backend = "inductor") -> None:
+    def __init__(self, model: GeneratorModel, slots: int, capacity: int, backend: Backend = "inductor") -> None:
         c, like = model.config, model.positions
-        self.model, self.places, self.capacity, self.backend = model, places, capacity, backend
-        self.memory = DenseKVCache(c.depth, c.heads, c.width // c.heads, places, capacity, like, fixed=True)
-        memory = self.memory
+        self.model, self.slots, self.capacity, self.backend = model, slots, capacity, backend
+        self.cache = DenseKVCache(c.depth, c.heads, c.width // c.heads, slots, capacity, like, fixed=True)
+        cache = self.cache
 
         def step(x: Tensor, positions: Tensor) -> Tensor:
-            return model.logits(model.step(x, positions, memory))
+            return model.logits(model.step(x, positions, cache))
 
-        step.__code__ = step.__code__.replace()  # what is compiled is kept, and limited in number, by this object
+        # torch.compile keeps its results, and limits their number, per code object: give this step one of its own
+        step.__code__ = step.__code__.replace()
         graphs = like.device.type == "cuda" and backend == "inductor"
         self._step = torch.compile(step, dynamic=False, backend=backend, mode="reduce-overhead" if graphs else None)
 
-    def fits(self, model: GeneratorModel, places: int, capacity: int) -> bool:
-        """Whether this is the step of a model as it is now, over such a memory."""
-        held, like = self.memory.keys[0], model.positions
+    def fits(self, model: GeneratorModel, slots: int, capacity: int, backend: Backend) -> bool:
+        """Return whether this step serves a model, on its present device and in its present type."""
+        keys, like = self.cache.keys[0], model.positions
         return (
             self.model is model
-            and (self.places, self.capacity) == (places, capacity)
-            and (held.device, held.dtype) == (like.device, like.dtype)
+            and (self.slots, self.capacity, self.backend) == (slots, capacity, backend)
+            and (keys.device, keys.dtype) == (like.device, like.dtype)
         )
 
-    def __call__(self, rows: Sequence[int], x: Tensor, positions: Tensor) -> Tensor:
-        """See `Step`."""
-        taken = torch.tensor(rows, device=x.device)
-        everyone = x.new_zeros(self.places, x.shape[-1]).index_copy(0, taken, x)
-        at = positions.new_zeros(self.places).index_copy(0, taken, positions)[:, None]
-        self.memory.place(range(self.places), at)
+    def __call__(self, slots: Sequence[int], x: Tensor, positions: Tensor) -> Tensor:
+        """See `DecodeStep`."""
+        used = torch.tensor(slots, device=x.device)
+        x = x.new_zeros(self.slots, x.shape[-1]).index_copy(0, used, x)  # [S, D]
+        positions = positions.new_zeros(self.slots).index_copy(0, used, positions)[:, None]
+        self.cache.place(range(self.slots), positions)
         torch.compiler.cudagraph_mark_step_begin()
-        return self._step(everyone[:, None], at)[taken]
+        return self._step(x[:, None], positions)[used]
 
 
 @contextmanager
-def open_step(
-    model: GeneratorModel, places: int, capacity: int, compile: bool | Backend = False
+def open_decode_step(
+    model: GeneratorModel, slots: int, capacity: int, compile: bool | Backend = False
 ) -> Iterator[PlainStep | CompiledStep]:
-    """A step for the time of a sampling.
+    """Provide a decode step for one sampling.
 
-    The last compiled one is kept with the model, since compiling takes up to a minute; while it is in use, others make
-    their own.
+    Compilation takes up to a minute, so the last compiled step is kept with the model. While it is in use, other
+    samplings compile their own.
 
     Args:
-        capacity: most entries of a row.
-        compile: True is the backend "inductor".
+        model: generator in evaluation mode.
+        slots: S.
+        capacity: maximum number of entries of a clip in the cache.
+        compile: whether to compile the step, or a backend of `torch.compile`. True is "inductor".
     """
     if compile is False:
-        yield PlainStep(model, places, capacity)
+        yield PlainStep(model, slots, capacity)
         return
     backend = "inductor" if compile is True else compile
-    kept, model.compiled = model.compiled, None
-    if not isinstance(kept, CompiledStep) or not kept.fits(model, places, capacity) or kept.backend != backend:
-        kept = None  # its memory, before there is another
-        kept = CompiledStep(model, places, capacity, backend)
+    step, model.compiled = model.compiled, None
+    if not isinstance(step, CompiledStep) or not step.fits(model, slots, capacity, backend):
+        step = None  # free its cache before the next one is allocated
+        step = CompiledStep(model, slots, capacity, backend)
     try:
-        yield kept
+        yield step
     finally:
-        model.compiled = kept
+        model.compiled = step

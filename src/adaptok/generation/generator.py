@@ -1,7 +1,7 @@
-"""The generator as a user holds it: classes or first frames in, tokens of new video out.
+"""Generator of new clips from classes or first frames.
 
-Legend: `B` clips, `n` entries of a row, `G` blocks of a clip, `g` of them written, `K` latents of a block, `V` entries
-of the vocabulary.
+Legend: `B` clips, `n` entries of a sequence, `G` blocks of a clip, `K` latents of a block, `V` vocabulary, `F` frames,
+`C` channels, `T` frames of a clip, `S` pixels of a side.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +20,11 @@ from torch import Tensor
 from adaptok.checkpoints.hub import local_folder
 from adaptok.checkpoints.model_folder import read_generator, write_folder, write_official_generator
 from adaptok.codec.codec import AdapTok
+from adaptok.config.choices import ModelLayout
 from adaptok.config.generator import GeneratorConfig
-from adaptok.generation.rows import read_row
-from adaptok.generation.sampling import Sampler, Samples, Sampling, Work
+from adaptok.generation.compatibility import check_compatible, is_compatible
+from adaptok.generation.sampling import Sampler, Samples, Sampling, SamplingStats, draw_seeds
+from adaptok.generation.sequences import split_blocks
 from adaptok.models.generator import GeneratorModel
 from adaptok.ops.prepacked_linear import prepack_linears
 from adaptok.utils.devices import pick_device, pick_dtype
@@ -31,39 +33,35 @@ from adaptok.video.pixels import clip_to_frames
 from adaptok.video.sources import Video, open_frames
 
 BUNDLED = "adaptok-tiny-generator"
-"""The generator in the box, under `assets/`."""
+"""Name of the bundled generator."""
 DEFAULT_CONDITION_FRAMES = 5
-"""Of frame prediction, where a generator does not say: the official number."""
+"""Number of first frames in the condition of a generator that does not state it. The number is the official one."""
 Label = str | int
-Layout = Literal["adaptok", "official"]
 Progress = Callable[[int], None]
 
 
-class GeneratorMismatchError(ValueError):
-    """A generator and a tokenizer that do not belong together, told in one line."""
-
-
 class Generator:
-    """Autoregressive model over a tokenizer's ids. `Generator.from_pretrained()` gives the one in the box.
+    """Autoregressive model over the ids of a tokenizer. `Generator.from_pretrained()` loads the bundled one.
 
-    Called with ids it gives logits; `sample` gives tokens of new clips, `predict` goes on with a video.
+    `sample` generates the tokens of new clips, `decode` converts them to pixels, and `predict` continues a video. A
+    call computes the logits of given ids.
 
     Args:
-        model: it is put into evaluation mode.
-        codec: the tokenizer whose ids it writes; without one only `predict` and `decode` are missing.
-        compile: see `from_pretrained`.
+        model: model, which is switched to evaluation mode.
+        codec: tokenizer whose ids the model writes. Without it, `decode` and `predict` are unavailable.
+        compile: compile the decode step; see `from_pretrained`.
 
     Raises:
-        GeneratorMismatchError: the two do not belong together.
+        GeneratorMismatchError: the model was trained on the ids of another tokenizer.
     """
 
     def __init__(self, model: GeneratorModel, codec: AdapTok | None = None, *, compile: bool = False) -> None:
         self.model, self.compile = model.eval(), compile
         self.codec = codec
-        self.work = Work(0, 0, 0)
-        """Of the last sampling."""
+        self.stats = SamplingStats(0, 0, 0)
+        """Counts of the last sampling."""
         if codec is not None:
-            check_pair(model.config, codec)
+            check_compatible(model.config, codec)
 
     @classmethod
     def from_pretrained(
@@ -78,18 +76,19 @@ class Generator:
         """Load a generator for sampling.
 
         Args:
-            name: a folder, or a hub id `owner/name`, of our layout or the official one; None is the one in the box.
-            codec: its tokenizer, or the name of one; None takes the one in the box, where the generator is of that.
-            device, dtype: as for `AdapTok.from_pretrained`; a codec that is named is loaded as float32.
-            compile: compile the step of sampling (`torch.compile`, CUDA graphs on a GPU): the first clips wait up to a
-                minute, many clips are faster. It rounds in its own way: clips of a seed may differ from those of a
-                plain step, and, on a CPU too, between batch sizes.
+            name: folder or Hugging Face hub id (owner/name) of a generator in our layout or the official one. None is
+                the bundled generator.
+            codec: tokenizer, or its folder or hub id. None is the bundled model, if the generator was trained on it.
+            device, dtype: as for `AdapTok.from_pretrained`. A tokenizer that is loaded by name computes in float32.
+            compile: compile the decode step (`torch.compile`, with CUDA graphs on a GPU). The first clips wait up to a
+                minute, and many clips are faster. Rounding differs, so the clips of a seed may differ from those of a
+                plain step and between batch sizes.
 
         Raises:
             FileNotFoundError: there is no such folder.
             CheckpointError: the folder is damaged, or its weights do not fit its configuration.
-            GeneratorMismatchError: generator and tokenizer do not belong together.
-            ValueError: device or dtype is unknown, or not to be had.
+            GeneratorMismatchError: the generator was trained on the ids of another tokenizer.
+            ValueError: `device` or `dtype` is unrecognized or unavailable.
         """
         where, kind = pick_device(device), pick_dtype(dtype)
         with local_folder(name, BUNDLED) as folder:
@@ -98,14 +97,20 @@ class Generator:
             prepack_linears(model)
         if codec is None:
             bundled = AdapTok.from_pretrained(device=where)
-            return cls(model, bundled if belongs(model.config, bundled) else None, compile=compile)
+            return cls(model, bundled if is_compatible(model.config, bundled) else None, compile=compile)
         named = codec if isinstance(codec, AdapTok) else AdapTok.from_pretrained(codec, device=where)
         return cls(model, named, compile=compile)
 
     def save_pretrained(
-        self, folder: str | Path, *, dtype: str | torch.dtype | None = None, layout: Layout = "adaptok"
+        self, folder: str | Path, *, dtype: str | torch.dtype | None = None, layout: ModelLayout = "adaptok"
     ) -> None:
-        """Write a folder of our layout, or of the official one; `dtype` is that of the stored weights."""
+        """Write a generator folder.
+
+        Args:
+            folder: folder to write.
+            dtype: type of the stored weights. None is that of the model.
+            layout: ours, or the official one.
+        """
         write = write_official_generator if layout == "official" else write_folder
         write(self.model, folder, self.model.dtype if dtype is None else pick_dtype(dtype))
 
@@ -119,35 +124,38 @@ class Generator:
 
     @property
     def condition_frames(self) -> int:
-        """First frames that a prediction needs; 0 for a generator of classes."""
+        """Number of first frames in the condition of a prediction; 0 for a generator of classes."""
         if not self.config.condition_ids:
             return 0
         return self.config.condition_frames or DEFAULT_CONDITION_FRAMES
 
     @property
     def clip_frames(self) -> int:
-        """T, frames of a clip."""
+        """Number of frames of a clip."""
         return self.check_codec().config.tokenizer.frames
 
     @torch.inference_mode()
     def __call__(self, ids: Tensor, condition: Tensor) -> Tensor:
-        """Logits float32 `[B, n + 1, V]`: of the first entry of a row, and of the one after each of `ids [B, n]`.
+        """Compute the logits of the first entry of a sequence and of the entry after each one given.
 
         Args:
-            ids: entries of rows, end-of-block marks (the last entry of the vocabulary) among them.
-            condition: classes `[B]`, or ids of first frames `[B, condition_ids]`.
+            ids: entries `[B, n]`: ids, and end-of-block tokens, which are the last of the vocabulary.
+            condition: classes `[B]`, or ids of the first frames `[B, condition_ids]`.
+
+        Returns:
+            float32 `[B, n + 1, V]`.
 
         Raises:
-            ValueError: shapes or values do not fit.
+            ValueError: shapes or values do not fit the model.
         """
         logits: Tensor = self.model(ids.to(self.device), condition.to(self.device))
         return logits
 
     def classes(self, labels: Sequence[Label]) -> Tensor:
-        """int64 `[B]`: classes from their names or numbers.
+        """Convert names or numbers of classes to int64 `[B]`.
 
         Raises:
-            ValueError: a label is unknown, with the nearest names; or this generator has no classes.
+            ValueError: a label is unknown, or this generator has no classes.
         """
         c = self.config
         if not c.classes:
@@ -163,8 +171,8 @@ class Generator:
                 return int(label)
             raise ValueError(f"label {label}, expected 0 to {c.classes - 1}")
         near = difflib.get_close_matches(label, c.labels, n=3, cutoff=0.3) or list(c.labels[:5])
-        told = f"did you mean {', '.join(map(repr, near))}?" if near else f"expected a number from 0 to {c.classes - 1}"
-        raise ValueError(f"unknown label {label!r}: {told}")
+        hint = f"did you mean {', '.join(map(repr, near))}?" if near else f"expected a number from 0 to {c.classes - 1}"
+        raise ValueError(f"unknown label {label!r}: {hint}")
 
     def iter_sample(
         self,
@@ -177,15 +185,20 @@ class Generator:
         batch_size: int = 8,
         progress: Progress | None = None,
     ) -> Iterator[tuple[int, Samples]]:
-        """Clips as they are finished: their index, and ids `[1, G, K]` with lengths `[1, G]`; see `sample`."""
+        """Generate clips, and yield the index and the tokens of each one as it is completed.
+
+        Args:
+            settings: settings of the draw. None draws from the distribution of the model.
+            labels, condition_ids, seeds, generator, batch_size, progress: as for `sample`.
+        """
         conditions = self._conditions(labels, condition_ids)
         rules = Sampling() if settings is None else settings
         sampler = Sampler(self.model, rules, batch_size, compile=self.compile)
-        for index, row in sampler.rows(conditions, _seeds(len(conditions), seeds, generator)):
-            self.work = sampler.work
+        for index, sequence in sampler.sequences(conditions, draw_seeds(len(conditions), seeds, generator)):
+            self.stats = sampler.stats
             if progress is not None:
                 progress(1)
-            yield index, self._clip(row, conditions[index])
+            yield index, self._samples(sequence, conditions[index])
 
     def sample(
         self,
@@ -198,30 +211,30 @@ class Generator:
         cfg_scale: float = 1.0,
         cfg_interval: tuple[int, int] | None = None,
         budget: int | None = None,
-        least: int = 0,
-        most: int | None = None,
+        min_length: int = 0,
+        max_length: int | None = None,
         seeds: Sequence[int] | None = None,
         generator: torch.Generator | None = None,
         batch_size: int = 8,
         progress: Progress | None = None,
     ) -> Samples:
-        """Tokens of new clips.
+        """Generate the tokens of new clips.
 
         Args:
-            labels: a class for each clip, by name or number.
-            condition_ids: instead, the ids of first frames `[B, condition_ids]`, for frame prediction.
-            temperature, top_k, top_p, cfg_scale, cfg_interval, budget, least, most: see `Sampling`.
-            seeds: of each clip; a clip is the same with the same seed, whatever is sampled beside it.
-            generator: that seeds are drawn from, where none are given; torch's own state if None.
-            batch_size: clips at a time.
-            progress: called with the number of clips just finished.
+            labels: class of each clip, by name or number.
+            condition_ids: ids of the first frames `[B, condition_ids]`, for frame prediction instead of classes.
+            temperature, top_k, top_p, cfg_scale, cfg_interval, budget, min_length, max_length: see `Sampling`.
+            seeds: seed of each clip. The same seed gives the same clip in every batch.
+            generator: random state from which seeds are drawn if none are given. None is that of torch.
+            batch_size: maximum number of clips at a time.
+            progress: called with the number of clips just completed.
 
         Returns:
-            ids int64 `[B, G, K]`, 0 where a block has none, and lengths int64 `[B, G]`. Blocks that a condition holds
-            whole are those of the condition.
+            ids int64 `[B, G, K]` and lengths int64 `[B, G]`. Blocks that the condition holds completely are copied from
+            it.
 
         Raises:
-            ValueError: a label is unknown, or another value is out of its range.
+            ValueError: a label is unknown, or a value is out of range.
         """
         settings = Sampling(
             temperature=temperature,
@@ -230,10 +243,10 @@ class Generator:
             cfg_scale=cfg_scale,
             cfg_interval=cfg_interval,
             budget=budget,
-            least=least,
-            most=most,
+            min_length=min_length,
+            max_length=max_length,
         )
-        found = dict(
+        clips = dict(
             self.iter_sample(
                 labels,
                 condition_ids,
@@ -244,51 +257,51 @@ class Generator:
                 progress=progress,
             )
         )
-        clips = [found[index] for index in range(len(found))]
-        return Samples(torch.cat([clip.ids for clip in clips]), torch.cat([clip.lengths for clip in clips]))
+        ids, lengths = zip(*(clips[index] for index in range(len(clips))), strict=True)
+        return Samples(torch.cat(ids), torch.cat(lengths))
 
     def _conditions(self, labels: Sequence[Label] | Tensor | None, condition_ids: Tensor | None) -> Tensor:
         if (labels is None) == (condition_ids is None):
-            raise ValueError("give either labels or condition_ids")
+            raise ValueError("give either labels or condition_ids, and not both")
         if labels is not None:
             conditions = self.classes(labels.tolist() if isinstance(labels, Tensor) else labels)
         else:
             assert condition_ids is not None
             conditions = condition_ids
         if len(conditions) == 0:
-            raise ValueError("nothing to sample: there is no label and no condition; give one or more")
+            raise ValueError("no labels or conditions to sample; give one or more")
         self.model.check_condition(conditions)
         return conditions
 
-    def _clip(self, row: Sequence[int], condition: Tensor) -> Samples:
-        """A written row with the blocks of its condition before it."""
+    def _samples(self, sequence: Sequence[int], condition: Tensor) -> Samples:
+        """Convert a sequence to the tokens of one clip, after the blocks of its condition."""
         c = self.config
-        ids, lengths = (torch.from_numpy(part) for part in read_row(row, c.blocks, c.latents, c.eob))
+        ids, lengths = map(torch.from_numpy, split_blocks(sequence, c.blocks, c.latents, c.eob))
         if c.first_block:
             known = condition[: c.first_block * c.latents].cpu().view(c.first_block, c.latents)
             ids, lengths = torch.cat([known, ids]), torch.cat([torch.full((c.first_block,), c.latents), lengths])
         return Samples(ids[None], lengths[None])
 
-    # Video.
-
     def decode(self, samples: Samples) -> Tensor:
-        """Clips float32 `[B, C, T, S, S]` in [0, 1]."""
+        """Decode clips to float32 `[B, C, T, S, S]` in [0, 1]."""
         codec = self.check_codec()
         longest = max(1, int(samples.lengths.max()))
         return codec.decode_clips(samples.ids[..., :longest], samples.lengths).clamp(0, 1)
 
     def condition(self, frames: NDArray[Any], fit: Fit = "crop") -> Tensor:
-        """Ids `[1, condition_ids]` of first frames `[F, H, W, 3]`, all kept; the last frame fills up its block.
+        """Encode first frames `[F, height, width, 3]` as a condition `[1, condition_ids]`, with all tokens.
+
+        The last frame is repeated to fill its block.
 
         Raises:
-            ValueError: there are fewer frames than the condition needs, or more than its blocks have.
+            ValueError: there are fewer frames than the condition needs, or more than its blocks hold.
         """
         codec, c = self.check_codec(), self.config
         pt = codec.config.tokenizer.temporal_patch_size
         blocks = c.condition_ids // c.latents
-        least, most = max(c.first_block * pt, (blocks - 1) * pt + 1), blocks * pt
-        if not least <= len(frames) <= most:
-            raise ValueError(f"{len(frames)} first frames, expected {least} to {most} for the condition")
+        min_frames, max_frames = max(c.first_block * pt, (blocks - 1) * pt + 1), blocks * pt
+        if not min_frames <= len(frames) <= max_frames:
+            raise ValueError(f"{len(frames)} first frames, expected {min_frames} to {max_frames} for the condition")
         clip = Geometry(fit, frames.shape[2], frames.shape[1], codec.config.tokenizer.size).apply(frames)
         missing = blocks * pt - clip.shape[1]
         padded = torch.cat([clip, clip[:, -1:].expand(-1, missing, -1, -1)], 1)
@@ -307,20 +320,22 @@ class Generator:
         seed: int = 0,
         progress: Progress | None = None,
     ) -> NDArray[np.uint8]:
-        """Go on with a video from its first frames.
+        """Continue a video from its first frames.
 
         Args:
-            video: a path, frames uint8 `[T, H, W, 3]`, or clips float `[B, 3, T, H, W]`.
-            cond_frames: frames that are looked at; as the generator was trained if None.
-            frames: of the result, the condition's included; a clip's if None. More are rolled forward: the last
-                frames that were made are the condition of the next clip.
-            start: second of the video to start at.
-            fps: frames per second to sample it at.
-            seed: of the clip.
-            progress: called with the number of frames just made.
+            video: path, frames uint8 `[T, height, width, 3]`, or clips float `[B, 3, T, height, width]` in [0, 1].
+            cond_frames: number of first frames in the condition. None is the number of the training.
+            frames: number of frames of the result, including the condition. None is the length of a clip. Longer
+                results are generated clip by clip, each conditioned on the last frames of the one before.
+            start: time of the first frame in seconds.
+            fps: frames per second at which the video is sampled. None is its own rate.
+            fit: how frames are fitted to a square.
+            settings: settings of the draw. None draws from the distribution of the model.
+            seed: seed of the prediction.
+            progress: called with the number of frames just generated.
 
         Returns:
-            uint8 `[frames, S, S, 3]`: the condition as the tokenizer gives it back, then what was made.
+            uint8 `[frames, S, S, 3]`: the condition as the tokenizer reconstructs it, and the prediction.
 
         Raises:
             ValueError: the video is shorter than the condition, or the generator predicts no frames.
@@ -328,46 +343,47 @@ class Generator:
         if not self.config.condition_ids:
             raise ValueError("this generator makes classes and predicts no frames; sample it with labels")
         count = self.condition_frames if cond_frames is None else cond_frames
-        wanted = self.clip_frames if frames is None else frames
-        if wanted <= count:
-            raise ValueError(f"{wanted} frames with a condition of {count}, expected more than that")
-        now = first_frames(video, count, start=start, fps=fps)
-        made: list[NDArray[np.uint8]] = []
-        total = 0
-        while total < wanted:
-            condition = self.condition(now, fit)  # what was made is square already
-            clip_seed = np.random.SeedSequence((seed, len(made))).generate_state(1)[0]
+        total = self.clip_frames if frames is None else frames
+        if total <= count:
+            raise ValueError(f"{total} frames with a condition of {count}, expected more frames than the condition has")
+        first = read_first_frames(video, count, start=start, fps=fps)
+        pieces: list[NDArray[np.uint8]] = []
+        done = 0
+        while done < total:
+            condition = self.condition(first, fit)  # generated frames are square already
+            clip_seed = np.random.SeedSequence((seed, len(pieces))).generate_state(1)[0]
             [(_, samples)] = self.iter_sample(
                 condition_ids=condition, settings=settings, seeds=[int(clip_seed)], batch_size=1
             )
             clip = clip_to_frames(self.decode(samples)[0].cpu())
-            new = clip if not made else clip[count:]
-            made.append(new)
-            total += len(new)
+            pieces.append(clip[count:] if pieces else clip)
             if progress is not None:
-                progress(min(len(new), len(new) - (total - wanted)))
-            now = clip[-count:]
-        return np.concatenate(made)[:wanted]
+                progress(min(len(pieces[-1]), total - done))
+            done += len(pieces[-1])
+            first = clip[-count:]
+        return np.concatenate(pieces)[:total]
 
     def check_codec(self) -> AdapTok:
-        """The tokenizer, for video.
+        """Return the tokenizer.
 
         Raises:
             ValueError: the generator was loaded without one.
         """
         if self.codec is None:
             raise ValueError(
-                f"the tokenizer of the generator {self.config.name!r} is needed"
-                f" ({self.config.model or 'the one it was trained with'}); give it with --model, or as codec"
+                f"the generator {self.config.name!r} has no tokenizer; give"
+                f" {self.config.model or 'the one that it was trained with'} as codec, or with --model"
             )
         return self.codec
 
 
-def first_frames(video: Video, count: int, *, start: float = 0.0, fps: Fraction | float | None = None) -> NDArray[Any]:
-    """The first frames `[count, H, W, 3]` of a video.
+def read_first_frames(
+    video: Video, count: int, *, start: float = 0.0, fps: Fraction | float | None = None
+) -> NDArray[Any]:
+    """Read the first frames `[count, height, width, 3]` of a video.
 
     Raises:
-        ValueError: it has fewer.
+        ValueError: the video has fewer frames.
     """
     frames: list[NDArray[Any]] = []
     with open_frames(video, start=start, fps=fps) as source:
@@ -375,40 +391,4 @@ def first_frames(video: Video, count: int, *, start: float = 0.0, fps: Fraction 
             frames.append(frame)
             if len(frames) == count:
                 return np.stack(frames)
-    raise ValueError(f"a video of {len(frames)} frames, the condition needs {count}; give a longer one")
-
-
-def belongs(config: GeneratorConfig, codec: AdapTok) -> bool:
-    """Whether a generator writes a tokenizer's ids."""
-    try:
-        check_pair(config, codec)
-    except GeneratorMismatchError:
-        return False
-    return True
-
-
-def check_pair(config: GeneratorConfig, codec: AdapTok) -> None:
-    """Raise GeneratorMismatchError unless a generator writes this tokenizer's ids."""
-    c = codec.config.tokenizer
-    theirs = (config.codebook_size, config.latents, config.first_block + config.blocks)
-    ours = (c.quantizer.codebook_size, c.latents, c.blocks)
-    named = f"the generator {config.name!r}"
-    if theirs != ours:
-        raise GeneratorMismatchError(
-            f"{named} writes ids, latents and blocks {theirs}, the tokenizer {codec.config.name!r} has {ours};"
-            " give the tokenizer that it was trained with"
-        )
-    if config.model_hash is not None and config.model_hash != codec.weights_hash:
-        raise GeneratorMismatchError(
-            f"{named} was trained with the tokenizer {config.model!r} with weights {config.model_hash[:12]}, this is"
-            f" {codec.config.name!r} with {codec.weights_hash[:12]}; give that tokenizer"
-        )
-
-
-def _seeds(count: int, seeds: Sequence[int] | None, generator: torch.Generator | None) -> list[int]:
-    if seeds is None:
-        base = int(torch.randint(2**62, (), generator=generator))
-        return [int(np.random.SeedSequence((base, index)).generate_state(1, np.uint64)[0]) for index in range(count)]
-    if len(seeds) != count or min(seeds) < 0:
-        raise ValueError(f"{len(seeds)} seeds for {count} clips, expected one each, none negative")
-    return [int(seed) for seed in seeds]
+    raise ValueError(f"video of {len(frames)} frames, the condition needs {count}; give a longer video")

@@ -1,13 +1,14 @@
-"""Sampling: many clips at a time, each at its own place in its row.
+"""Sampling of many clips at a time, each at its own position in its sequence.
 
-A clip that is finished leaves, and the next one takes its place. Every clip has its own random numbers, and a step's
-arithmetic for a row does not depend on the rows beside it (on a CPU to the bit, unless it is compiled, see
-`models/reordered.py` and `models/memory.py`), so a clip is the same in any company.
+A clip that is complete leaves its slot to the next one. Each clip has its own random numbers, and the arithmetic of a
+decode step for a clip does not depend on the other clips, so a clip is the same in every batch. On a CPU it is the same
+to the bit unless the step is compiled; see `ops/prepacked_linear.py` and `models/kv_cache.py`.
 
-The rules of a row: the first entry is an id; a block of K ids is closed by a mark; later blocks may be empty; the row
-ends with the mark of the last block. A budget and a least and most length of a block narrow them.
+Rules of a sequence: the first entry is an id, a block of K ids is closed by an end-of-block token, later blocks may be
+empty, and the sequence ends with the token of the last block. A budget and minimum and maximum lengths narrow them.
 
-Legend: `B` clips, `R` of them at a time, `g` blocks that are written, `G` of a clip, `K` latents, `V` vocabulary.
+Legend: `B` clips, `R` of them at a time, `S` slots, `g` generated blocks, `G` blocks of a clip, `K` maximum number of
+ids of a block, `V` vocabulary, `D` width.
 """
 
 from __future__ import annotations
@@ -23,13 +24,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptok.config.generator import GeneratorConfig
-from adaptok.generation.decode_step import Backend, Step, open_step
+from adaptok.generation.decode_step import Backend, DecodeStep, open_decode_step
 from adaptok.models.generator import GeneratorModel
 from adaptok.models.kv_cache import KVCache
 
 
 class Samples(NamedTuple):
-    """Sampled clips. ids: int64 `[B, G, K]`, 0 where a block has none; lengths: int64 `[B, G]`."""
+    """Generated clips.
+
+    ids: int64 `[B, G, K]`, filled up with 0.
+    lengths: int64 `[B, G]`.
+    """
 
     ids: Tensor
     lengths: Tensor
@@ -37,16 +42,19 @@ class Samples(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How entries are drawn.
+    """Settings of the draw of entries.
 
     Args:
-        temperature: divides the logits; 0 takes the most likely entry.
-        top_k: only the k most likely entries; 1 takes the most likely one; None all.
-        top_p: only the most likely entries that together have this probability (arXiv 1904.09751), after `top_k`.
-        cfg_scale: classifier-free guidance (arXiv 2207.12598): logits = uncond + scale * (cond - uncond); 1 is none.
-        cfg_interval: entries of a row, `(first, stop)`, that are guided; None all (after arXiv 2404.07724).
-        budget: most ids of a clip, over the blocks that are written; None as many as they may have.
-        least, most: ids of each block that is written; most is K if None.
+        temperature: divides the logits. 0 takes the most likely entry.
+        top_k: draw from the k most likely entries only. None draws from all.
+        top_p: draw from the most likely entries that together have this probability only (arXiv 1904.09751), after
+            `top_k`. None draws from all.
+        cfg_scale: scale of classifier-free guidance (arXiv 2207.12598): uncond + scale * (cond - uncond). 1 disables
+            it.
+        cfg_interval: entries `(first, stop)` of a sequence that are guided (after arXiv 2404.07724). None guides all.
+        budget: maximum number of ids of a clip, over the generated blocks. None sets no limit.
+        min_length: minimum number of ids of each generated block.
+        max_length: maximum number of ids of each generated block. None is K.
     """
 
     temperature: float = 1.0
@@ -55,19 +63,21 @@ class Sampling:
     cfg_scale: float = 1.0
     cfg_interval: tuple[int, int] | None = None
     budget: int | None = None
-    least: int = 0
-    most: int | None = None
+    min_length: int = 0
+    max_length: int | None = None
 
     @property
     def greedy(self) -> bool:
+        """Whether the most likely entry is taken."""
         return self.temperature == 0 or self.top_k == 1
 
     @property
     def guided(self) -> bool:
+        """Whether classifier-free guidance is used."""
         return self.cfg_scale != 1
 
     def check(self, config: GeneratorConfig) -> None:
-        """Raise ValueError that names a value that is out of its range, or does not fit a generator."""
+        """Raise ValueError if a value is out of range or does not fit a generator."""
         if not (np.isfinite(self.temperature) and self.temperature >= 0):
             raise ValueError(f"temperature {self.temperature!r}, expected 0 or more")
         if self.top_k is not None and self.top_k < 1:
@@ -80,65 +90,93 @@ class Sampling:
             raise ValueError(f"cfg_scale {self.cfg_scale:g} needs a generator of classes, this one predicts frames")
         if self.cfg_interval is not None and not 0 <= self.cfg_interval[0] <= self.cfg_interval[1]:
             raise ValueError(f"cfg_interval {self.cfg_interval!r}, expected (first, stop) entries, first <= stop")
-        most = config.latents if self.most is None else self.most
-        if not 0 <= self.least <= most <= config.latents or most < 1:
-            raise ValueError(f"least {self.least} and most {self.most}: expected 0 to {config.latents}, least <= most")
-        needed = max(1, config.blocks * self.least)
+        longest = config.latents if self.max_length is None else self.max_length
+        if not 0 <= self.min_length <= longest <= config.latents or longest < 1:
+            raise ValueError(
+                f"min_length {self.min_length} and max_length {longest}: expected 0 to {config.latents}, min_length <="
+                " max_length"
+            )
+        needed = max(1, config.blocks * self.min_length)
         if self.budget is not None and self.budget < needed:
             raise ValueError(f"budget {self.budget} for {config.blocks} blocks, expected {needed} or more")
+
+    def max_entries(self, config: GeneratorConfig) -> int:
+        """Return the maximum number of entries of a sequence."""
+        entries = config.max_entries
+        if self.max_length is not None:
+            entries = min(entries, config.blocks * (self.max_length + 1))
+        if self.budget is not None:
+            entries = min(entries, self.budget + config.blocks)
+        return entries
+
+    def is_guided_at(self, entry: int) -> bool:
+        """Return whether an entry is guided, or an entry after it may be."""
+        return self.guided and (self.cfg_interval is None or entry < self.cfg_interval[1])
+
+    def scale_at(self, entry: int) -> float:
+        """Return the scale of guidance at an entry before the end of the interval."""
+        return self.cfg_scale if self.cfg_interval is None or entry >= self.cfg_interval[0] else 1.0
 
 
 @dataclass
 class _Clip:
-    """A clip that is being written."""
+    """A clip that is being generated."""
 
     index: int
     condition: Tensor
     randoms: NDArray[np.float64]
-    row: list[int] = field(default_factory=list)
+    sequence: list[int] = field(default_factory=list)
     length: int = 0  # of the present block
     closed: int = 0  # blocks
-    spent: int = 0  # ids
+    ids: int = 0
 
-    def end_allowed(self, settings: Sampling) -> bool:
-        """Whether the next entry may be a mark."""
-        return self.length >= settings.least and len(self.row) > 0
+    def may_end_block(self, settings: Sampling) -> bool:
+        """Return whether the next entry may be an end-of-block token."""
+        return self.length >= settings.min_length and len(self.sequence) > 0
 
-    def end_forced(self, settings: Sampling, config: GeneratorConfig) -> bool:
-        """Whether it must be one."""
-        room = config.latents if settings.most is None else settings.most
-        if settings.budget is not None:  # what later blocks need at least is theirs
-            reserved = settings.least * (config.blocks - 1 - self.closed)
-            room = min(room, self.length + settings.budget - self.spent - reserved)
-        return self.length >= room
+    def must_end_block(self, settings: Sampling, config: GeneratorConfig) -> bool:
+        """Return whether the next entry must be an end-of-block token."""
+        longest = config.latents if settings.max_length is None else settings.max_length
+        if settings.budget is not None:
+            reserved = settings.min_length * (config.blocks - 1 - self.closed)  # for later blocks
+            longest = min(longest, self.length + settings.budget - self.ids - reserved)
+        return self.length >= longest
 
-    def write(self, entry: int, config: GeneratorConfig) -> bool:
-        """Add an entry; gives whether the clip is finished."""
-        self.row.append(entry)
+    def append(self, entry: int, config: GeneratorConfig) -> bool:
+        """Add an entry, and return whether the clip is complete."""
+        self.sequence.append(entry)
         if entry == config.eob:
             self.closed, self.length = self.closed + 1, 0
         else:
-            self.length, self.spent = self.length + 1, self.spent + 1
+            self.length, self.ids = self.length + 1, self.ids + 1
         return self.closed == config.blocks
 
 
-class Work(NamedTuple):
-    """What sampling did. steps: of the layers; entries: that were kept, over all steps; places: for them."""
+class SamplingStats(NamedTuple):
+    """Counts of one sampling.
+
+    steps: decode steps.
+    entries: generated entries.
+    slots: slots of all steps, in use or free.
+    """
 
     steps: int
     entries: int
-    places: int
+    slots: int
 
 
 class Sampler:
-    """Writes the rows of some clips.
+    """Sampler of the sequences of clips.
 
     Args:
-        model: in evaluation mode.
-        settings: checked against it.
-        batch_size: most clips at a time.
-        compile: compile a step, and record it as CUDA graphs on a GPU: the first clips wait for that, up to a minute.
-            A backend of `torch.compile`, or True for "inductor".
+        model: generator in evaluation mode.
+        settings: settings of the draw.
+        batch_size: maximum number of clips at a time.
+        compile: compile the decode step, and record it as CUDA graphs on a GPU, which takes up to a minute. True is the
+            backend "inductor" of `torch.compile`.
+
+    Raises:
+        ValueError: the settings do not fit the model, or the batch size is below 1.
     """
 
     def __init__(
@@ -149,118 +187,111 @@ class Sampler:
             raise ValueError(f"batch_size {batch_size}, expected 1 or more")
         self.model, self.settings, self.batch_size = model, settings, batch_size
         self.compile = compile
-        self.work = Work(0, 0, 0)
-        self._places = batch_size
+        self.stats = SamplingStats(0, 0, 0)
+        self._slots = batch_size
 
     @torch.inference_mode()
-    def rows(self, conditions: Tensor, seeds: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
-        """The index and row of each clip, as they are finished.
+    def sequences(self, conditions: Tensor, seeds: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
+        """Generate clips, and yield the index and the sequence of each one as it is completed.
 
         Args:
-            conditions: `[B, …]` of the model.
-            seeds: of each clip; not negative.
+            conditions: conditions of the model `[B, …]`.
+            seeds: seed of each clip, 0 or more.
         """
         self.model.check_condition(conditions)
         conditions = conditions.to(self.model.device)
-        places = self._places = min(self.batch_size, len(seeds)) if self.compile is False else self.batch_size
-        rows = places * (2 if self.settings.guided else 1)
-        with open_step(self.model, rows, self._capacity(), self.compile) as step:
-            yield from self._write(step, conditions, deque(enumerate(seeds)))
+        self._slots = min(self.batch_size, len(seeds)) if self.compile is False else self.batch_size
+        slots = self._slots * (2 if self.settings.guided else 1)
+        capacity = self.model.config.prefix + self.settings.max_entries(self.model.config) - 1
+        with open_decode_step(self.model, slots, capacity, self.compile) as step:
+            yield from self._generate(step, conditions, deque(enumerate(seeds)))
 
-    def _write(
-        self, step: Step, conditions: Tensor, waiting: deque[tuple[int, int]]
+    def _generate(
+        self, step: DecodeStep, conditions: Tensor, waiting: deque[tuple[int, int]]
     ) -> Iterator[tuple[int, list[int]]]:
-        """The clips of some conditions, by index, with their seeds."""
+        """Generate the clips that wait, which are pairs of an index and a seed."""
         config = self.model.config
-        free = list(range(self._places))[::-1]
-        active: dict[int, _Clip] = {}  # by place
+        free = list(range(self._slots))[::-1]
+        active: dict[int, _Clip] = {}  # by slot
         while waiting or active:
-            started = []
+            new = []
             while waiting and free:
                 index, seed = waiting.popleft()
-                place = free.pop()
-                randoms = np.random.default_rng(seed).random(config.max_entries)
-                active[place] = _Clip(index, conditions[index], randoms)
-                started.append(place)
-            self._begin(step.memory, {place: active[place] for place in started})
-            taken = list(active.items())
-            self.work = Work(self.work.steps + 1, self.work.entries + len(taken), self.work.places + self._places)
-            entries = self._step(step, taken)
-            for (place, clip), entry in zip(taken, entries, strict=True):
-                if clip.write(entry, config):
-                    del active[place]
-                    free.append(place)
-                    yield clip.index, clip.row
+                slot = free.pop()
+                active[slot] = _Clip(index, conditions[index], np.random.default_rng(seed).random(config.max_entries))
+                new.append(slot)
+            self._prefill(step.cache, {slot: active[slot] for slot in new})
+            clips = list(active.items())
+            self.stats = SamplingStats(
+                self.stats.steps + 1, self.stats.entries + len(clips), self.stats.slots + self._slots
+            )
+            for (slot, clip), entry in zip(clips, self._next_entries(step, clips), strict=True):
+                if clip.append(entry, config):
+                    del active[slot]
+                    free.append(slot)
+                    yield clip.index, clip.sequence
 
-    def _capacity(self) -> int:
-        """Most entries of a row that are remembered."""
-        config = self.model.config
-        longest = config.max_entries
-        if self.settings.most is not None:
-            longest = min(longest, config.blocks * (self.settings.most + 1))
-        if self.settings.budget is not None:
-            longest = min(longest, self.settings.budget + config.blocks)
-        return config.prefix + longest - 1
+    def _prefill(self, cache: KVCache, clips: dict[int, _Clip]) -> None:
+        """Fill the cache with all rows of the conditions but the last, which is the input of the first step.
 
-    def _begin(self, memory: KVCache, clips: dict[int, _Clip]) -> None:
-        """All rows of conditions but the last, which is the first step's entry. One clip at a time: they are long."""
+        Conditions are long, so clips are filled one at a time.
+        """
         count = self.model.config.prefix - 1
         if not count:
             return
         positions = torch.arange(count, device=self.model.device)[None]
-        for place, clip in clips.items():
-            memory.place([place], positions)
-            self.model.step(self.model.embed_condition(clip.condition[None])[:, :-1], positions, memory)
+        for slot, clip in clips.items():
+            cache.place([slot], positions)
+            self.model.step(self.model.embed_condition(clip.condition[None])[:, :-1], positions, cache)
 
-    def _step(self, step: Step, taken: Sequence[tuple[int, _Clip]]) -> list[int]:
-        """The next entry of each clip."""
+    def _next_entries(self, step: DecodeStep, active: Sequence[tuple[int, _Clip]]) -> list[int]:
+        """Draw the next entry of each clip."""
         config, settings, device = self.model.config, self.settings, self.model.device
-        clips = [clip for _, clip in taken]
-        guided = [index for index, clip in enumerate(clips) if self._has_pair(clip)]
-        pairs = [clips[index] for index in guided]  # the same clips once more, without their class
-        rows = [place for place, _ in taken] + [taken[index][0] + self._places for index in guided]
-        x = torch.cat([self._embed(clips), self._embed(pairs, unconditional=True)]) if pairs else self._embed(clips)
-        at = [config.prefix - 1 + len(clip.row) for clip in [*clips, *pairs]]
-        logits = step(rows, x, torch.tensor(at, device=device))
-        if pairs:
-            logits, without = logits[: len(clips)], logits[len(clips) :]
-            scale = torch.tensor([[self._scale(clip)] for clip in pairs], device=device)
-            logits[guided] = without + scale * (logits[guided] - without)
-        forbidden = [index for index, clip in enumerate(clips) if not clip.end_allowed(settings)]
+        clips = [clip for _, clip in active]
+        logits = self._logits(step, active)
+        forbidden = [index for index, clip in enumerate(clips) if not clip.may_end_block(settings)]
         logits[forbidden, config.eob] = -torch.inf
-        randoms = torch.tensor([clip.randoms[len(clip.row)] for clip in clips], dtype=torch.float64, device=device)
-        drawn = draw(logits, randoms, settings).tolist()
-        forced = [clip.end_forced(settings, config) for clip in clips]
+        randoms = [clip.randoms[len(clip.sequence)] for clip in clips]
+        drawn = draw(logits, torch.tensor(randoms, dtype=torch.float64, device=device), settings).tolist()
+        forced = [clip.must_end_block(settings, config) for clip in clips]
         return [config.eob if end else entry for end, entry in zip(forced, drawn, strict=True)]
 
-    def _has_pair(self, clip: _Clip) -> bool:
-        """Whether a clip is written with guidance, now or later; after its interval the second row is left out."""
-        interval = self.settings.cfg_interval
-        return self.settings.guided and (interval is None or len(clip.row) < interval[1])
-
-    def _scale(self, clip: _Clip) -> float:
-        """Of guidance, at a clip's next entry."""
-        interval = self.settings.cfg_interval
-        return self.settings.cfg_scale if interval is None or len(clip.row) >= interval[0] else 1.0
+    def _logits(self, step: DecodeStep, active: Sequence[tuple[int, _Clip]]) -> Tensor:
+        """Compute the logits `[R, V]` of the next entries, with guidance. The unconditional twin of the clip in slot i
+        is in slot S + i."""
+        clips, device = [clip for _, clip in active], self.model.device
+        guided = [index for index, clip in enumerate(clips) if self.settings.is_guided_at(len(clip.sequence))]
+        twins = [clips[index] for index in guided]
+        slots = [slot for slot, _ in active] + [active[index][0] + self._slots for index in guided]
+        x = torch.cat([self._embed(clips), self._embed(twins, unconditional=True)]) if twins else self._embed(clips)
+        positions = [self.model.config.prefix - 1 + len(clip.sequence) for clip in [*clips, *twins]]
+        logits = step(slots, x, torch.tensor(positions, device=device))
+        if twins:
+            logits, unconditional = logits[: len(clips)], logits[len(clips) :]
+            scale = torch.tensor([[self.settings.scale_at(len(clip.sequence))] for clip in twins], device=device)
+            logits[guided] = unconditional + scale * (logits[guided] - unconditional)
+        return logits
 
     def _embed(self, clips: Sequence[_Clip], unconditional: bool = False) -> Tensor:
-        """The newest entry of each row `[R, D]`: of one that begins, the last row of the condition."""
+        """Embed the newest entry of each clip `[R, D]`. For a new clip, it is the last row of the condition."""
         config, device = self.model.config, self.model.device
         separator = config.separator if config.condition_ids else 0
-        newest = torch.tensor([clip.row[-1] if clip.row else separator for clip in clips], device=device)
+        newest = torch.tensor([clip.sequence[-1] if clip.sequence else separator for clip in clips], device=device)
         x: Tensor = self.model.tokens(newest)
-        if config.classes and not all(clip.row for clip in clips):
-            first = [index for index, clip in enumerate(clips) if not clip.row]
+        if config.classes and not all(clip.sequence for clip in clips):
+            first = [index for index, clip in enumerate(clips) if not clip.sequence]
             classes = torch.tensor([config.classes if unconditional else int(clips[i].condition) for i in first])
             x[first] = self.model.embed_condition(classes.to(device))[:, 0]
         return x
 
 
 def draw(logits: Tensor, randoms: Tensor, settings: Sampling) -> Tensor:
-    """One entry of each row `[R]` from logits `[R, V]`.
+    """Draw one entry per row, as int64 `[R]`.
 
     Args:
-        randoms: float64 `[R]` in [0, 1): an entry is the first at which the summed probabilities exceed it.
+        logits: `[R, V]`.
+        randoms: float64 `[R]` in [0, 1). The entry is the first at which the cumulative probability exceeds it.
+        settings: settings of the draw.
     """
     if settings.greedy:
         return logits.argmax(-1)
@@ -268,13 +299,27 @@ def draw(logits: Tensor, randoms: Tensor, settings: Sampling) -> Tensor:
     entries = None
     if settings.top_k is not None or settings.top_p is not None:
         count = min(settings.top_k or logits.shape[-1], logits.shape[-1])
-        scaled, entries = scaled.topk(count, dim=-1)  # the most likely first
+        scaled, entries = scaled.topk(count, dim=-1)  # in order of falling probability
     probabilities = scaled.double().softmax(-1)
     if settings.top_p is not None:
         before = probabilities.cumsum(-1) - probabilities
-        probabilities = probabilities.masked_fill(before >= settings.top_p, 0)  # never the first
+        probabilities = probabilities.masked_fill(before >= settings.top_p, 0)  # never that of the most likely entry
     sums = probabilities.cumsum(-1)
     total = sums[:, -1:].contiguous()
-    place = torch.searchsorted(sums, randoms[:, None] * total, right=True)
-    place = torch.minimum(place, torch.searchsorted(sums, total))  # rounding may not lead past the last that has any
-    return (place if entries is None else entries.gather(-1, place))[:, 0]
+    index = torch.searchsorted(sums, randoms[:, None] * total, right=True)
+    index = torch.minimum(index, torch.searchsorted(sums, total))  # rounding must not lead past the last possible entry
+    return (index if entries is None else entries.gather(-1, index))[:, 0]
+
+
+def draw_seeds(count: int, seeds: Sequence[int] | None, generator: torch.Generator | None) -> list[int]:
+    """Draw the seeds of clips from a random state, or check those given.
+
+    Raises:
+        ValueError: a seed is negative, or there is not one for each clip.
+    """
+    if seeds is None:
+        base = int(torch.randint(2**62, (), generator=generator))
+        return [int(np.random.SeedSequence((base, index)).generate_state(1, np.uint64)[0]) for index in range(count)]
+    if len(seeds) != count or min(seeds) < 0:
+        raise ValueError(f"{len(seeds)} seeds for {count} clips, expected one each, none negative")
+    return [int(seed) for seed in seeds]
