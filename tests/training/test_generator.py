@@ -206,7 +206,7 @@ def test_samples_are_drawn_with_the_tokenizer_of_the_ids(tmp_path, frames):
     torch.manual_seed(1)
     write_folder(Model(small_config()), tmp_path / "other")
     wrong = generator_config(path, samples=3, tokenizer=str(tmp_path / "other"))
-    with pytest.raises(ValueError, match=f"the token dataset is of test with weights {hashed[:8]}; give that model"):
+    with pytest.raises(ValueError, match=f"the token dataset was made by test with the weights {hashed[:8]}; give that model"):
         Trainer(wrong, open_token_data(wrong), tmp_path / "wrong")
     assert load_decoder(None, open_token_data(options).config, torch.device("cpu")) is None  # not the model in the box
 
@@ -282,7 +282,7 @@ def test_held_out_clips_are_of_other_videos(tmp_path):
 @pytest.mark.parametrize(
     ("of", "model", "data", "message"),
     [
-        (info(), {"model": "other"}, {}, "the token dataset is of the model test with weights abababab, the generator"),
+        (info(), {"model": "other"}, {}, "the token dataset was made by the model test with weights abababab, the generator is for other"),
         (info(), {"model_hash": "cd" * 32}, {}, "with weights cdcdcdcd"),
         (info(), {"latents": 7}, {}, "model.latents 7 does not fit the token dataset, which has 6"),
         (info(), {"levels": [60]}, {}, r"model.levels \[60\] does not fit"),
@@ -290,9 +290,9 @@ def test_held_out_clips_are_of_other_videos(tmp_path):
         (info(levels=()), {"mixture": 2}, {}, "mixture 2 needs levels"),
         (info(), {}, {"labels": ["bounce", "orbit"]}, "unknown label 'slide' in the token dataset"),
         (info(), {"classes": 5}, {}, "model.classes 5 does not fit the token dataset, which has 3"),
-        (info(), {}, {"held_out": 0.99}, "leaves none to train on"),
+        (info(), {}, {"held_out": 0.99}, "data.held_out 0.99 holds out all 4 source videos"),
         (info(), {}, {"validation": "gone"}, "no such token dataset"),
-        (info(), {}, {"train": []}, "nothing to train on"),
+        (info(), {}, {"train": []}, "data.train is empty"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, of, model, data, message):
@@ -323,7 +323,7 @@ def test_datasets_that_do_not_fit_are_told_apart(tmp_path):
     options = generator_config(first, max_steps=2)
     Trainer(options, open_token_data(options), tmp_path / "run").train()
     write_shard(tmp_path / "first" / "0.parquet", make_clips(8, info(model_hash="cd" * 32)), info(model_hash="cd" * 32))
-    with pytest.raises(ValueError, match="not the one that the run began with"):
+    with pytest.raises(ValueError, match="differs from the one that the run began with"):
         Trainer(options, open_token_data(options), tmp_path / "run")
 
 
@@ -350,7 +350,7 @@ RECIPE = {
     "optimizer.lr": 6e-4,
     "optimizer.betas": (0.9, 0.95),
     "optimizer.weight_decay": 0.05,
-    "micro_batch_size": 64,
+    "batch_size": 64,
     "model.token_dropout": 0.1,
     "model.class_dropout": 0.1,
 }
