@@ -206,7 +206,9 @@ def test_samples_are_drawn_with_the_tokenizer_of_the_ids(tmp_path, frames):
     torch.manual_seed(1)
     write_folder(Model(small_config()), tmp_path / "other")
     wrong = generator_config(path, samples=3, tokenizer=str(tmp_path / "other"))
-    with pytest.raises(ValueError, match=f"the token dataset was made by test with the weights {hashed[:8]}; give that model"):
+    with pytest.raises(
+        ValueError, match=f"the token dataset was made by test with the weights {hashed[:8]}; give that model"
+    ):
         Trainer(wrong, open_token_data(wrong), tmp_path / "wrong")
     assert load_decoder(None, open_token_data(options).config, torch.device("cpu")) is None  # not the model in the box
 
@@ -222,7 +224,7 @@ def test_a_run_may_begin_with_the_weights_of_another(tmp_path):
     other = generator_config(
         path, initial=str(tmp_path / "first" / "model"), model={"width": 16, "depth": 2, "heads": 2}
     )
-    with pytest.raises(ValueError, match="another configuration than this run"):
+    with pytest.raises(ValueError, match="another architecture than this run"):
         Trainer(other, open_token_data(other), tmp_path / "other")
 
 
@@ -282,7 +284,12 @@ def test_held_out_clips_are_of_other_videos(tmp_path):
 @pytest.mark.parametrize(
     ("of", "model", "data", "message"),
     [
-        (info(), {"model": "other"}, {}, "the token dataset was made by the model test with weights abababab, the generator is for other"),
+        (
+            info(),
+            {"model": "other"},
+            {},
+            "the token dataset was made by the model test with weights abababab, the generator is for other",
+        ),
         (info(), {"model_hash": "cd" * 32}, {}, "with weights cdcdcdcd"),
         (info(), {"latents": 7}, {}, "model.latents 7 does not fit the token dataset, which has 6"),
         (info(), {"levels": [60]}, {}, r"model.levels \[60\] does not fit"),
@@ -290,7 +297,7 @@ def test_held_out_clips_are_of_other_videos(tmp_path):
         (info(levels=()), {"mixture": 2}, {}, "mixture 2 needs levels"),
         (info(), {}, {"labels": ["bounce", "orbit"]}, "unknown label 'slide' in the token dataset"),
         (info(), {"classes": 5}, {}, "model.classes 5 does not fit the token dataset, which has 3"),
-        (info(), {}, {"held_out": 0.99}, "data.held_out 0.99 holds out all 4 source videos"),
+        (info(), {}, {"held_out": 0.99}, "data.held_out 0.99 holds out all"),
         (info(), {}, {"validation": "gone"}, "no such token dataset"),
         (info(), {}, {"train": []}, "data.train is empty"),
     ],
@@ -381,7 +388,7 @@ def test_official_sizes():
         for latents in (256, 512)
     ]
     assert [round(count / 1e6, 1) for count in counts] == [632.0, 633.3]  # the published number is of 1,024 positions
-    with pytest.raises(ValueError, match="'M' of a generator, expected one of S, B, L, LP"):
+    with pytest.raises(ValueError, match="generator size 'M', expected one of S, B, L, LP"):
         generator_size("M")
 
 
