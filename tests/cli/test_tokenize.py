@@ -7,28 +7,21 @@ from pathlib import Path
 import pytest
 
 from adaptok.cli.main import main
-from adaptok.codec.codec import AdapTok
 from adaptok.tokenization import tokenize
-from tests.helpers.tokenization import options, small_codec, write_collection
+from tests.helpers.tokenization import options, small_codec, write_brightening_video
 
 
 @pytest.fixture(scope="module")
-def codec() -> AdapTok:
-    return small_codec()
-
-
-@pytest.fixture(scope="module")
-def model(codec, tmp_path_factory) -> str:
-    """Folder of the model."""
+def model(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("model")
-    codec.save_pretrained(folder)
+    small_codec().save_pretrained(folder)
     return str(folder)
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("videos")
-    write_collection(folder)
+    write_brightening_video(folder / "class0" / "0.mp4", 16)
     return folder
 
 
@@ -70,7 +63,7 @@ def test_mistakes_give_one_line(model, videos, tmp_path, capsys, arguments, mess
     assert not (tmp_path / "out").exists()
 
 
-def test_unusable_sources_and_folders_give_one_line(model, codec, videos, tmp_path, capsys):
+def test_unusable_sources_and_folders_give_one_line(model, videos, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.mp4").touch()
@@ -80,7 +73,7 @@ def test_unusable_sources_and_folders_give_one_line(model, codec, videos, tmp_pa
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "plan.json").write_text("{")
     (tmp_path / "file").touch()
-    tokenize(videos, tmp_path / "begun", codec, options(limit=1))
+    tokenize(videos, tmp_path / "begun", model, options(limit=1), device="cpu")
     for source, out, arguments, message in [
         (tmp_path / "empty", "out", [], "no video in it"),
         (tmp_path / "none", "out", [], "no such folder"),

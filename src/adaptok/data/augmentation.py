@@ -6,16 +6,16 @@ Legend: `T` frames, `H`, `W` frame size, `S` side of a clip in pixels.
 from __future__ import annotations
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from adaptok.data.decoding import Frames
+from adaptok.video.pixels import frames_to_clip
 
 
 def resize(frames: Frames, height: int, width: int) -> Tensor:
     """Resize frames `[T, H, W, 3]` to pixels `[3, T, height, width]` in [0, 1] (antialiased bilinear)."""
-    pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 255
+    pixels = frames_to_clip(frames).transpose(0, 1)  # [T, 3, H, W]
     if pixels.shape[2:] != (height, width):
         pixels = F.interpolate(pixels, size=(height, width), mode="bilinear", antialias=True)
     return pixels.transpose(0, 1)

@@ -36,6 +36,7 @@ from adaptok.config.base import Config
 from adaptok.config.choices import Fit, Scope
 from adaptok.utils.extras import require
 from adaptok.utils.files import replacing
+from adaptok.video.container import MAX_FPS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,20 +50,22 @@ Ids = NDArray[np.uint16]
 
 
 class TokenizationSettings(Config):
-    """Settings that lengths were chosen and frames were sampled with. See `TokenOptions`."""
+    """Settings of sampling frames and choosing lengths."""
 
     budget: float | tuple[float, ...] | None = None
-    """Tokens per clip on average, or tokens per block for each block index with the scope "batch"."""
+    """Tokens per clip on average, or tokens per block for each block index with the scope "batch". None keeps every
+    token, unless a target is given."""
     scope: Scope = "video"
-    """Blocks that share the budget."""
+    """Blocks that share the budget: all clips of a "video", each "clip", the same block of all clips in a "batch", or
+    the past of a "stream", which needs consecutive clips."""
     target: float | None = None
-    """Predicted distortion to reach with the fewest tokens."""
+    """Predicted distortion to reach with the fewest tokens, as an alternative to a budget."""
     uniform: bool = False
-    """Whether the budget was distributed evenly."""
+    """Distribute the budget evenly, without looking at the scores."""
     fit: Fit = "crop"
-    """How frames were fitted to the model's square."""
-    fps: float | None = Field(default=None, validation_alias=AliasChoices("fps", "rate"))
-    """Frames per second that videos were sampled at. None is their own frame rate."""
+    """How frames are fitted to the model's square."""
+    fps: float | None = Field(default=None, gt=0, le=MAX_FPS, validation_alias=AliasChoices("fps", "rate"))
+    """Frames per second to sample videos at. None is the frame rate of each video."""
 
 
 class TokenDatasetInfo(Config):

@@ -4,35 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, get_args
 
-from pydantic import AliasChoices, Field
+from pydantic import Field
 
 from adaptok.allocation.policy import LengthPolicy
 from adaptok.codec.codec import AdapTok
-from adaptok.config.base import Config, Positive
-from adaptok.config.choices import Fit, Scope
+from adaptok.config.base import Positive
+from adaptok.config.choices import Fit
 from adaptok.data.token_datasets import TokenDatasetInfo, TokenizationSettings
-from adaptok.video.container import MAX_FPS
 
 
-class TokenOptions(Config):
+class TokenOptions(TokenizationSettings):
     """How clips are sampled from videos, and how their lengths are chosen."""
 
-    budget: float | tuple[float, ...] | None = None
-    """Tokens per clip on average, or tokens per block for each block index with the scope "batch". None keeps every
-    token, unless a target is given."""
-    target: float | None = None
-    """Predicted distortion to reach with the fewest tokens, as an alternative to a budget."""
-    scope: Scope = "video"
-    """Blocks that share the budget: all clips of a "video", each "clip", the same block of all clips in a "batch", or
-    the past of a "stream", which needs consecutive clips."""
-    uniform: bool = False
-    """Distribute the budget evenly, without looking at the scores."""
-    fit: Fit = "crop"
-    """How frames are fitted to the model's square."""
-    fps: Annotated[float, Field(gt=0, le=MAX_FPS)] | None = Field(
-        default=None, validation_alias=AliasChoices("fps", "rate")
-    )
-    """Frames per second to sample videos at. None is the frame rate of each video."""
     stride: Positive | None = None
     """Frames between the starts of clips. None is the length of a clip, so that clips follow each other."""
     limit: Positive | None = None
@@ -70,14 +53,7 @@ def describe_dataset(codec: AdapTok, options: TokenOptions) -> TokenDatasetInfo:
         length_step=codec.length_step,
         condition_frames=options.condition_frames,
         stride=stride,
-        settings=TokenizationSettings(
-            budget=options.budget,
-            scope=options.scope,
-            target=options.target,
-            uniform=options.uniform,
-            fit=options.fit,
-            fps=options.fps,
-        ),
+        settings=TokenizationSettings.parse(options.model_dump(include=set(TokenizationSettings.model_fields))),
     )
 
 

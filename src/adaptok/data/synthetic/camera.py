@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from adaptok.video.pixels import frames_to_clip
+
 Floats = NDArray[np.float64]
 
 _CORNERS = np.array([[-1, -1, 1], [1, -1, 1], [-1, 1, 1], [1, 1, 1]], dtype=np.float64)
@@ -151,7 +153,7 @@ def _scale(corners: Floats, half: float, size: int) -> float:
 def _render(photograph: NDArray[np.uint8], view: _View) -> Tensor:
     """Render a photograph in a view: `[3, T, S, S]`."""
     part = photograph[view.top : view.top + view.height, view.left : view.left + view.width]
-    picture = torch.from_numpy(np.ascontiguousarray(part)).permute(2, 0, 1)[None].float() / 255
+    picture = frames_to_clip(part[None]).transpose(0, 1)  # [1, 3, h, w]
     if view.scale < 1:
         shape = [max(1, round(side * view.scale)) for side in (view.height, view.width)]
         picture = F.interpolate(picture, size=shape, mode="bilinear", antialias=True, align_corners=False)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from adaptok.data.synthetic.painting import Distance, box, colour, disc, gradient, paint, pixel_centres, triangle
 from adaptok.utils.files import replacing
+from adaptok.video.pixels import clip_to_frames
 from adaptok.video.writing import VideoWriter
 
 FPS = 16
@@ -97,7 +98,7 @@ def write_shapes(
         if not path.exists():
             clip = draw_shape_clip(seed, index, name, frames, size)
             with VideoWriter(path, FPS, crf=crf, threads=1) as writer:
-                writer.write((clip.permute(1, 2, 3, 0) * 255).round().byte().numpy())
+                writer.write(clip_to_frames(clip))
         if progress is not None:
             progress(1)
     return counts
