@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adaptok.cli.train import parse
-from adaptok.config.training import load_config
+from adaptok.config.training import load_config, load_training_config
 from adaptok.training.estimate import parameter_counts, step_flops
 
 RECIPE = {
@@ -81,27 +80,13 @@ def test_presets_are_whole(name, stage):
     assert step_flops(load_config(name, stage)) > 0
 
 
-def test_flags_override_the_configuration():
-    flags = ["--config", "base", "--epochs", "2", "--data.train", "a", "b", "--optimizer.lr", "3e-4"]
-    config = parse(["tokenizer", *flags, "--model.tokenizer.encoder.depth", "6"]).training
+def test_several_fields_are_overridden_at_once():
+    values = {"epochs": "2", "data.train": ["a", "b"], "optimizer.lr": "3e-4", "model.tokenizer.encoder.depth": "6"}
+    config = load_training_config("base", "tokenizer", values)
     assert (config.epochs, config.data.train) == (2, ("a", "b"))
     assert config.optimizer.lr == 3e-4
     assert config.model.tokenizer.encoder.depth == 6
     assert config.losses.adversarial == 0.3
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--config", "huge"], "expected a YAML file or one of base, small, tiny"),
-        (["--max-steps", "5", "--epochs", "5"], "give exactly one of them"),
-        (["--model.tokenizer.latents", "64"], "above the 64 latents"),
-        (["--batch-size", "0"], "batch_size"),
-    ],
-)
-def test_mistakes_are_named(flags, message):
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
-        parse(["tokenizer", *flags])
 
 
 def test_typos_in_files_are_named(tmp_path):

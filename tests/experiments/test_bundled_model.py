@@ -9,9 +9,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 
-from adaptok.cli.train import parse
-from adaptok.config.training import load_config
+from adaptok.cli.main import main
+from adaptok.config.training import STAGES, load_config
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "bundled_model"
 
@@ -110,8 +111,9 @@ def test_configurations_and_overrides_are_valid(recipe, stage, device, tmp_path,
     kind = "tokenizer" if stage in ("reconstruction", "perceptual") else stage
     config = load_config(str(FOLDER / f"{stage}.yaml"), kind)
     run = recipe.Recipe(data=Path("d"), lpips=Path("l"), out=tmp_path, device=device)
-    parsed = parse([*run.training_arguments(stage)[1:], "--max-steps", "7"]).training
-    assert parsed.max_steps == 7
-    assert parsed.micro_batch_size == (
+    main([*run.training_arguments(stage), "--max-steps", "7", "--print-config"])
+    resolved = STAGES[kind].parse(yaml.safe_load(capsys.readouterr().out))
+    assert resolved.max_steps == 7
+    assert resolved.micro_batch_size == (
         recipe.CUDA[stage]["micro_batch_size"] if device == "cuda" else config.micro_batch_size
     )

@@ -8,9 +8,8 @@ import pytest
 import torch
 import yaml
 
-from adaptok.cli.train import parse
 from adaptok.config.discriminator import PatchDiscriminatorConfig, TransformerDiscriminatorConfig
-from adaptok.config.training import TrainingConfig
+from adaptok.config.training import TrainingConfig, load_config, override
 from adaptok.models.discriminator import PatchDiscriminator, build_discriminator
 from adaptok.models.flops import discriminator_flops
 from adaptok.models.model import Model
@@ -77,14 +76,14 @@ def test_adaptive_needs_a_reconstruction_loss(tmp_path):
         config(tmp_path, "tokenizer", losses={"l1": 0, "adversarial": 1}, discriminator={"adaptive": True})
 
 
-def test_flags_choose_the_kind():
-    found = parse(["tokenizer", "--discriminator.width", "64", "--discriminator.adaptive"]).training.discriminator
-    assert found == TransformerDiscriminatorConfig(width=64, adaptive=True)
-    flags = ["--discriminator.kind", "patch", "--discriminator.channels", "16", "--discriminator.loss", "hinge"]
-    found = parse(["tokenizer", *flags]).training.discriminator
-    assert found == PatchDiscriminatorConfig(channels=16, loss="hinge")
+def test_overrides_choose_the_kind():
+    tiny = load_config("tiny", "tokenizer")
+    changed = override(tiny, {"discriminator.width": "64", "discriminator.adaptive": "true"}).discriminator
+    assert changed == TransformerDiscriminatorConfig(width=64, adaptive=True)
+    values = {"discriminator.kind": "patch", "discriminator.channels": "16", "discriminator.loss": "hinge"}
+    assert override(tiny, values).discriminator == PatchDiscriminatorConfig(channels=16, loss="hinge")
     with pytest.raises(ValueError, match="expected one of transformer, patch"):
-        parse(["tokenizer", "--discriminator.kind=pach"])
+        override(tiny, {"discriminator.kind": "pach"})
 
 
 def test_a_logit_for_every_patch_and_a_gradient_for_every_pixel(patch):

@@ -75,14 +75,13 @@ def resolve_key(cls: type[Config], key: str) -> str:
 
 
 def _suggestion(cls: type[Config], path: list[str], part: str, names: Mapping[str, str]) -> str:
-    near = difflib.get_close_matches(part, names, n=1)
-    if near:
-        return f"did you mean {'.'.join([*path, names[near[0]]])!r}?"
-    elsewhere = {field.key.rpartition(".")[2]: field.key for field in list_fields(cls)}
-    if near := difflib.get_close_matches(part, elsewhere, n=1):
-        return f"did you mean {elsewhere[near[0]]!r}?"
     if not names:
         return f"because {'.'.join(path)!r} has no fields"
+    elsewhere = {field.key.rpartition(".")[2]: field.key for field in reversed(list_fields(cls))}
+    if part not in elsewhere and (near := difflib.get_close_matches(part, names, n=1)):
+        return f"did you mean {'.'.join([*path, names[near[0]]])!r}?"
+    if near := difflib.get_close_matches(part, elsewhere, n=1):
+        return f"did you mean {elsewhere[near[0]]!r}?"
     return f"expected one of {', '.join(sorted({'.'.join([*path, name]) for name in names.values()}))}"
 
 
@@ -167,7 +166,9 @@ def _iter_fields(config: Config | type[Config], prefix: str) -> Iterator[ConfigF
         default = None if info.is_required() and isinstance(config, type) else default
         key, inner = f"{prefix}{name}", members(info.annotation)
         for member in sorted(inner, key=lambda member: isinstance(default, member)):  # the selected one overwrites
-            yield from _iter_fields(default if isinstance(default, member) else member, f"{key}.")
+            for field in _iter_fields(default if isinstance(default, member) else member, f"{key}."):
+                kinds = " | ".join(str(kind_of(member)) for member in inner)
+                yield field._replace(type=kinds) if field.key == f"{key}.kind" and len(inner) > 1 else field
         if not inner or type(None) in _union(info.annotation):
             yield ConfigField(key, type_name(info.annotation), default, descriptions(cls).get(name, ""))
 
