@@ -371,8 +371,8 @@ class Generator:
         """
         if self.codec is None:
             raise ValueError(
-                f"the generator {self.config.name!r} has no tokenizer; give"
-                f" {self.config.model or 'the one that it was trained with'} as codec, or with --model"
+                f"the generator {self.config.name!r} was loaded without its tokenizer"
+                f" ({self.config.model or 'of unknown name'}); give it with --model, or as codec"
             )
         return self.codec
 

@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 
 from adaptok.config.generator import GeneratorConfig
 from adaptok.data.token_datasets import TokenClip, TokenDataset
+from adaptok.generation.sequences import join_blocks
 
 
 class TokenSequence(NamedTuple):
@@ -75,10 +76,9 @@ class TokenBatch(NamedTuple):
 
 
 def sequence_entries(clip: TokenClip, config: GeneratorConfig) -> NDArray[np.int64]:
-    """Return int64 `[n]`: the kept ids of each generated block, each block followed by the end-of-block token."""
-    blocks = np.split(clip.ids.astype(np.int64), np.cumsum(clip.lengths)[:-1])
-    end = np.array([config.eob])
-    return np.concatenate([piece for block in blocks[config.first_block :] for piece in (block, end)])
+    """Return the sequence int64 `[n]` of the generated blocks of a clip."""
+    skipped = int(np.sum(clip.lengths[: config.first_block]))
+    return join_blocks(clip.ids[skipped:], clip.lengths[config.first_block :], config.eob)
 
 
 def condition_of(clip: TokenClip, config: GeneratorConfig, labels: Mapping[str, int]) -> NDArray[np.int64]:
