@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -81,11 +80,3 @@ class StreamAllocator:
         saturated = (move > 0 and length == self.length_step) or (move < 0 and length == max_length)
         if not saturated:  # λ that already has no effect must not run away
             self.lmbda *= math.exp(max(-self.MAX_MOVE, min(self.MAX_MOVE, move)))
-
-    def state(self) -> dict[str, Any]:
-        """Return the state that `restore` needs to continue from here."""
-        return {"lmbda": self.lmbda, "tokens": self.tokens, "blocks": self.blocks}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue from a state that `state` returned."""
-        self.lmbda, self.tokens, self.blocks = state["lmbda"], int(state["tokens"]), int(state["blocks"])

@@ -218,21 +218,21 @@ class VideoReader:
         for frame, index, until in self._placed(first):
             decoded += 1
             if shown is not None and index > slot:
-                picture = self._picture(shown)
+                image = self._to_rgb(shown)
                 while slot < min(index, end):
-                    yield picture
+                    yield image
                     slot += 1
             if slot >= end:
                 return
             shown, last = frame, until
         if shown is not None:
-            picture = self._picture(shown)
+            image = self._to_rgb(shown)
             while slot < min(last, end):
-                yield picture
+                yield image
                 slot += 1
         self._note_damage(decoded)
 
-    def _picture(self, frame: VideoFrame) -> Frame:
+    def _to_rgb(self, frame: VideoFrame) -> Frame:
         """Convert a frame to RGB as displayed, at the size of the first frame."""
         self._size = self._size or scaled(frame.width, frame.height, self._short_side)
         how = Interpolation.BICUBIC if self._short_side is None else Interpolation.AREA

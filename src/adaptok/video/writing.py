@@ -100,12 +100,12 @@ class VideoWriter:
             context.color_primaries, context.color_trc, context.colorspace = _BT601.values()
             context.color_range = ColorRange.MPEG
             self._stream = stream
-        picture = VideoFrame.from_ndarray(frame, format="rgb24").reformat(
+        image = VideoFrame.from_ndarray(frame, format="rgb24").reformat(
             format="yuv420p", dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.MPEG
         )
-        picture.pts, picture.time_base = self.count, 1 / self.fps
+        image.pts, image.time_base = self.count, 1 / self.fps
         self.count += 1
-        for packet in self._stream.encode(picture):
+        for packet in self._stream.encode(image):
             self._container.mux(packet)
 
     def __exit__(
