@@ -133,7 +133,7 @@ def test_evaluating_with_weights_of_one_file(whole, tmp_path, capsys):
     write_video(tmp_path / "true" / "x.mp4", 3)
     write_video(tmp_path / "made" / "x.mkv", 3, crf=45)
     flags = ["--metrics", f"lpips_{name}", f"--lpips-{name}", str(path), "--json", "--quiet"]
-    main(["evaluate", "--reference", str(tmp_path / "true"), "--prediction", str(tmp_path / "made"), *flags])
+    main(["evaluate", "files", "--reference", str(tmp_path / "true"), "--prediction", str(tmp_path / "made"), *flags])
     true, made = (
         torch.from_numpy(read_video(tmp_path / file)[0]).permute(0, 3, 1, 2) / 255
         for file in ("true/x.mp4", "made/x.mkv")
@@ -157,7 +157,7 @@ def test_wrong_channel_weights(whole, layer, tmp_path, capsys):
     ):
         save_file(state | changed, path)
         with pytest.raises(SystemExit, match="2"):
-            main(["evaluate", str(tmp_path / "data"), f"--lpips-{name}", str(path), "--quiet"])
+            main(["evaluate", "reconstruction", str(tmp_path / "data"), f"--lpips-{name}", str(path), "--quiet"])
         error = capsys.readouterr().err
         assert words in error
         assert error.count("\n") == 1

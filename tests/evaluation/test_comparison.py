@@ -1,0 +1,57 @@
+"""Comparison of reports."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from adaptok.cli.main import main
+from adaptok.evaluation.comparison import compare_reports
+from tests.helpers.commands import fails, run
+from tests.helpers.evaluation import write_report
+
+
+def test_comparison(tmp_path, capsys):
+    """A small difference is significant for the same clips and not for other clips; a video counts once."""
+    rng = np.random.default_rng(0)
+    videos = [f"{n // 4}" for n in range(160)]
+    level = rng.normal(25, 5, 40).repeat(4)
+    a = write_report(tmp_path / "a", level, videos)
+    b = write_report(tmp_path / "b", level + rng.normal(0.3, 0.2, 40).repeat(4), videos)
+    other = write_report(tmp_path / "other", level + 0.3, videos, sha="1")
+    found = run(capsys, "compare", a, b)["results"][0]["metrics"]["psnr"]
+    assert found["difference"] == pytest.approx(found["b"] - found["a"])
+    assert 0 < found["low"] < found["difference"] < found["high"]
+    assert found["better"] == "b"
+    deviation = (level[::4] * 0 + rng.normal(0.3, 0.2, 40)).std() / np.sqrt(40)  # of the mean over 40 videos
+    assert (found["high"] - found["low"]) / 2 == pytest.approx(1.96 * deviation, rel=0.4)
+    apart = compare_reports(a, other).results[0].metrics["psnr"]
+    assert apart.low < 0 < apart.high
+    assert apart.better is None
+    assert compare_reports(b, a).results[0].metrics["psnr"].better == "a"
+    assert run(capsys, "compare", a, b) == run(capsys, "compare", a, b)
+    main(["compare", str(a), str(b), "--output", str(tmp_path / "page.html")])
+    assert "bootstrap" in (tmp_path / "page.html").read_text()
+    assert "adaptok evaluate" in fails(capsys, "compare", a, tmp_path / "nowhere")
+    elsewhere = write_report(tmp_path / "elsewhere", level, videos, budget=9.0)
+    assert "nothing in common" in fails(capsys, "compare", a, elsewhere)
+
+
+def test_comparison_of_measures_of_patches(tmp_path, capsys):
+    """A lower edge ratio is better, sharpness has no direction; clips without a value are left out."""
+    videos = [f"{n // 2}" for n in range(80)]
+    psnr = np.full(80, 25.0)
+    sharp = np.random.default_rng(0).uniform(0.6, 0.8, 80).tolist()
+    old = write_report(tmp_path / "old", psnr, videos)
+    a = write_report(tmp_path / "a", psnr, videos, edge_ratio=[1.5] * 79 + [None], sharpness=sharp)
+    more = [None] + [x + 0.1 for x in sharp[1:]]
+    b = write_report(tmp_path / "b", psnr, videos, edge_ratio=[None] + [1.2] * 79, sharpness=more)
+    found = run(capsys, "compare", a, b)["results"][0]["metrics"]
+    assert (found["edge_ratio"]["a"], found["edge_ratio"]["b"]) == pytest.approx((1.5, 1.2))
+    assert found["edge_ratio"]["better"] == "b"
+    assert found["sharpness"]["low"] == pytest.approx(0.1)
+    assert found["sharpness"]["a"] == pytest.approx(np.mean(sharp[1:]))  # of the clips that both know
+    assert found["sharpness"]["better"] is None
+    assert list(run(capsys, "compare", old, b)["results"][0]["metrics"]) == ["psnr", "tokens_per_clip"]
+    main(["compare", str(a), str(b), "--output", str(tmp_path / "page.md")])
+    assert "edge ratio" in (tmp_path / "page.md").read_text()
