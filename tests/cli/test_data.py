@@ -30,7 +30,7 @@ def test_index(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["index", "{}/nothing"], "no such folder"),
+        (["index", "{}/missing"], "no such folder"),
         (["index", "{}/empty"], "no video and no photograph"),
         (["resize", "{}/empty", "{}/out"], "contains no video and no photograph"),
         (["resize", "{}", "{}/out"], "one folder lies in the other"),

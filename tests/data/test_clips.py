@@ -86,7 +86,7 @@ def test_a_cut_switches_to_another_clip(folder):
 
 def test_smaller_crops_show_less(folder):
     sources = [VideoFolder(folder / "videos")]
-    near, far = (ClipMixture(sources, [1.0], frames=4, size=32, min_crop=least) for least in (0.3, 1.0))
+    near, far = (ClipMixture(sources, [1.0], frames=4, size=32, min_crop=crop) for crop in (0.3, 1.0))
     detail = [sum(float(clips[i].diff(dim=-1).abs().mean()) for i in range(16)) for clips in (near, far)]
     assert detail[0] < 0.9 * detail[1]
     with pytest.raises(ValueError, match="min_crop"):

@@ -61,11 +61,11 @@ def rows(out: Path) -> list[dict]:
 
 def shards(out: Path) -> dict[str, tuple[int, int, bytes]]:
     """Return the inode, modification time and bytes of every shard."""
-    found = {}
+    states = {}
     for path in sorted(out.glob("*.parquet")):
         status = path.stat()
-        found[path.name] = (status.st_ino, status.st_mtime_ns, path.read_bytes())
-    return found
+        states[path.name] = (status.st_ino, status.st_mtime_ns, path.read_bytes())
+    return states
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -82,10 +82,10 @@ def clips_of(video: Path, stride: int) -> torch.Tensor:
 
 
 def by_video(out: Path) -> dict[str, list[TokenClip]]:
-    found: dict[str, list[TokenClip]] = {}
+    clips: dict[str, list[TokenClip]] = {}
     for clip in TokenDataset.open(out):
-        found.setdefault(clip.source, []).append(clip)
-    return found
+        clips.setdefault(clip.source, []).append(clip)
+    return clips
 
 
 def command(source, out, model, *arguments) -> list[str]:

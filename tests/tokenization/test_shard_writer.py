@@ -34,11 +34,11 @@ from tests.helpers.tokenization import (
 @pytest.mark.parametrize("stride", [1, 3, 8, 11])
 def test_every_clip_is_stored_with_the_ids_and_lengths_of_the_codec(codec, videos, tmp_path, stride):
     done = tokenize(videos, tmp_path / "out", codec, options(stride=stride))
-    found, scores = by_video(tmp_path / "out"), rows(tmp_path / "out")
-    assert list(found) == sorted(found)
-    assert done.clips == sum(map(len, found.values())) == len(scores)
+    stored, scores = by_video(tmp_path / "out"), rows(tmp_path / "out")
+    assert list(stored) == sorted(stored)
+    assert done.clips == sum(map(len, stored.values())) == len(scores)
     place = 0
-    for source, clips in found.items():
+    for source, clips in stored.items():
         expected = clips_of(videos / source, stride)
         assert [clip.start for clip in clips] == [index * stride for index in range(len(expected))]
         assert {clip.label for clip in clips} == {source.split("/")[0]}
@@ -51,8 +51,8 @@ def test_every_clip_is_stored_with_the_ids_and_lengths_of_the_codec(codec, video
         for clip, ids, own in zip(clips, latents.ids.numpy(), lengths, strict=True):
             assert clip.lengths.tolist() == own.tolist()
             assert clip.ids.tolist() == ids[np.arange(K) < own[:, None]].tolist()
-    assert list(found) == [name for name in found if name not in ("class1/zero.mp4", "class0/text.mp4")]
-    assert "class0/short.mp4" in found
+    assert stored.keys().isdisjoint(["class1/zero.mp4", "class0/text.mp4"])
+    assert "class0/short.mp4" in stored
 
 
 @pytest.mark.parametrize("scope", ["video", "clip", "stream"])
@@ -113,10 +113,10 @@ def test_the_condition_is_the_first_frames_alone(codec, videos, tmp_path, frames
 
 def test_all_tokens_without_scores_and_labels(codec, videos, tmp_path):
     done = tokenize(videos, tmp_path / "all", codec, options(budget=None, limit=2, labels=False, scores=False))
-    found = rows(tmp_path / "all")
-    assert {(row["label"], row["scores"], len(row["ids"])) for row in found} == {(None, None, G * K)}
+    stored = rows(tmp_path / "all")
+    assert {(row["label"], row["scores"], len(row["ids"])) for row in stored} == {(None, None, G * K)}
     assert done.tokens == done.clips * G * K
-    starts = [row["start"] for row in found if row["source"] == "class0/2.mp4"]
+    starts = [row["start"] for row in stored if row["source"] == "class0/2.mp4"]
     assert starts == [0, T]
     tokenize(videos, tmp_path / "slow", codec, options(fps=15, stride=1))
     assert len(by_video(tmp_path / "slow")["class0/2.mp4"]) == 20 - T + 1
