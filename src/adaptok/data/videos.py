@@ -69,10 +69,6 @@ class _View:
     top: float
     left: float
 
-    def span(self, frames: int) -> int:
-        """Number of segment frames from the first to the last of `frames` clip frames."""
-        return (frames - 1) * self.stride + 1
-
 
 class VideoFolder(FileSet):
     """Videos of folders (searched recursively) or lists.
@@ -141,7 +137,7 @@ class VideoFolder(FileSet):
         """Return the T frames of a view at a size close to that of the clip, or None if the file is broken."""
         short = spec.size * 9 // 8
         start = (segment.start or Fraction(0)) + view.first / segment.fps
-        span = min(view.span(spec.frames), segment.frames - view.first)
+        span = min(_span(spec.frames, view.stride), segment.frames - view.first)
         if str(segment.path) not in self.broken and self.bytes(short) > cache.capacity:
             direct = _decode_span(segment, start, span, short)
             if direct is not None:
@@ -171,8 +167,13 @@ def _draw_view(rng: np.random.Generator, spec: ClipSpec, count: int) -> _View:
     """Draw a view of a segment of `count` frames."""
     stride = spec.strides[rng.integers(len(spec.strides))]
     stride = 0 if rng.random() < spec.still_fraction else stride
-    span = (spec.frames - 1) * stride + 1
-    return _View(int(rng.integers(max(1, count - span + 1))), stride, *rng.random(3))
+    first = int(rng.integers(max(1, count - _span(spec.frames, stride) + 1)))
+    return _View(first, stride, *rng.random(3))
+
+
+def _span(frames: int, stride: int) -> int:
+    """Return the number of video frames from the first to the last frame of a clip."""
+    return (frames - 1) * stride + 1
 
 
 def _select(frames: Frames, first: int, view: _View, spec: ClipSpec) -> Frames:
