@@ -1,10 +1,10 @@
-"""Train the bundled model: all stages in order, each resumable.
+"""Train the bundled model, in stages that can be interrupted and resumed.
 
     python experiments/bundled_model/run.py --data DATA --lpips LPIPS --out runs/bundled
 
 Stages: reconstruction (encoder and decoder), perceptual (decoder only, so that token ids stay the same), scorer,
-generator (on drawn shapes), report. Started again with the same --out, the command continues where it was stopped; a
-finished stage is skipped. README.md in this folder describes the recipe.
+generator (on drawn shapes), report. Run the same command again to resume after an interruption; finished stages are
+skipped. README.md in this folder describes the recipe.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ TRAINED = ("reconstruction", "perceptual", "scorer", "generator")
 CLIPS = {"reconstruction": 300_000, "perceptual": 60_000, "scorer": 12_000, "generator": 40_000}
 """Default number of training clips of each stage."""
 CUDA = {
-    # large batches fill a GPU, and take higher learning rates than the small ones of the configurations
+    # large batches use a GPU fully, and need higher learning rates than the small batches of the configurations
     "reconstruction": {"micro_batch_size": 64, "optimizer.lr": 1e-3},
     "perceptual": {"micro_batch_size": 64, "optimizer.lr": 1e-3},
     "scorer": {"micro_batch_size": 64, "optimizer.lr": 2e-3},
     "generator": {"micro_batch_size": 128, "optimizer.lr": 5e-3},
 }
 WORKERS = 14
-"""Processes that read clips on a machine with a GPU."""
+"""Number of processes that decode clips on a machine with a GPU."""
 CALIBRATION_STEPS = 20
-"""Steps that the speed of a stage with a time budget is measured on."""
+"""Number of steps on which the speed of a stage with a time budget is measured."""
 GENERATOR_BUDGET = 256
-"""Tokens per clip of the generator's training data, on average."""
+"""Mean number of tokens per clip of the generator's training data."""
 
 
 @dataclass(kw_only=True)
 class Recipe:
-    """Where data and results are, and how long each stage trains."""
+    """Data, results and length of each stage."""
 
     data: Path
     """Folder with videos/train, videos/val and images."""
@@ -99,7 +99,7 @@ class Recipe:
                 self._train(stage)
 
     def model(self, stage: str) -> Path:
-        """Model folder that a stage leaves."""
+        """Return the folder of the model that a stage trains."""
         return self.out / stage / "model"
 
     def _train(self, stage: str) -> None:
@@ -109,11 +109,11 @@ class Recipe:
         steps = self._steps(stage, arguments)
         every = str(max(1, min(steps, 25 if self.device == "cuda" else 50)))
         self._execute(
-            [*arguments, "--max-steps", str(steps), "--checkpoint-every", every, "--out", str(self.out / stage)], True
+            [*arguments, "--max-steps", str(steps), "--checkpoint-every", every, "--output", str(self.out / stage)], True
         )
 
     def training_arguments(self, stage: str) -> list[str]:
-        """Options of `adaptok train` for a stage, without its length."""
+        """Return the arguments of `adaptok train` for a stage, without its length."""
         kind = "tokenizer" if stage in ("reconstruction", "perceptual") else stage
         arguments = ["train", kind, "--config", str(HERE / f"{stage}.yaml")]
         if stage == "generator":
@@ -138,13 +138,16 @@ class Recipe:
         return arguments
 
     def _batch(self, stage: str) -> int:
-        """Clips of a step on all processes."""
+        """Return the number of clips per step, over all processes."""
         values = yaml.safe_load((HERE / f"{stage}.yaml").read_text(encoding="utf-8"))
         batch = CUDA[stage]["micro_batch_size"] if self.device == "cuda" else values["micro_batch_size"]
         return int(batch) * self.processes
 
     def _steps(self, stage: str, arguments: Sequence[str]) -> int:
-        """Steps of a stage. They are decided once, and kept in OUT/plan.json, because the schedule depends on them."""
+        """Return the number of steps of a stage.
+
+        It is chosen once and stored in OUT/plan.json, because the learning rate schedule depends on it.
+        """
         path = self.out / "plan.json"
         plan: dict[str, int] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         if stage not in plan:
@@ -160,32 +163,32 @@ class Recipe:
         return plan[stage]
 
     def _clips_per_second(self, stage: str, arguments: Sequence[str]) -> float:
-        """Measure the speed on the last half of a short run, when the first frames are decoded and layers compiled."""
+        """Measure the speed in the second half of a short run, after compilation and the first decoding of files."""
         folder = self.out / f"{stage}-speed"
         half = CALIBRATION_STEPS // 2
         options = ["--max-steps", str(CALIBRATION_STEPS), "--log-every", str(half), "--validate-every", "1000000"]
-        self._execute([*arguments, *options, "--out", str(folder), "--ema-decay", "0"], True)
+        self._execute([*arguments, *options, "--output", str(folder), "--ema-decay", "0"], True)
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         speed = [line["clips_per_second"] for line in lines if "clips_per_second" in line][-1]
         print(f"{stage}: {speed:.2f} clips per second", file=sys.stderr)
         return float(speed)
 
     def _draw_tokens(self) -> None:
-        """Draw the shapes that the generator is trained on, and tokenize them. Both commands continue by themselves."""
+        """Draw the clips that the generator is trained on, and tokenize them. Both commands resume by themselves."""
         shapes = self.out / "shapes"
-        self._execute(["data", "shapes", str(shapes), "--clips", str(self.shapes)])
+        self._execute(["data", "synthesize", str(shapes), "--clips", str(self.shapes)])
         options = ["--budget", str(GENERATOR_BUDGET), "--scope", "clip", "--device", self.device]
         tokens = str(self.out / "shapes-tokens")
-        self._execute(["tokenize", str(shapes), "--out", tokens, "--model", str(self.model("scorer")), *options])
+        self._execute(["tokenize", str(shapes), "--output", tokens, "--model", str(self.model("scorer")), *options])
 
     def _report(self) -> None:
-        """Adaptive and uniform lengths at three budgets, on the first clip of each validation video."""
-        arguments = ["evaluate", str(self.data / "videos" / "val"), "--model", str(self.model("scorer"))]
-        arguments += ["--protocol", "official", "--budgets", "96", "384", "768"]
+        """Compare adaptive and uniform lengths at three budgets, on the first clip of each validation video."""
+        arguments = ["evaluate", "reconstruction", str(self.data / "videos" / "val"), "--model", str(self.model("scorer"))]
+        arguments += ["--protocol", "official", "--budget", "96", "384", "768"]
         arguments += ["--lpips-vgg", str(self.lpips / "lpips_vgg.safetensors")]
         arguments += ["--lpips-alex", str(self.lpips / "lpips_alex.safetensors")]
         metrics = ["psnr", "ssim", "lpips_vgg", "lpips_alex", "edge_ratio", "sharpness"]
-        arguments += ["--metrics", *metrics, "--device", self.device, "--out", str(self.out / "report")]
+        arguments += ["--metrics", *metrics, "--device", self.device, "--output", str(self.out / "report")]
         self._execute(arguments)
 
     def _execute(self, arguments: Sequence[str], training: bool = False) -> None:

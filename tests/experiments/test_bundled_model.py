@@ -35,7 +35,7 @@ def commands(recipe: ModuleType, monkeypatch, tmp_path: Path, *options: str) -> 
     def execute(command, **_):
         ran.append(command[command.index("adaptok") + 1 :])
         if ran[-1][0] == "train":
-            out = Path(ran[-1][ran[-1].index("--out") + 1])
+            out = Path(ran[-1][ran[-1].index("--output") + 1])
             (out / "model").mkdir(parents=True)
             (out / "model" / "config.json").touch()
             (out / "metrics.jsonl").write_text('{"step": 20, "clips_per_second": 5.0}\n')
