@@ -108,9 +108,8 @@ class Recipe:
         arguments = self.training_arguments(stage)
         steps = self._steps(stage, arguments)
         every = str(max(1, min(steps, 25 if self.device == "cuda" else 50)))
-        self._execute(
-            [*arguments, "--max-steps", str(steps), "--checkpoint-every", every, "--output", str(self.out / stage)], True
-        )
+        options = ["--max-steps", str(steps), "--checkpoint-every", every, "--output", str(self.out / stage)]
+        self._execute([*arguments, *options], True)
 
     def training_arguments(self, stage: str) -> list[str]:
         """Return the arguments of `adaptok train` for a stage, without its length."""
@@ -183,7 +182,8 @@ class Recipe:
 
     def _report(self) -> None:
         """Compare adaptive and uniform lengths at three budgets, on the first clip of each validation video."""
-        arguments = ["evaluate", "reconstruction", str(self.data / "videos" / "val"), "--model", str(self.model("scorer"))]
+        arguments = ["evaluate", "reconstruction", str(self.data / "videos" / "val")]
+        arguments += ["--model", str(self.model("scorer"))]
         arguments += ["--protocol", "official", "--budget", "96", "384", "768"]
         arguments += ["--lpips-vgg", str(self.lpips / "lpips_vgg.safetensors")]
         arguments += ["--lpips-alex", str(self.lpips / "lpips_alex.safetensors")]

@@ -1,1 +1,1 @@
-"""One loop, one objective per stage."""
+"""Training of tokenizers, scorers and generators: one loop, with a stage and an objective for each."""

@@ -1,0 +1,1 @@
+"""Initial weights of the models that runs start from."""

@@ -29,7 +29,7 @@ def grow(tokenizer: Tokenizer, source: Tokenizer) -> None:
             field = next(f for f in type(old).model_fields if getattr(old, f) != getattr(new, f))
             name, old, new = f"{name}.{field}", getattr(old, field), getattr(new, field)
         if old != new and not (name in GROWING and old is None):
-            raise ValueError(f"{name} is {old} there and {new} here; give both the same {name}")
+            raise ValueError(f"{name} is {old} there and {new} here; set both to the same value")
     state = dict(source.state_dict())
     frames, colours = ours.temporal_patch_size, ours.channels
     if (inner := tokenizer.encoder_taper) is not None and source.encoder_taper is None:

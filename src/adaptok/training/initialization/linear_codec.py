@@ -1,22 +1,22 @@
-"""Initialisation of a tokenizer as a progressive linear codec.
+"""Initialization of a tokenizer as a progressive linear codec.
 
-A transformer autoencoder with random weights spends thousands of steps on finding where to look, and gives back the
-mean colour until then. Here the first attention layer of encoder and decoder is written by hand, and the others start
-switched off (zero output layers), so that the model is a lossy picture codec before its first step, and training goes
-on from there:
+A transformer autoencoder with random weights needs thousands of steps to learn where to attend, and reconstructs little
+but the mean colour until then. Here, the first attention layer of the encoder and of the decoder is set by hand, and
+all other layers contribute nothing at first (zero output layers). The model is then a lossy linear codec before its
+first training step, and training improves on it:
 
-- patch embedding and output layer are the principal components of pixel patches;
-- a token's place is a code of its own: block, quadrant, quadrant of that quadrant and so on, each level one corner of a
-  tetrahedron. The product of two codes is 1 for every level that agrees, -1/3 for one that does not, and 0 for one that
-  a coarse token leaves out;
-- latents go from coarse to fine: one per coarse cell, then one per patch for the first components ("set" 0), then one
-  per patch for the next components (set 1), …;
-- a latent attends to the patches of its cell and stores the mean of its set's components;
-- a patch of the decoder attends, with one head per set, to the finest latent that covers it and was kept. Where there
-  is none it attends to itself, which adds nothing.
+- Patch embedding and output layer are the principal components of pixel patches.
+- The place of a token has a code: block, quadrant, quadrant of that quadrant and so on, each level one corner of a
+  tetrahedron. In the product of two codes, a level that agrees counts 1, one that differs -1/3, and one that a coarse
+  token leaves open 0.
+- Latents are ordered from coarse to fine: one per coarse cell, then one per patch for the first components (set 0),
+  then one per patch for the next components (set 1), and so on.
+- A latent attends to the patches of its cell and stores the mean of the components of its set.
+- A patch of the decoder attends, with one head per set, to the finest kept latent that covers it. If there is none, it
+  attends to itself, which adds nothing.
 
-It only chooses weights and embeddings of the usual architecture. The constant that attention needs in its queries comes
-from the bias of the LayerNorm, in a dimension that nothing else writes.
+Only weights and embeddings of the usual architecture are set. The constant that queries and keys need comes from the
+bias of the LayerNorm, in a dimension that nothing else writes to.
 """
 
 from __future__ import annotations
@@ -34,25 +34,26 @@ from adaptok.models.tokenizer import Tokenizer
 from adaptok.models.transformer import TransformerBlock
 
 CODE_SCALE = 2.0
-"""Size of a code against a first component of unit variance. Larger, and LayerNorm divides by more nearly a constant;
-smaller, and the layers after the first see more of the content."""
+"""Size of a place code, relative to a first component of unit variance. Larger codes make the divisor of LayerNorm more
+nearly constant; smaller ones leave more of the content to the layers after the first."""
 SHARPNESS = 12.0
-"""Attention logits between a matching and an absent level."""
+"""Difference between the attention logits of a matching and of an open level."""
 GATE = 50.0
-"""Attention logits that shut a head for the tokens it is not for; no larger than needed, since Adam's steps on the
-weights behind it are multiplied by it."""
+"""Attention logit that keeps the tokens of other sets out of a head. It is no larger than needed, because it multiplies
+the effect of Adam's steps on these weights."""
 FILLERS = 8
-"""Dimensions that make the codes alike for LayerNorm."""
+"""Number of dimensions that give all codes the same mean and norm, so that LayerNorm treats them alike."""
 MISSING = 0.6
-"""Levels by which a patch must be better covered than not at all; 4/3 is what the same place in another block lacks."""
+"""Levels by which a latent must match a patch better than the patch matches itself. It is below 4/3, by which the same
+place in another block falls short."""
 PCA_ROWS = 32768
-"""Patches that the components are taken from."""
+"""Maximum number of patches that the principal components are computed from."""
 _CORNERS = torch.tensor([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]).float()
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What a latent stands for: components of `set`, over a square of the grid at `level` (0 is the whole frame)."""
+    """Role of a latent: the components of `set` over a square of the grid at `level`, where 0 is the whole frame."""
 
     set: int
     level: int
@@ -62,7 +63,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Layout:
-    """Which dimensions of the width hold what."""
+    """Use of the dimensions of the width."""
 
     levels: int
     sets: int
@@ -71,7 +72,7 @@ class Layout:
 
     @property
     def place(self) -> int:
-        """First dimension of the place code: 3 for the block and 3 for every level."""
+        """First dimension of the place code, which has 3 for the block and 3 for each level."""
         return self.width - self.place_dims - self.sets - 2 - FILLERS
 
     @property
@@ -80,37 +81,37 @@ class Layout:
 
     @property
     def set(self) -> int:
-        """First of the dimensions that say which set a latent belongs to."""
+        """First of the dimensions that mark the set of a latent."""
         return self.place + self.place_dims
 
     @property
     def patch(self) -> int:
-        """Says that a token is a patch."""
+        """Dimension that marks patches."""
         return self.set + self.sets
 
     @property
     def constant(self) -> int:
-        """Nothing writes here; LayerNorm's bias makes it 1."""
+        """Dimension that nothing writes to, and that the bias of LayerNorm sets to 1."""
         return self.patch + 1
 
     @property
     def filler(self) -> float:
-        """Sum of squares of the last dimensions, which give every code the same sum and norm."""
+        """Sum of squares of the filler dimensions, which give all codes the same sum and norm."""
         return (self.place_dims + 1) ** 2 / FILLERS + 2
 
     @property
     def slots(self) -> int:
-        """First of the dimensions that hold a latent's code."""
+        """First of the dimensions that hold the code of a latent."""
         return self.place - self.code_dim
 
     @property
     def content(self) -> int:
-        """Principal components that the width has room for."""
+        """Number of principal components that fit into the width."""
         return self.slots
 
 
 def cells(config: TokenizerConfig) -> list[Cell]:
-    """What each of the K latents of a block stands for, coarse to fine, evenly spread at every prefix."""
+    """List the roles of the K latents of a block, from coarse to fine. Every prefix covers the frame evenly."""
     levels = config.grid.bit_length() - 1
     coarse = max(0, levels - 1)
     order = [Cell(0, coarse, r, c) for r, c in spread_order(coarse)]
@@ -122,7 +123,7 @@ def cells(config: TokenizerConfig) -> list[Cell]:
 
 
 def spread_order(level: int) -> list[tuple[int, int]]:
-    """Cells of a 2^level grid so that every prefix covers the square evenly (bit-reversed Morton order)."""
+    """List the cells of a 2^level x 2^level grid so that every prefix covers it evenly (bit-reversed Morton order)."""
     side = 1 << level
 
     def key(cell: tuple[int, int]) -> int:
@@ -133,13 +134,14 @@ def spread_order(level: int) -> list[tuple[int, int]]:
 
 
 def initialize_linear(tokenizer: Tokenizer, clips: Tensor) -> None:
-    """Make `tokenizer` a progressive linear codec, in place.
+    """Turn a tokenizer into a progressive linear codec, in place.
 
     Args:
-        clips: `[B, C, T, S, S]` in [0, 1], the sample that principal components are taken from; some hundred clips.
+        tokenizer: tokenizer with the scalar quantizer, without overlapping windows.
+        clips: `[B, C, T, S, S]` in [0, 1], a few hundred clips to compute principal components from.
 
     Raises:
-        ValueError: the architecture has no room for it.
+        ValueError: the architecture is not suitable.
     """
     config = tokenizer.config
     layout = _layout(config)
@@ -147,25 +149,25 @@ def initialize_linear(tokenizer: Tokenizer, clips: Tensor) -> None:
         patches = patchify(clips, config.patch_size, config.temporal_patch_size).flatten(0, 2)
         patches = patches[:: max(1, len(patches) // PCA_ROWS)]
         mean, components, deviations = principal_components(patches, layout.content)
-        # as held: less unequal than they are, so that fine components are not lost on the layers after the first
+        # stored components are less unequal than the original ones, so that later layers can use the fine ones
         units = (deviations * deviations[0]).sqrt()
-        held = (deviations / units).square()  # their variances in the stream
+        stored = (deviations / units).square()  # variances of the stored components
         for block in (*tokenizer.encoder.blocks, *tokenizer.decoder.blocks):
             assert isinstance(block, TransformerBlock)
             assert isinstance(block.mlp, Mlp)
             block.attn.proj.weight.zero_()
             block.mlp.fc2.weight.zero_()
         code = _write_embeddings(tokenizer, layout)
-        norm = float((code + held.sum() / layout.width).sqrt())  # what LayerNorm divides a patch by, in the encoder
+        norm = float((code + stored.sum() / layout.width).sqrt())  # divisor of LayerNorm for a patch in the encoder
         used = layout.sets * layout.code_dim
         standard = (patches - mean) @ components[:, :used] / deviations[:used]
         assert isinstance(config.quantizer, ScalarQuantizerConfig)
         levels = config.quantizer.levels * layout.sets
         spreads = torch.tensor([best_spread(x, n) for x, n in zip(standard.T, levels, strict=True)])
         _write_pixels(
-            tokenizer, layout, mean, components, units, float((code + held[:used].sum() / layout.width).sqrt())
+            tokenizer, layout, mean, components, units, float((code + stored[:used].sum() / layout.width).sqrt())
         )
-        scale = spreads / held[:used].sqrt()  # from a component, as the stream holds it, to its code
+        scale = spreads / stored[:used].sqrt()  # from a stored component to its code
         _write_encoder(tokenizer, layout, scale, norm)
         _write_decoder(tokenizer, layout, _decoding_gains(tokenizer, layout, clips) / scale, float(code.sqrt()))
 
@@ -181,7 +183,8 @@ INITIALIZED_PREFIXES = (
     "to_pixels.",
     "head.output.",
 )
-"""Weights that are large or wide by design: a step of the usual size would break what they do."""
+"""Prefixes of the weights that are set by hand. They are large by design, and training steps of the usual size would
+ruin them."""
 
 
 def _layout(config: TokenizerConfig) -> Layout:
@@ -200,23 +203,25 @@ def _layout(config: TokenizerConfig) -> Layout:
         f"{head} dimensions a head, expected {layout.place_dims + 2} or more": head < layout.place_dims + 2,
         f"width {width}, which has no room for the components": layout.content < sets * layout.code_dim,
         "fixed positions, expected learned_positions": not config.learned_positions,
-        "overlapping windows; start without them and call `grow`": config.overlapping,
+        "overlapping windows": config.overlapping,
     }
-    for problem, found in problems.items():
-        if found:
-            raise ValueError(f"the linear initialization does not fit {problem}")
+    for problem, present in problems.items():
+        if present:
+            raise ValueError(
+                f"initialization linear does not support {problem}; change it, or set initialization to random"
+            )
     return layout
 
 
 def principal_components(rows: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean `[N]`, components `[N, count]` and standard deviations `[count]` of `rows [M, N]`."""
+    """Compute the mean `[N]`, components `[N, count]` and standard deviations `[count]` of `rows [M, N]`."""
     mean = rows.mean(0)
     _, singular, components = torch.pca_lowrank(rows - mean, q=count, center=False, niter=4)
     return mean, components, singular / len(rows) ** 0.5
 
 
 def best_spread(values: Tensor, levels: int) -> float:
-    """Factor on `values [M]` (mean 0, variance 1) before tanh that makes `levels` even values fit them best."""
+    """Find the factor of `values [M]` (mean 0, variance 1) before tanh with which `levels` even steps fit best."""
     top = levels - 1
     errors = {}
     for spread in torch.arange(0.15, 1.5, 0.05).tolist():
@@ -227,7 +232,7 @@ def best_spread(values: Tensor, levels: int) -> float:
 
 
 def place_code(layout: Layout, block: int, cell: Cell, *, patch: bool) -> Tensor:
-    """Code of a token in the full width; all have the same sum and norm."""
+    """Return the code `[D]` of a token. All codes have the same sum and norm."""
     code = torch.zeros(layout.width)
     path = [
         (cell.row >> (cell.level - 1 - i) & 1) * 2 + (cell.column >> (cell.level - 1 - i) & 1)
@@ -236,7 +241,7 @@ def place_code(layout: Layout, block: int, cell: Cell, *, patch: bool) -> Tensor
     for i, corner in enumerate([block, *path]):
         code[layout.place + 3 * i : layout.place + 3 * i + 3] = _CORNERS[corner]
     code[layout.patch if patch else layout.set + cell.set] = 1
-    # n fillers of m ± d: n m = -sum, n (m² + d²) = what their squares should come to
+    # n fillers m ± d with n m = -sum and n (m² + d²) = the remaining sum of squares
     middle = -code.sum() / FILLERS
     difference = (layout.filler + layout.place_dims + 1 - code.square().sum()) / FILLERS - middle**2
     code[-FILLERS:] = middle + difference.sqrt() * torch.tensor([1.0, -1.0]).repeat(FILLERS // 2)
@@ -244,7 +249,7 @@ def place_code(layout: Layout, block: int, cell: Cell, *, patch: bool) -> Tensor
 
 
 def _write_embeddings(tokenizer: Tokenizer, layout: Layout) -> Tensor:
-    """Positions and queries; returns the mean square over the width of a code, the same for all."""
+    """Set positions and queries. Returns the mean square of a code over the width, which is the same for all codes."""
     config = tokenizer.config
     grid = [Cell(0, layout.levels, r, c) for r in range(config.grid) for c in range(config.grid)]
     patches = torch.stack([place_code(layout, i, cell, patch=True) for i in range(config.blocks) for cell in grid])
@@ -278,7 +283,7 @@ def _write_pixels(
 
 
 def _clear_attention(block: TransformerBlock, layout: Layout) -> None:
-    """Empty the heads that are written by hand; the others keep their random weights, for training to use."""
+    """Clear the heads that are set by hand. The others keep their random weights."""
     used = layout.sets * layout.width // block.attn.heads
     for part in block.attn.qkv.weight.chunk(3):
         part[:used].zero_()
@@ -288,29 +293,29 @@ def _clear_attention(block: TransformerBlock, layout: Layout) -> None:
     block.norm1.bias[layout.constant] = 1
 
 
-class _Written(NamedTuple):
-    """A layer whose first heads are empty and ready to be written.
-
-    weight: of qkv, `[3 D, D]`. unit: what makes a place code of size 1. gate: two of them make a score of GATE.
-    """
+class _ClearedLayer(NamedTuple):
+    """Layer whose first heads are cleared."""
 
     block: TransformerBlock
     weight: Tensor
+    """`[3 D, D]`, weights of queries, keys and values."""
     width: int
     head_width: int
     unit: float
+    """Factor that scales a normalized place code to size 1."""
     gate: float
+    """Value whose product with itself is an attention logit of GATE."""
 
 
-def _open(block: nn.Module, layout: Layout, norm: float) -> _Written:
+def _clear_layer(block: nn.Module, layout: Layout, norm: float) -> _ClearedLayer:
     assert isinstance(block, TransformerBlock)
     _clear_attention(block, layout)
     d = layout.width // block.attn.heads
-    return _Written(block, block.attn.qkv.weight, layout.width, d, norm / CODE_SCALE, (GATE * d**0.5) ** 0.5)
+    return _ClearedLayer(block, block.attn.qkv.weight, layout.width, d, norm / CODE_SCALE, (GATE * d**0.5) ** 0.5)
 
 
 def _match_places(block: TransformerBlock, layout: Layout, head: int, norm: float) -> None:
-    """Queries and keys of a head agree where the places do: SHARPNESS for each level that matches."""
+    """Set queries and keys of a head so that each level that agrees adds SHARPNESS to the attention logit."""
     width, d = layout.width, layout.width // block.attn.heads
     scale = (SHARPNESS * d**0.5 / 3) ** 0.5 * norm / CODE_SCALE
     for i in range(layout.place_dims):
@@ -319,10 +324,10 @@ def _match_places(block: TransformerBlock, layout: Layout, head: int, norm: floa
 
 
 def _write_encoder(tokenizer: Tokenizer, layout: Layout, scale: Tensor, norm: float) -> None:
-    block, weight, width, d, unit, gate = _open(tokenizer.encoder.blocks[0], layout, norm)
+    block, weight, width, d, unit, gate = _clear_layer(tokenizer.encoder.blocks[0], layout, norm)
     for head in range(layout.sets):
         _match_places(block, layout, head, norm)
-        # latents of this set look at patches, all others away from them
+        # latents of this set attend to patches, all other tokens do not
         row = head * d + layout.place_dims
         weight[row, layout.constant] = -gate
         weight[row, layout.set + head] = 2 * gate * unit
@@ -338,7 +343,7 @@ def _write_encoder(tokenizer: Tokenizer, layout: Layout, scale: Tensor, norm: fl
 
 
 def _decoding_gains(tokenizer: Tokenizer, layout: Layout, clips: Tensor) -> Tensor:
-    """`[sets * code_dim]`: least-squares factor from a quantized code back to its component, both as stored."""
+    """Compute the least-squares factors `[sets * code_dim]` from quantized codes back to stored components."""
     config = tokenizer.config
     products = torch.zeros(2, layout.sets, layout.code_dim)
     index = [(k, cell) for k, cell in enumerate(cells(config)) if cell.level == layout.levels]
@@ -357,11 +362,11 @@ def _write_decoder(tokenizer: Tokenizer, layout: Layout, gains: Tensor, norm: fl
     tokenizer.from_code.bias.zero_()
     for i in range(layout.code_dim):
         tokenizer.from_code.weight[layout.slots + i, i] = 1
-    block, weight, width, d, unit, gate = _open(tokenizer.decoder.blocks[0], layout, norm)
+    block, weight, width, d, unit, gate = _clear_layer(tokenizer.decoder.blocks[0], layout, norm)
     for head in range(layout.sets):
         _match_places(block, layout, head, norm)
         own, patch = head * d + layout.place_dims, head * d + layout.place_dims + 1
-        # latents of this set gain more than anything; a patch gains a little less than a latent that covers it
+        # latents of this set have the highest logits; the patch itself is slightly below a latent that covers it
         loss = layout.levels - 0.5 if head == 0 else MISSING
         weight[own, layout.constant] = gate
         weight[patch, layout.constant] = gate * (1 - loss * SHARPNESS / GATE)

@@ -1,11 +1,11 @@
 """Least-squares fit of the output layer.
 
-With overlapping windows, a pixel is a sum of what several patches write. The weights that minimize the squared error
-over some clips are therefore the solution of a linear regression of each pixel on the features of all patches whose
-windows cover it; a small ridge penalty keeps them from overfitting.
+With overlapping windows, a pixel is the sum of the outputs of several patches. The weights that minimize the squared
+error over some clips are therefore the solution of a linear regression of each pixel on the features of all patches
+whose windows cover it; a small ridge penalty keeps them from overfitting.
 
 Legend: `B` clips, `g` blocks of a clip, `P` patches of a block, `D` width, `pt` frames of a block, `p` pixels of a
-patch's side, `w` pixels of a window's side, `C` colours, `N` patches of all clips.
+patch's side, `w` pixels of a window's side, `C` channels, `N` patches of all clips.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def fit_output_layer(
 
 
 def _neighbourhoods(patches: Tensor, grid: int) -> Tensor:
-    """Patches `[B, g, P, D]` to rows `[N, 9 * (D + 1)]`: the features and a constant 1 of the 3 x 3 patches around each
-    patch, from the top left on. Features and constants outside the frame are 0."""
+    """Convert patches `[B, g, P, D]` to rows `[N, 9 * (D + 1)]` of the features and a constant 1 of the 3 x 3 patches
+    around each patch, from the top left. Features and constants outside the frame are 0."""
     x = F.pad(patches.unflatten(2, (grid, grid)), (0, 1), value=1.0)
     x = F.pad(x, (0, 0, 1, 1, 1, 1))
     offsets = range(_SIDE)
@@ -66,14 +66,14 @@ def _neighbourhoods(patches: Tensor, grid: int) -> Tensor:
 
 
 def _pixels_by_patch(clips: Tensor, tokenizer: Tokenizer) -> Tensor:
-    """Clips `[B, C, T, S, S]` to `[N, pt * p * p * C]`."""
+    """Convert clips `[B, C, T, S, S]` to rows `[N, pt * p * p * C]`."""
     c = tokenizer.config
     x = clips.unflatten(4, (c.grid, -1)).unflatten(3, (c.grid, -1)).unflatten(2, (-1, c.temporal_patch_size))
     return x.permute(0, 2, 4, 6, 3, 5, 7, 1).reshape(-1, c.temporal_patch_size * c.patch_size**2 * c.channels)
 
 
 def _solve(gram: Tensor, moments: Tensor, tokenizer: Tokenizer, ridge: float) -> Tensor:
-    """Weights and bias `[D + 1, pt, w, w, C]` of windows without a taper that solve the normal equations."""
+    """Solve the normal equations for the weights and bias `[D + 1, pt, w, w, C]` of windows without a taper."""
     c = tokenizer.config
     patch, window, width = c.patch_size, c.decoder_window or c.patch_size, c.decoder.width + 1
     margin = (window - patch) // 2
