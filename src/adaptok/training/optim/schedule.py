@@ -33,7 +33,7 @@ def run_length(config: RunConfig, epoch_size: int | None, processes: int = 1) ->
         return RunLength(config.max_steps, optimizer.warmup_steps)
     assert config.epochs is not None
     if not epoch_size:
-        raise ValueError(f"epochs {config.epochs:g} needs training data made of files; give max_steps instead")
+        raise ValueError(f"epochs {config.epochs:g} needs training data from files; give max_steps instead")
     steps_per_epoch = epoch_size / config.batch_plan(processes).batch_size
     steps = max(1, math.ceil(config.epochs * steps_per_epoch))
     if optimizer.warmup_epochs is None:
