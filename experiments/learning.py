@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -69,11 +70,14 @@ def overfit(folder: str, count: int, steps: int, out: Path | None) -> None:
         model = Trainer(config, ClipData(Repeated(clips), None), out or Path(temporary), print).train()
         minutes = (time.monotonic() - started) / 60
     assert isinstance(model, Model)
-    found = quality(model.tokenizer, clips)
-    for length, value in found.items():
+    psnr_by_length = quality(model.tokenizer, clips)
+    for length, value in psnr_by_length.items():
         print(f"{length:4d} latents a block: {value:.2f} dB")
-    rises = sum(b > a for a, b in zip(found.values(), list(found.values())[1:], strict=False))
-    print(f"{len(clips)} clips, {steps} steps, {minutes:.1f} minutes; {rises} of {len(found) - 1} steps of length rise")
+    measured = list(psnr_by_length.values())
+    rises = sum(b > a for a, b in pairwise(measured))
+    print(
+        f"{len(clips)} clips, {steps} steps, {minutes:.1f} minutes; {rises} of {len(measured) - 1} steps of length rise"
+    )
 
 
 @torch.inference_mode()
@@ -86,25 +90,25 @@ def codebook(model: str, folders: list[str], count: int) -> None:
     for start in range(0, count, 8):
         ids = tokenizer.quantize(tokenizer.encode(torch.stack([clips[start + i] for i in range(8)]))).ids
         used += torch.bincount(ids.flatten(), minlength=len(used))
-    share = used[used > 0].double() / used.sum()
-    bits = -(share * share.log2()).sum().item()
+    fractions = used[used > 0].double() / used.sum()
+    bits = -(fractions * fractions.log2()).sum().item()
     print(f"{(used > 0).float().mean():.1%} of {len(used)} entries used by {used.sum()} ids; entropy {bits:.2f} bits")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    what = parser.add_subparsers(dest="what", required=True)
-    one = what.add_parser("overfit")
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("overfit")
     one.add_argument("folder")
     one.add_argument("--clips", type=int, default=8)
     one.add_argument("--steps", type=int, default=560)
     one.add_argument("--out", type=Path)
-    other = what.add_parser("codebook")
+    other = commands.add_parser("codebook")
     other.add_argument("model")
     other.add_argument("folders", nargs="+")
     other.add_argument("--clips", type=int, default=2000)
     options = parser.parse_args()
-    if options.what == "overfit":
+    if options.command == "overfit":
         overfit(options.folder, options.clips, options.steps, options.out)
     else:
         codebook(options.model, options.folders, options.clips)

@@ -155,7 +155,7 @@ def stream(codec: AdapTok, videos: list[Frames], budget: float) -> dict[str, flo
     gain = results["video"].psnr - results["uniform"].psnr
     return {
         "seconds": len(whole) / RATE,
-        "spent": results["stream"].cost / budget,
+        "used_fraction": results["stream"].cost / budget,
         **{name: point.psnr for name, point in results.items()},
         "gain_lost": (results["video"].psnr - results["stream"].psnr) / gain,
     }
@@ -192,9 +192,9 @@ def conventional(name: str, videos: list[Frames], bits: list[float]) -> list[dic
     for video in videos:
         points = [encode(name, video, setting) for setting in CODECS[name][3]]
         points.sort()
-        spent = np.log([p.cost for p in points])
+        costs = np.log([p.cost for p in points])
         _, *qualities = zip(*points, strict=True)
-        curves.append([np.interp(np.log(bits), spent, values, left=np.nan) for values in qualities])
+        curves.append([np.interp(np.log(bits), costs, values, left=np.nan) for values in qualities])
     mean = np.mean(curves, 0)  # NaN where a video cannot be encoded in so few bits
     return [
         {"cost": b, "psnr": None if np.isnan(p) else float(p), "ssim": None if np.isnan(s) else float(s)}
@@ -211,8 +211,8 @@ def encode(name: str, video: Frames, setting: int) -> Point:
     writer.pix_fmt, writer.framerate, writer.time_base = "yuv420p", Fraction(RATE), Fraction(1, RATE)
     writer.options = {**options, "crf": str(setting)}
     packets = []
-    for index, picture in enumerate(video):
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+    for index, pixels in enumerate(video):
+        frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
         frame.pts, frame.time_base = index, Fraction(1, RATE)
         packets += writer.encode(frame)
     packets += writer.encode(None)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptok.codec.token_file import VideoTokens
-from adaptok.evaluation.reconstruction import frames_of
 from adaptok.evaluation.report.figures import SideBySide
+from adaptok.video.pixels import clip_to_frames
 from adaptok.video.writing import VideoWriter
 
 FIGURE_FRAMES = 8
@@ -89,7 +89,7 @@ class SampledFrames:
         """Keep the wanted ones among the next frames."""
         count = original.shape[1]
         for place in (i for i in range(count) if self._seen + i in self._wanted):
-            self.original += frames_of(original[:, place : place + 1])
+            self.original += list(clip_to_frames(original[:, place : place + 1]))
             for rows, clip in zip(self.decoded, decoded, strict=True):
-                rows += frames_of(clip[:, place : place + 1])
+                rows += list(clip_to_frames(clip[:, place : place + 1]))
         self._seen += count

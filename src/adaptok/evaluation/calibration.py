@@ -41,9 +41,9 @@ class Calibration:
         self.bias += float((predicted / actual - 1).sum())
         rows, columns = (_bins(values) for values in (predicted, actual))
         self.pairs.update(zip(rows.tolist(), columns.tolist(), strict=True))
-        for place, p, a in zip(rows.tolist(), predicted.tolist(), actual.tolist(), strict=True):
-            n, p_sum, a_sum = self.sums.get(place, (0, 0.0, 0.0))
-            self.sums[place] = n + 1, p_sum + p, a_sum + a
+        for bin_, p, a in zip(rows.tolist(), predicted.tolist(), actual.tolist(), strict=True):
+            n, p_sum, a_sum = self.sums.get(bin_, (0, 0.0, 0.0))
+            self.sums[bin_] = n + 1, p_sum + p, a_sum + a
 
     def result(self) -> CalibrationResult | None:
         """Figures of all blocks; None without blocks."""

@@ -94,12 +94,12 @@ class Comparison:
         rows = []
         for result in self.results:
             budget = "–" if result.budget is None else f"{result.budget:g}"
-            for name, found in result.metrics.items():
+            for name, each in result.metrics.items():
                 interval = "–"
-                if found.low is not None and found.high is not None:
-                    interval = f"{_format(name, found.low, '+')} … {_format(name, found.high, '+')}"
-                values = [_format(name, found.a), _format(name, found.b), _format(name, found.difference, "+")]
-                better = "–" if found.better is None else found.better.upper()
+                if each.low is not None and each.high is not None:
+                    interval = f"{_format(name, each.low, '+')} … {_format(name, each.high, '+')}"
+                values = [_format(name, each.a), _format(name, each.b), _format(name, each.difference, "+")]
+                better = "–" if each.better is None else each.better.upper()
                 rows.append(
                     [budget, METRICS[name].name if name in METRICS else "tokens per clip", *values, interval, better]
                 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -66,9 +66,9 @@ def predicted_distortions(tokens: VideoTokens) -> Values:
     if tokens.scores is None:
         return np.empty(0)
     step, columns = tokens.info.length_step, tokens.scores.shape[1]
-    place = np.clip(tokens.lengths / step - 1, 0, columns - 1)
-    low = np.minimum(place.astype(int), max(columns - 2, 0))
-    rows, weight = np.arange(len(place)), place - low
+    column = np.clip(tokens.lengths / step - 1, 0, columns - 1)
+    low = np.minimum(column.astype(int), max(columns - 2, 0))
+    rows, weight = np.arange(len(column)), column - low
     high = np.minimum(low + 1, columns - 1)
     scores = tokens.scores.astype(np.float64)
     return (1 - weight) * scores[rows, low] + weight * scores[rows, high]
@@ -127,8 +127,3 @@ def _measure(report: Report, prediction: Tensor, clip: Tensor, frames: int, kind
     if kind is not None and kind != "lpips":
         actual = block_distortion(prediction[None], clip[None], kind, report.tokens.info.block_frames)
         report.actual += actual[0].tolist()
-
-
-def frames_of(clip: Tensor) -> Iterator[NDArray[np.uint8]]:
-    """Frames uint8 `[S, S, 3]` of a clip `[3, t, S, S]` in [0, 1]."""
-    yield from (clip.clamp(0, 1) * 255).round().byte().permute(1, 2, 3, 0).numpy()

@@ -201,7 +201,7 @@ class Speed(_Record):
 
 
 class Reproduction(_Record):
-    """What else is needed to reproduce the numbers."""
+    """Versions, machine and command that produced the numbers."""
 
     versions: dict[str, str]
     machine: dict[str, Any]

@@ -120,7 +120,7 @@ class Summary:
         self.variants, self.metrics = list(variants), list(metrics)
         self.tokens, self.provenance = tokens, provenance
         self.statistics: list[FeatureStatistics] = []
-        """Of the originals, then of every variant; empty without features."""
+        """Statistics of the originals, then of every variant; empty without features."""
         self.clips, self.videos, self.units = 0, 0, 0
         self.video_seconds, self.memory = 0.0, 0
         self.seconds: Counter[str] = Counter()
@@ -216,9 +216,9 @@ class Summary:
     def speed(self) -> Speed:
         """Clips per second of each kind of work, and the peak memory of a process."""
         rates: dict[str, Any] = {
-            f"{name}_clips_per_second": self.clips * (1 if name == "encode" else len(self.variants)) / spent
-            for name, spent in self.seconds.items()
-            if spent > 0
+            f"{name}_clips_per_second": self.clips * (1 if name == "encode" else len(self.variants)) / seconds
+            for name, seconds in self.seconds.items()
+            if seconds > 0
         }
         return Speed(seconds=dict(self.seconds), memory_gb=self.memory / 1e9, **rates)
 

@@ -31,7 +31,7 @@ def save_sheet(path: Path, clips: Sequence[tuple[str, NDArray[np.uint8]]], colum
         top = row * height + _GAP
         draw.text((_GAP, top), caption, fill=_INK, font=font)
         for column, index in enumerate(np.linspace(0, len(frames) - 1, count).round().astype(int)):
-            picture = Image.fromarray(frames[index]).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
-            canvas.paste(picture, (_GAP + column * (_SIDE + _GAP), top + _CAPTION))
+            image = Image.fromarray(frames[index]).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
+            canvas.paste(image, (_GAP + column * (_SIDE + _GAP), top + _CAPTION))
     with replacing(path) as temporary:
         canvas.save(temporary, format="PNG")
