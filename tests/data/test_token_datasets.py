@@ -80,14 +80,15 @@ def test_old_names_in_the_metadata_are_read():
 
 
 def test_other_programs_read_token_datasets(tmp_path):
+    import datasets  # here, since these imports take seconds
+    import duckdb
+    import pandas
+
     clips, path = make_clips(3, info()), tmp_path / "x.parquet"
     write_shard(path, clips, info())
     expected = [clip.ids.tolist() for clip in clips]
-    pandas = pytest.importorskip("pandas", reason="pandas cannot be imported here")
     assert [ids.tolist() for ids in pandas.read_parquet(path)["ids"]] == expected
-    duckdb = pytest.importorskip("duckdb", reason="DuckDB cannot be imported here")
     query = f"select count(*), sum(len(ids)) from '{tmp_path}/*.parquet'"
     assert duckdb.sql(query).fetchall() == [(len(clips), sum(map(len, expected)))]
-    datasets = pytest.importorskip("datasets", reason="datasets cannot be imported here")
     dataset = datasets.load_dataset("parquet", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
     assert list(dataset["ids"]) == expected

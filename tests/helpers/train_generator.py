@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import sys
 from pathlib import Path
-
-import torch
 
 from adaptok.training.token_data import open_token_data
 from adaptok.training.trainer import Trainer
@@ -25,12 +20,3 @@ def run(folder: Path, batch: int, accumulation: int, sharding: bool) -> None:
         sharding=sharding,
     )
     Trainer(options, open_token_data(options), folder / "run").train()
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    run(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), "sharding" in sys.argv)
-    if "sharding" in sys.argv:  # all files are written; threads of torch can abort while the interpreter shuts down
-        for child in multiprocessing.active_children():
-            child.terminate()
-        os._exit(0)

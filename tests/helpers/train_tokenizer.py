@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import sys
 from pathlib import Path
 
@@ -44,8 +42,4 @@ def run(folder: Path, batch: int, sharding: bool, adaptive: bool) -> None:
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), int(sys.argv[2]), "sharding" in sys.argv, "adaptive" in sys.argv)
-    if "sharding" in sys.argv:  # all files are written; threads of torch can abort while the interpreter shuts down
-        for child in multiprocessing.active_children():
-            child.terminate()
-        os._exit(0)
+    run(Path(sys.argv[1]), int(sys.argv[2]), sharding=False, adaptive=False)

@@ -13,7 +13,6 @@ from tests.helpers.tokenization import contents, options
 @pytest.mark.ray
 @pytest.mark.slow
 def test_ray_writes_the_same(codec, model, videos, tmp_path):
-    pytest.importorskip("ray.data", reason="Ray cannot be imported here: pip install 'adaptok[ray]' to run this test")
     tokenize(videos, tmp_path / "one", codec, options(stride=2))
     done = tokenize(videos, tmp_path / "ray", model, options(stride=2), device="cpu", workers=2, engine="ray")
     assert done.written == done.shards

@@ -1,4 +1,4 @@
-"""Two processes with half of the batch each are one process with all of it, whether they share the weights or not."""
+"""Two processes with half of the batch each train as one process with all of it, with and without sharded weights."""
 
 from __future__ import annotations
 
@@ -6,23 +6,27 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.helpers.distributed import launch
+from tests.helpers.processes import run_group, torchrun
+from tests.helpers.train_tokenizer import run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("more", "steps", "others"),
-    [([], 20, ("two", "sharded")), (["adaptive"], 6, ("sharded",))],
+    ("adaptive", "steps", "others"),
+    [(False, 20, ("two", "sharded")), (True, 6, ("sharded",))],
     ids=["fixed weight", "adaptive weight"],
 )
-def test_two_processes_equal_one(tmp_path, more, steps, others):
-    runs = {"one": (1, 4, more), "two": (2, 2, more), "sharded": (2, 2, [*more, "sharding"])}
-    last = {}
+def test_two_processes_equal_one(tmp_path, adaptive, steps, others):
     for name in ("one", *others):
-        processes, batch, how = runs[name]
-        (tmp_path / name).mkdir()
-        log = tmp_path / f"{name}.txt"
-        launch("train_tokenizer", tmp_path / name, batch, *how, processes=processes, log=log)
-        last[name] = tmp_path / name / "run/checkpoints" / f"step-{steps:08d}"
+        folder, log = tmp_path / name, tmp_path / f"{name}.txt"
+        folder.mkdir()
+        if name == "two":
+            torchrun("train_tokenizer", folder, 2, processes=2, log=log)
+        elif name == "sharded":
+            run_group(run, folder, 2, True, adaptive, processes=2, log=log)
+        else:
+            run_group(run, folder, 4, False, adaptive, processes=1, log=log)
+    last = {name: tmp_path / name / "run/checkpoints" / f"step-{steps:08d}" for name in ("one", *others)}
     for file in ("model", "average"):
         one = load_file(last["one"] / f"{file}.safetensors")
         for name in others:

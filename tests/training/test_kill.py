@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import time
@@ -16,10 +15,7 @@ from safetensors.torch import load_file, save_file
 from adaptok.metrics.lpips import Lpips
 from adaptok.training.checkpointing import RunState, list_checkpoints, save_checkpoint
 from tests.helpers import training
-
-# a process that has imported everything already, from which runs are forked
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["tests.helpers.training", "accelerate"])
+from tests.helpers.processes import PROCESSES
 
 
 def run(options, folder) -> None:
@@ -43,6 +39,7 @@ def killed(target, *arguments, after: float, watch=lambda: None) -> bool:
     return process.exitcode != 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["tokenizer", "scorer"])
 def test_a_killed_run_is_the_run_that_was_not(tmp_path, stage):
     changes = {"max_steps": 20, "checkpoint_every": 2, "validate_every": 7, "keep_checkpoints": 1, "trackers": []}
@@ -52,7 +49,7 @@ def test_a_killed_run_is_the_run_that_was_not(tmp_path, stage):
         changes["lpips_weights"] = str(tmp_path / "vgg.safetensors")
         changes["losses"] = training.LOSSES | {"lpips": 0.5}
     options = training.config(tmp_path, stage, **changes)
-    assert not killed(run, options, tmp_path / "whole", after=120)
+    assert not killed(run, options, tmp_path / "whole", after=600)
     speed = json.loads((tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()[3])["clips_per_second"]
     rng = np.random.default_rng(0)
     parts = tmp_path / "parts"
@@ -84,6 +81,7 @@ def write_for_ever(folder) -> None:
         save_checkpoint(folder, tensors, RunState(step, {}), keep=2)
 
 
+@pytest.mark.slow
 def test_killed_while_checkpoints_are_written(tmp_path):
     rng = np.random.default_rng(0)
     reached = 0
