@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from adaptok.config.transformer import TransformerConfig
 from adaptok.models.flops import decoder_flops, probe_flops
 from tests.helpers.commands import fails, run
 from tests.helpers.models import small_config
@@ -43,6 +44,8 @@ def test_work_of_anchors():
 
 def test_generation(capsys, monkeypatch):
     """Tokens and time are consistent; slots of clips of varying length are occupied."""
+    small = TransformerConfig(width=64, depth=2, heads=2)
+    monkeypatch.setattr("adaptok.benchmark.generation.generator_size", lambda size: small)
     monkeypatch.setattr("adaptok.benchmark.generation.VARYING_CLIPS", 12)
     monkeypatch.setattr("adaptok.benchmark.generation.VARYING_BATCH", 2)
     flags = ["--size", "S", "--clips", 2, "--tokens", 8, "--dtype", "float32", "--repeats", 1, "--device", "cpu"]
