@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
@@ -47,6 +47,31 @@ class Config(BaseModel):
             ValueError: the file is not a valid configuration.
         """
         return cls.parse(read_yaml(path), str(path))
+
+    def first_difference(self, other: Config, ignore: Collection[str] = ()) -> Difference | None:
+        """Return the first field, also of nested configurations, that differs from `other`; None if they are equal."""
+        return _first_difference(self.model_dump(), other.model_dump(), ignore)
+
+
+class Difference(NamedTuple):
+    """A field that has different values in two configurations."""
+
+    name: str
+    value: Any
+    other: Any
+
+
+def _first_difference(values: dict[str, Any], others: dict[str, Any], ignore: Collection[str]) -> Difference | None:
+    for name, value in values.items():
+        other = others.get(name)
+        if name in ignore or value == other:
+            continue
+        if isinstance(value, dict) and isinstance(other, dict) and value.keys() == other.keys():
+            if nested := _first_difference(value, other, ignore):
+                return nested
+        else:
+            return Difference(name, value, other)
+    return None
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

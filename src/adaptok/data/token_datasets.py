@@ -256,8 +256,11 @@ class TokenDataset:
         tables = []
         for shard in shards:
             other = read_info(shard)
-            if other != info:
-                raise ValueError(f"{shard}: {_difference(other, info)} than {shards[0]}; train on one of them")
+            if difference := other.first_difference(info):
+                name, value, first = difference
+                raise ValueError(
+                    f"{shard}: another {name} ({value!r}, not {first!r}) than {shards[0]}; train on one of them"
+                )
             columns = ["ids", "lengths", "label", "condition", "source", "start"]
             tables.append(pq.read_table(shard, columns=columns))
         table = pa.concat_tables(tables).combine_chunks()
@@ -337,12 +340,6 @@ def _iter_shards(paths: Sequence[str | Path]) -> Iterator[Path]:
         if not shards:
             raise FileNotFoundError(f"{path}: contains no shard (*.parquet); expected an output of 'adaptok tokenize'")
         yield from shards
-
-
-def _difference(one: TokenDatasetInfo, other: TokenDatasetInfo) -> str:
-    """Describe the first field that differs."""
-    name = next(name for name in TokenDatasetInfo.model_fields if getattr(one, name) != getattr(other, name))
-    return f"another {name} ({getattr(one, name)!r}, not {getattr(other, name)!r})"
 
 
 def _array(scalar: Any) -> NDArray[np.uint16]:

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 from adaptok.codec.codec import AdapTok
 from adaptok.config.base import Config
@@ -144,8 +143,12 @@ def make_plan(
             if file is not None:
                 file.write((new.model_dump_json(indent=1) + "\n").encode())
     plan = TokenPlan.read(out)
-    if difference := _difference(settings, plan):
-        raise ValueError(f"{out}: begun with {difference}; use the same value, or choose another folder")
+    unused = () if options.scope == "batch" else ("batch_size",)  # the result does not depend on it
+    if difference := settings.first_difference(plan, unused):
+        name, given, planned = difference
+        raise ValueError(
+            f"{out}: begun with {name} {planned!r}, not {given!r}; use the same value, or choose another folder"
+        )
     return plan
 
 
@@ -231,23 +234,3 @@ def _shard_starts(videos: Sequence[PlannedVideo], max_clips: int) -> Iterator[in
             yield index
             clips = 0
         clips += video.clips
-
-
-def _difference(settings: PlanSettings, plan: TokenPlan) -> str:
-    """Describe the first setting that differs from the plan. Empty if there is none."""
-    planned = _flatten(plan.model_dump(include=set(PlanSettings.model_fields)))
-    given = _flatten(settings.model_dump())
-    if planned["scope"] != "batch":
-        del given["batch_size"]  # the result does not depend on it
-    for name, value in given.items():
-        if planned[name] != value:
-            return f"{name} {planned[name]!r}, not {value!r}"
-    return ""
-
-
-def _flatten(document: dict[str, Any]) -> dict[str, Any]:
-    """Merge the fields of nested mappings into one mapping."""
-    flat: dict[str, Any] = {}
-    for name, value in document.items():
-        flat |= _flatten(value) if isinstance(value, dict) else {name: value}
-    return flat

@@ -54,8 +54,11 @@ def open_token_data(config: GeneratorTrainingConfig) -> TokenData:
     other = dataset
     if data.validation is not None:
         other = TokenDataset.open(data.validation)
-        if (resolved := resolve(config.model, other.info, names)) != model:
-            raise ValueError(f"{data.validation}: {_first_difference(resolved, model)} of the training data")
+        if difference := resolve(config.model, other.info, names).first_difference(model):
+            name, value, expected = difference
+            raise ValueError(
+                f"{data.validation}: {name} {_show(value)}, not the {_show(expected)} of the training data"
+            )
         held = np.arange(len(other))
     if model.classes:
         for part in (dataset, other):
@@ -123,12 +126,6 @@ def resolve(partial: PartialGeneratorConfig, info: TokenDatasetInfo, labels: Seq
 
 def _show(value: Any) -> str:
     return str(list(value) if isinstance(value, tuple) else value)
-
-
-def _first_difference(one: GeneratorConfig, other: GeneratorConfig) -> str:
-    a, b = one.model_dump(), other.model_dump()
-    name = next(name for name in a if a[name] != b[name])
-    return f"{name} {_show(a[name])}, not the {_show(b[name])}"
 
 
 def _split(dataset: TokenDataset, fraction: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

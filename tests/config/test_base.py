@@ -1,0 +1,23 @@
+"""The base class of configurations."""
+
+from __future__ import annotations
+
+from tests.helpers.generators import info
+from tests.helpers.models import small_config
+
+
+def test_the_first_difference_is_the_innermost_field():
+    config = small_config()
+    assert config.first_difference(small_config()) is None
+    tokenizer = config.tokenizer.model_copy(update={"latents": 4})
+    changed = config.model_copy(update={"tokenizer": tokenizer})
+    assert config.first_difference(changed) == ("latents", 8, 4)
+    assert config.first_difference(changed, ignore={"latents"}) is None
+
+
+def test_optional_configurations_differ_as_a_whole():
+    config = small_config()
+    name, value, other = config.first_difference(config.model_copy(update={"scorer": None}))
+    assert (name, other) == ("scorer", None)
+    assert value == config.scorer.model_dump()
+    assert info().first_difference(info(latents=7)).other == 7
