@@ -94,8 +94,8 @@ def test_no_length_between_is_as_good_as_the_longer_one_that_helps():
 
 def test_streams_start_at_the_lambda_that_is_known(calibrated_codec):
     clips = torch.rand(6, 3, 8, 16, 16, generator=torch.Generator().manual_seed(2))
-    lambdas = measure_lambdas(calibrated_codec.model, clips, batch=4)
-    assert lambdas == measure_lambdas(calibrated_codec.model, clips, batch=3)
+    lambdas = measure_lambdas(calibrated_codec.model, clips, batch_size=4)
+    assert lambdas == measure_lambdas(calibrated_codec.model, clips, batch_size=3)
     assert len(lambdas) > 2
     assert all(a[0] < b[0] and a[1] > b[1] for a, b in pairwise(lambdas))
     layout = ClipLayout(4, 8, 2, lambdas)
