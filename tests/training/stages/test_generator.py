@@ -1,10 +1,8 @@
-"""Training a generator: packed rows cost and give what their clips do, order and processes change nothing, and eight
-clips are learned by heart."""
+"""Training of generators: runs, samples and presets."""
 
 from __future__ import annotations
 
 import json
-import math
 
 import numpy as np
 import pytest
@@ -20,10 +18,8 @@ from adaptok.config.transformer import TransformerConfig
 from adaptok.data.token_datasets import TokenDataset, TokenDatasetInfo, write_shard
 from adaptok.models.generator import GeneratorModel
 from adaptok.models.model import Model, weights_hash
-from adaptok.training.objectives.base import StepContext
-from adaptok.training.objectives.generator import GeneratorObjective, most_likely
 from adaptok.training.reporting.generated_samples import load_decoder, pad_ids, sample_ids
-from adaptok.training.sequences import PackCollate, TokenSequence, condition_of, pack, sequence_entries
+from adaptok.training.sequences import condition_of
 from adaptok.training.token_data import open_token_data, resolve
 from adaptok.training.trainer import Trainer
 from tests.helpers.generators import CLASSES, generator_config, info, make_clips, write_tokens
@@ -39,91 +35,6 @@ def random_model(of: TokenDatasetInfo, **changes) -> GeneratorModel:
     for parameter in model.parameters():  # also those that start at zero
         torch.nn.init.normal_(parameter, std=0.3)
     return model
-
-
-KINDS = pytest.mark.parametrize(
-    ("of", "plan"),
-    [
-        (info(), {"mixture": 3}),
-        (info(), {"levels": []}),
-        (info(levels=()), {}),
-        (info(**FRAMES), {"mixture": 2}),
-        (info(levels=(), **FRAMES), {}),
-        (info(**FRAMES), {"condition": "class"}),
-    ],
-    ids=["digits", "ids", "vector", "frames-digits", "frames-ids", "frames-unused"],
-)
-
-
-@KINDS
-def test_packed_loss_is_that_of_padded_rows(of, plan):
-    model = random_model(of, **plan)
-    c, clips = model.config, make_clips(5, of)
-    labels = {name: number for number, name in enumerate(CLASSES)}
-    rows = [TokenSequence(i, sequence_entries(clip, c), condition_of(clip, c, labels)) for i, clip in enumerate(clips)]
-    longest = max(len(row.entries) for row in rows)
-    ids = torch.stack([F.pad(torch.from_numpy(row.entries), (0, longest - len(row.entries))) for row in rows])
-    logits = model(ids[:, :-1], torch.from_numpy(np.stack([row.condition for row in rows])))
-    losses = F.cross_entropy(logits.transpose(1, 2), ids, reduction="none")
-    valid = torch.arange(longest) < torch.tensor([len(row.entries) for row in rows])[:, None]
-    objective = GeneratorObjective(model)
-    for order in (range(5), (3, 0, 4, 2, 1)):
-        packed = pack([rows[i] for i in order], c)
-        found = objective(packed, StepContext.seeded(0))
-        torch.testing.assert_close(found.loss, losses[valid].mean(), atol=1e-5, rtol=1e-5)
-        each = objective.losses(objective.hidden_states(packed), packed.targets)
-        expected = torch.cat([losses[i][valid[i]] for i in order])
-        torch.testing.assert_close(each, expected, atol=1e-5, rtol=1e-5)
-        best = torch.cat([logits.argmax(-1)[i][valid[i]] for i in order])
-        assert torch.equal(most_likely(model, objective.hidden_states(packed)), best)
-        assert sum(packed.lengths) == len(packed.ids) == sum(c.prefix + len(row.entries) - 1 for row in rows)
-
-
-@KINDS
-def test_gradients_of_a_pack_are_those_of_its_clips(of, plan):
-    model = random_model(of, **plan)
-    c, clips = model.config, make_clips(4, of)
-    labels = {name: number for number, name in enumerate(CLASSES)}
-    rows = [TokenSequence(i, sequence_entries(clip, c), condition_of(clip, c, labels)) for i, clip in enumerate(clips)]
-    objective = GeneratorObjective(model)
-    objective(pack(rows, c), StepContext.seeded(0)).loss.backward()
-    together = {name: p.grad.clone() for name, p in model.named_parameters()}
-    model.zero_grad()
-    model.checkpointing = True  # layers that are computed again give the same
-    total = sum(len(row.entries) for row in rows)
-    for row in rows:
-        (objective(pack([row], c), StepContext.seeded(0)).loss * len(row.entries) / total).backward()
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(together[name], parameter.grad, atol=1e-5, rtol=1e-4, msg=name)
-
-
-def test_an_epoch_has_every_clip_once_and_rows_follow_from_seed_and_index(tmp_path):
-    path = write_tokens(tmp_path / "tokens", 10)
-    rows = open_token_data(generator_config(path, seed=3)).train
-    places = [rows.clip_index(index) for index in range(30)]
-    epochs = [places[i : i + 10] for i in (0, 10, 20)]
-    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
-    assert len({tuple(epoch) for epoch in epochs}) == 3
-    again = open_token_data(generator_config(path, seed=3)).train
-    for index in (27, 4, 13):  # in any order
-        one, other = rows[index], again[index]
-        assert np.array_equal(one.entries, other.entries)
-        assert one.condition == other.condition
-    dropped = [int(rows[index].condition) == rows.config.classes for index in range(600)]
-    assert 30 < sum(dropped) < 100  # a tenth
-    other = open_token_data(generator_config(path, seed=4)).train
-    assert [other.clip_index(index) for index in range(30)] != places
-
-
-def test_batches_of_a_step_weigh_what_their_entries_are(tmp_path):
-    rows = open_token_data(generator_config(write_tokens(tmp_path / "tokens", 10))).train
-    collate = PackCollate(rows, batch_size=6, micro_batch_size=2)
-    batches = [collate([rows[index] for index in (start, start + 1)]).clips for start in (6, 8, 10)]
-    model = random_model(info())
-    objective = GeneratorObjective(model)
-    parts = torch.stack([objective(batch, StepContext.seeded(0)).loss for batch in batches]).mean()
-    whole = objective(pack([rows[index] for index in range(6, 12)], rows.config), StepContext.seeded(0)).loss
-    torch.testing.assert_close(parts, whole)
 
 
 def learned_by_heart(folder, of, tmp_path, **changes):
@@ -268,70 +179,6 @@ def test_a_run_that_was_stopped_is_the_run_that_was_not(tmp_path, capsys):
     assert "test" in (tmp_path / "parts/model/README.md").read_text()
 
 
-def test_held_out_clips_are_of_other_videos(tmp_path):
-    path = write_tokens(tmp_path / "tokens", 40)
-    data = open_token_data(generator_config(path, data={"train": [path], "held_out": 0.3, "validation_clips": 9}))
-    dataset = data.train.dataset
-    trained = {dataset[int(place)].source for place in data.train.clips}
-    held = {dataset[int(place)].source for place in data.validation.clips}
-    assert not trained & held
-    assert len(data.validation) == 9
-    assert len(data.train) == 40 - 12
-
-
-@pytest.mark.parametrize(
-    ("of", "model", "data", "message"),
-    [
-        (
-            info(),
-            {"model": "other"},
-            {},
-            "made by the model test with weights abababab, the generator is for other",
-        ),
-        (info(), {"model_hash": "cd" * 32}, {}, "with weights cdcdcdcd"),
-        (info(), {"latents": 7}, {}, "model.latents 7 does not fit the token dataset, which has 6"),
-        (info(), {"levels": [60]}, {}, r"model.levels \[60\] does not fit"),
-        (info(), {"condition": "frames"}, {}, "0 condition frames of 6"),
-        (info(levels=()), {"mixture": 2}, {}, "mixture 2 needs levels"),
-        (info(), {}, {"labels": ["bounce", "orbit"]}, "unknown label 'slide' in the token dataset"),
-        (info(), {"classes": 5}, {}, "model.classes 5 does not fit the token dataset, which has 3"),
-        (info(), {}, {"held_out": 0.99}, "data.held_out 0.99 holds out all"),
-        (info(), {}, {"validation": "gone"}, "no such token dataset"),
-        (info(), {}, {"train": []}, "data.train is empty"),
-    ],
-)
-def test_mistakes_are_one_line(tmp_path, of, model, data, message):
-    path = write_tokens(tmp_path / "tokens", 8, of)
-    options = generator_config(
-        path, model={"width": 32, "depth": 2, "heads": 2, **model}, data={"train": [path], **data}
-    )
-    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
-        open_token_data(options)
-    assert "\n" not in str(error.value)
-
-
-def test_datasets_that_do_not_fit_are_told_apart(tmp_path):
-    first = write_tokens(tmp_path / "first")
-    empty = write_tokens(tmp_path / "empty", 0)
-    other = write_tokens(tmp_path / "other", 8, info(model_hash="cd" * 32))
-    unlabelled = write_tokens(tmp_path / "unlabelled", 8, label=False)
-    with pytest.raises(ValueError, match="an empty token dataset"):
-        open_token_data(generator_config(empty))
-    with pytest.raises(ValueError, match="another model_hash"):
-        open_token_data(generator_config(first, data={"train": [first, other]}))
-    with pytest.raises(ValueError, match=r"other: model_hash cdcd.* of the training data"):
-        open_token_data(generator_config(first, data={"train": [first], "validation": other}))
-    with pytest.raises(ValueError, match="neither labels nor conditions"):
-        open_token_data(generator_config(unlabelled))
-    with pytest.raises(ValueError, match="8 of 8 clips of the token dataset have no label"):
-        open_token_data(generator_config(unlabelled, data={"train": [unlabelled], "labels": ["bounce"]}))
-    options = generator_config(first, max_steps=2)
-    Trainer(options, open_token_data(options), tmp_path / "run").train()
-    write_shard(tmp_path / "first" / "0.parquet", make_clips(8, info(model_hash="cd" * 32)), info(model_hash="cd" * 32))
-    with pytest.raises(ValueError, match="differs from the one that the run began with"):
-        Trainer(options, open_token_data(options), tmp_path / "run")
-
-
 def test_the_command_line(tmp_path, capsys):
     path = write_tokens(tmp_path / "tokens", 8)
     flags = ["train", "generator", "--data.train", path, "--data.held-out", "0.3", "--model.depth", "1"]
@@ -394,14 +241,3 @@ def test_tiny_fits_beside_the_model_in_the_box():
     of = info(codebook_size=32768, levels=(16, 8, 8, 8, 4), latents=192, blocks=4, block_frames=4, size=128, step=16)
     model = resolve(load_config("tiny", "generator").model, of, ["a", "b", "c", "d"])
     assert 2 * parameters(model) < 12e6
-
-
-def test_a_fresh_model_is_as_unsure_as_can_be(tmp_path):
-    path = write_tokens(tmp_path / "tokens")
-    data = open_token_data(generator_config(path))
-    model = GeneratorModel(data.config)
-    loss = GeneratorObjective(model)(pack([data.train[i] for i in range(8)], data.config), StepContext.seeded(0)).loss
-    ids = sum(len(data.train[i].entries) - 3 for i in range(8))
-    entries = sum(len(data.train[i].entries) for i in range(8))
-    expected = math.log(2) + ids / entries * math.log(60)  # end or not, and then which id
-    torch.testing.assert_close(loss.item(), expected, atol=1e-5, rtol=0)

@@ -1,4 +1,4 @@
-"""The training loop: a run that was stopped is the run that was not; a bad number changes nothing."""
+"""Training loop: interrupted runs equal uninterrupted ones, and errors leave the weights unchanged."""
 
 from __future__ import annotations
 
@@ -8,12 +8,8 @@ from safetensors.torch import load_file
 
 from adaptok import AdapTok
 from adaptok.cli.main import main
-from adaptok.config.lengths import FixedLengths, MixtureLengths, NormalLengths, UniformLengths
-from adaptok.metrics.distortion import multiscale_error
 from adaptok.training.checkpointing import list_checkpoints
-from adaptok.training.objectives.lengths import draw_lengths
-from adaptok.training.objectives.perceptual import LpipsNetworks
-from adaptok.training.objectives.scorer import ScorerObjective
+from adaptok.training.metrics_logger import LogRecord
 from tests.helpers.models import small_config
 from tests.helpers.training import assert_resumes, config, everything, train
 
@@ -84,32 +80,42 @@ def test_another_configuration_does_not_continue_a_run(tmp_path):
         train(config(tmp_path, "tokenizer", max_steps=3), tmp_path / "run")
 
 
-def test_targets_are_the_distortions_of_decoded_blocks(tmp_path, clips):
-    options = config(tmp_path, "scorer")
-    model = AdapTok.from_pretrained(options.initial, device="cpu").model
-    torch.nn.init.normal_(model.tokenizer.to_pixels.weight, std=0.3)
-    objective = ScorerObjective(model, options, LpipsNetworks())
-    tokenizer = model.tokenizer
-    inputs = tokenizer.project_codes(tokenizer.quantize(tokenizer.encode(clips)).codes)
-    with torch.no_grad():
-        for earlier in ([], [3], [8, 1, 5]):
-            block = len(earlier)
-            seen = clips[:, :, : 2 * (block + 1)]
-            found = objective.measure_distortions(seen, inputs[:, : block + 1], earlier)
-            for column, length in enumerate(range(2, 9, 2)):
-                decoded = tokenizer.decode(inputs[:, : block + 1], [[*earlier, length]] * 3).clamp(0, 1)
-                error = multiscale_error(decoded, seen)[:, 2 * block :].mean(1)
-                torch.testing.assert_close(found[:, column], error, atol=1e-6, rtol=1e-5)
+def test_metrics_are_averaged_over_accumulation_steps(tmp_path):
+    lengths = {"kind": "fixed", "length": 8}
+    model = small_config().model_dump() | {"scorer": None}
+    plain = {"model": model, "lengths": lengths, "losses": {"l1": 1, "quantizer": 0}, "max_steps": 1, "trackers": []}
+    sizes = {"one": {"batch_size": 6}, "three": {"batch_size": 6, "micro_batch_size": 2}}
+    for name, size in sizes.items():
+        train(config(tmp_path, "tokenizer", **plain, **{"micro_batch_size": None, **size}), tmp_path / name)
+    (one, *_), (three, *_) = (everything(tmp_path / name)[1] for name in sizes)
+    assert one.keys() == three.keys()
+    for name in ("loss", "l1", "psnr", "gradient_norm"):
+        assert three[name] == pytest.approx(one[name], rel=1e-4), name
+    assert one["lr"] == pytest.approx(3e-4 / 3)  # first of three warm-up steps
 
 
-def test_laws_of_lengths_keep_their_bounds():
-    uniform, normal = UniformLengths(min=2, max=4), NormalLengths(mean=6, std=9, min=5, max=8)
-    mixture = MixtureLengths(components=(uniform, normal, FixedLengths(length=7)), weights=(1, 1, 0))
-    generator = torch.Generator().manual_seed(0)
-    rows = draw_lengths(mixture, 400, 4, generator)
-    low = [row for row in rows if max(row) <= 4]
-    assert 150 < len(low) < 250  # a clip follows one law
-    assert {length for row in low for length in row} == {2, 3, 4}
-    assert {length for row in rows if row not in low for length in row} == {5, 6, 7, 8}
-    assert draw_lengths(FixedLengths(length=3), 2, 4, generator) == [[3] * 4] * 2
-    assert all(row[0] == 1 for row in draw_lengths(UniformLengths(min=0, max=1), 9, 4, generator))
+def test_clipping_of_gradients_can_be_switched_off(tmp_path):
+    plain = {"losses": {"l1": 1000}, "max_steps": 2, "trackers": []}
+    weights = {}
+    for limit in (None, 1e9, 1e-3):
+        optimizer = {"warmup_steps": 1, "max_grad_norm": limit, "lr": 1e-3}
+        train(config(tmp_path, "tokenizer", optimizer=optimizer, **plain), tmp_path / str(limit))
+        tensors, metrics = everything(tmp_path / str(limit))
+        weights[limit] = tensors["optimizer.0.exp_avg"]
+        assert metrics[0]["gradient_norm"] > 1
+    assert torch.equal(weights[None], weights[1e9])
+    assert weights[1e-3].norm() < weights[None].norm() / 100
+
+
+def test_records_are_readable_lines():
+    record = LogRecord(5, 500, {"gradient_norm": 2.0, "loss": 0.12345, "clips_per_second": 3.0}, eta_seconds=3723.4)
+    assert str(record) == "step 5/500, loss 0.1235, clips_per_second 3, gradient_norm 2, ETA 1:02:03"
+    assert str(LogRecord(500, 500, {}, None)) == "step 500/500"
+
+
+def test_runs_resume_with_another_micro_batch_only_if_it_is_the_same_run(tmp_path):
+    train(config(tmp_path, "tokenizer", max_steps=2), tmp_path / "run")
+    same = {"micro_batch_size": None, "batch_size": 2, "max_steps": 2}
+    train(config(tmp_path, "tokenizer", **same), tmp_path / "run")
+    with pytest.raises(ValueError, match="another configuration"):
+        train(config(tmp_path, "tokenizer", **{**same, "batch_size": 4}), tmp_path / "run")
