@@ -46,7 +46,7 @@ MISTAKES = {
     "encode": "encode: expected VIDEO",
     "decode --json": "decode: expected TOKENS",
     "compare a": "compare: expected A B",
-    "evaluate files --reference a": "evaluate files: expected --reference --prediction",
+    "evaluate files --reference a": "evaluate files: expected --prediction;",
     "encode clip.mp4 out.adaptok more": "encode: unexpected argument 'more'",
     "encode clip.mp4 out.adaptok -o other.adaptok": "clip.mp4: no such file",
     "encode - out.adaptok": "-: standard input and output are not supported; give the name of a file",

@@ -274,9 +274,11 @@ def _describe_missing(place: _Place) -> str:
     names = []
     for field, _, notes in _hints(place.node):
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            metavar = next((note.metavar for note in notes if getattr(note, "metavar", None)), None)
-            is_positional = tyro.conf.Positional in notes
-            names.append(metavar if is_positional and metavar else f"--{field.name.replace('_', '-')}")
+            flag = f"--{field.name.replace('_', '-')}"
+            if tyro.conf.Positional in notes:
+                names.append(next(note.metavar for note in notes if getattr(note, "metavar", None)))
+            elif flag not in [word.partition("=")[0] for word in place.rest]:
+                names.append(flag)
     if not names:
         return f"{place.prefix}the arguments cannot be understood{place.advice}"
     return f"{place.prefix}expected {' '.join(names)}{place.advice}"
