@@ -40,6 +40,8 @@ MISTAKES = {
     "encode clip.mp4 --budget --json": "--budget: expected a value after it",
     "reconstruct clip.mp4 --budget 12,x": "--budget: 'x' is not a number",
     "benchmark encode --dtype float31": "--dtype: 'float31' is not float32, bfloat16 or float16; did you mean float32?",
+    "evaluate reconstruction x --metrics psnr sim": "--metrics: 'sim' is not psnr, ",
+    "evaluate files --reference a --prediction b --metrics vmaf": "--metrics: 'vmaf' is not psnr, ",
     "compare a b --level 2": "--level 2, expected a number between 0 and 1",
     "train tokenizer --config tinny": "tinny: no such preset",
     # arguments and files

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -145,6 +146,7 @@ def _flag_of(arguments: Sequence[str], value: str | None) -> str | None:
 class _Flag:
     names: tuple[str, ...]
     takes_value: bool
+    takes_several: bool
     choices: tuple[str, ...]
 
 
@@ -199,7 +201,7 @@ def _hints(node: type) -> Iterator[tuple[dataclasses.Field[Any], Any, tuple[Any,
 
 
 def _flags(node: type) -> list[_Flag]:
-    flags = [_Flag(("--help", "-h"), False, ())]
+    flags = [_Flag(("--help", "-h"), False, False, ())]
     for field, hint, notes in _hints(node):
         if tyro.conf.Positional in notes or tyro.conf.Suppress in notes or field.name == "command":
             continue
@@ -207,9 +209,16 @@ def _flags(node: type) -> list[_Flag]:
         names = (f"--{name}", *(alias for note in notes for alias in getattr(note, "aliases", None) or ()))
         if hint is bool and tyro.conf.FlagCreatePairsOff not in notes:
             names = (*names, f"--no-{name}")
-        kinds = [kind for kind in (hint, *get_args(hint)) if get_origin(kind) is Literal]
-        flags.append(_Flag(names, hint is not bool, tuple(map(str, get_args(kinds[0]))) if kinds else ()))
+        is_variadic = any(get_origin(kind) is tuple for kind in (hint, *get_args(hint)))
+        flags.append(_Flag(names, hint is not bool, is_variadic, tuple(map(str, _literals(hint)))))
     return flags
+
+
+def _literals(hint: Any) -> tuple[Any, ...]:
+    """Values of the first literal type inside a type."""
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    return next((values for part in get_args(hint) if (values := _literals(part))), ())
 
 
 def _diagnose(arguments: Sequence[str], unknown: Sequence[str] = ()) -> str:
@@ -261,12 +270,13 @@ def _describe_value(rest: Sequence[str], flags: dict[str, _Flag]) -> str | None:
         flag = flags.get(name)
         if flag is None or not flag.takes_value:
             continue
-        following = rest[place + 1 : place + 2]
-        if not equals and (not following or following[0] in flags):
+        following = [value] if equals else list(itertools.takewhile(lambda word: not _is_flag(word), rest[place + 1 :]))
+        if not following:
             return f"{name}: expected a value after it"
-        value = value if equals else following[0]
-        if flag.choices and value not in flag.choices:
-            return f"{name}: {value!r} is not {one_of(flag.choices)}{did_you_mean(value, flag.choices)}"
+        checked = following if flag.takes_several else following[:1]
+        wrong = next((word for word in checked if flag.choices and word not in flag.choices), None)
+        if wrong is not None:
+            return f"{name}: {wrong!r} is not {one_of(flag.choices)}{did_you_mean(wrong, flag.choices)}"
     return None
 
 
