@@ -100,12 +100,49 @@ def test_completion_script(capsys):
     assert "encode" in output_of(capsys, "--tyro-print-completion", "bash")
 
 
-def test_help_imports_nothing_slow():
+@pytest.mark.parametrize("words", [["--help"], ["encode", "--help"]])
+def test_help_imports_nothing_slow(words):
     """Help must appear at once, so nothing imports torch, numpy or pydantic before it."""
+    slow = {"torch", "numpy", "pydantic", "av", "rich", "yaml"} | ({"typeguard"} if words == ["--help"] else set())
     code = (
         "import sys\nfrom adaptok.cli.main import main\n"
-        "try: main(['encode', '--help'])\nexcept SystemExit: pass\n"
-        "print(sorted({'torch', 'numpy', 'pydantic', 'av', 'rich', 'yaml'} & set(sys.modules)))"
+        f"try: main({words})\nexcept SystemExit: pass\n"
+        f"print(sorted({slow} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_interrupt_while_starting_prints_no_traceback(tmp_path):
+    """Ctrl-C at any time after the first import of the program."""
+    code = (
+        "import signal, sys, adaptok.cli.main as m\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'torch': signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "sys.argv = ['adaptok', 'info']\n"
+        "m.run()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 130
+    assert done.stderr == "adaptok: error: interrupted; no incomplete files are left behind\n"
+
+
+def test_other_failures_have_exit_code_1_and_one_line(capsys, monkeypatch, tmp_path):
+    def fail(*_):
+        raise RuntimeError("out of\nmemory")
+
+    monkeypatch.setattr("adaptok.cli.describe.describe", fail)
+    with pytest.raises(SystemExit, match="1"):
+        main(["info"])
+    assert capsys.readouterr().err == (
+        "adaptok: error: RuntimeError: out of memory; see the traceback with --verbose or ADAPTOK_TRACEBACK=1\n"
+    )
+    with pytest.raises(SystemExit, match="1"):
+        main(["info", "-v"])
+    assert "Traceback" in capsys.readouterr().err
+    monkeypatch.setenv("ADAPTOK_TRACEBACK", "1")
+    with pytest.raises(SystemExit, match="1"):
+        main(["info"])
+    assert "Traceback" in capsys.readouterr().err

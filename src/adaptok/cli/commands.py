@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from tyro.conf import Positional, subcommand
+from tyro.constructors import PrimitiveConstructorSpec
 
 from adaptok.cli.benchmark import Benchmark
 from adaptok.cli.compare import Compare
@@ -24,11 +25,29 @@ from adaptok.cli.tokenize import Tokenize
 from adaptok.cli.train import Train
 
 
+class Words(tuple[str, ...]):
+    """Names of a command and its subcommand.
+
+    It is a class of its own because tyro imports typeguard to check a default of the type tuple[str, ...], which would
+    take half of the time that the overview takes.
+    """
+
+
+_NO_WORDS = Words()
+_WORDS = PrimitiveConstructorSpec(
+    nargs="*",
+    metavar="NAME",
+    instance_from_str=Words,
+    is_instance=lambda value: isinstance(value, Words),
+    str_from_instance=list,
+)
+
+
 @dataclass(kw_only=True)
 class Help:
     """Show this overview, or the options of one command."""
 
-    of: Annotated[Positional[tuple[str, ...]], option("[COMMAND …]")] = ()
+    of: Annotated[Positional[Words], _WORDS, option("[COMMAND …]")] = _NO_WORDS
     """Command to explain, such as: train tokenizer."""
 
     def run(self) -> None:
@@ -39,12 +58,13 @@ class Help:
 
 @dataclass(kw_only=True)
 class Adaptok:
-    """Turn video into short adaptive sequences of discrete tokens, and back.
+    """Turn video into short adaptive sequences of discrete tokens, and back."""
 
-    'adaptok COMMAND --help' explains the options of a command. Exit codes: 0 success, 1 failure, 2 wrong arguments or
-    input files, 130 interrupted. Tab completion: 'adaptok --tyro-write-completion bash FILE' writes a script to source
-    from your shell's start-up file (bash, zsh, fish or tcsh).
-    """
+    notes: ClassVar[str] = (
+        "'adaptok COMMAND --help' explains the options of a command. Exit codes: 0 success, 1 failure, 2 wrong"
+        " arguments or input files, 130 interrupted. Tab completion: 'adaptok --tyro-write-completion bash FILE' writes"
+        " a script to source in the start-up file of the shell (bash, zsh, fish or tcsh)."
+    )
 
     command: (
         Annotated[Encode, subcommand("encode")]

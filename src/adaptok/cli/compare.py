@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from tyro.conf import Positional
 
@@ -20,11 +20,12 @@ PAGE_SUFFIXES = (".html", ".md", ".json")
 
 @dataclass(kw_only=True)
 class Compare:
-    """Compare two reports of 'adaptok evaluate': differences with confidence intervals.
+    """Compare two reports of 'adaptok evaluate': differences with confidence intervals."""
 
-    The intervals are bootstrapped over videos. Where both reports measure the same clips, the differences of clips are
-    resampled, which gives narrower intervals.
-    """
+    notes: ClassVar[str] = (
+        "The intervals are bootstrapped over videos. Where both reports measure the same clips, the differences "
+        "of clips are resampled, which gives narrower intervals."
+    )
 
     a: Annotated[Positional[Path], option("A")]
     """Folder of the first report."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from tyro.conf import Positional, subcommand
 
@@ -14,11 +14,12 @@ from adaptok.cli.output import one_output, output_path, progress, refuse_streams
 
 @dataclass(kw_only=True)
 class Index:
-    """Write a Parquet index of the videos and photographs in a collection.
+    """Write a Parquet index of the videos and photographs in a collection."""
 
-    The index lists frames, frame rate, size, label and readability of each file. Training takes it in place of the
-    folder, and then starts without opening every file.
-    """
+    notes: ClassVar[str] = (
+        "The index lists frames, frame rate, size, label and readability of each file. Training takes it in place "
+        "of the folder, and then starts without opening every file."
+    )
 
     src: Annotated[Positional[Path], option("COLLECTION")]
     """Folder, searched recursively, or list of files (.csv, .txt)."""
@@ -51,11 +52,12 @@ class Index:
 
 @dataclass(kw_only=True)
 class Resize:
-    """Write a small copy of a collection that decodes quickly.
+    """Write a small copy of a collection that decodes quickly."""
 
-    Every video and photograph keeps its name, and its short side shrinks to at most --size pixels. An interrupted run
-    resumes when it is started again. Files that cannot be read are listed in broken.json.
-    """
+    notes: ClassVar[str] = (
+        "Every video and photograph keeps its name, and its short side shrinks to at most --size pixels. An "
+        "interrupted run resumes when it is started again. Files that cannot be read are listed in broken.json."
+    )
 
     src: Annotated[Positional[Path], option("SRC")]
     """Folder, searched recursively."""
@@ -95,10 +97,11 @@ class Resize:
 
 @dataclass(kw_only=True)
 class Synthesize:
-    """Draw a collection of videos of moving shapes, to try a generator on.
+    """Draw a collection of videos of moving shapes, to try a generator on."""
 
-    There is one folder for each of four motions. An interrupted run resumes when it is started again.
-    """
+    notes: ClassVar[str] = (
+        "There is one folder for each of four motions. An interrupted run resumes when it is started again."
+    )
 
     dst: Annotated[Positional[Path | None], option("[DST]")] = None
     """Folder to write. The default is shapes, in the current folder."""

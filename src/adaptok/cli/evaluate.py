@@ -283,10 +283,11 @@ class Prediction(Generation):
 
 @dataclass(kw_only=True)
 class Evaluate:
-    """Measure the quality of reconstructions, or of generated or predicted videos.
+    """Measure the quality of reconstructions, or of generated or predicted videos."""
 
-    An interrupted evaluation resumes when it is started again with the same arguments and report folder.
-    """
+    notes: ClassVar[str] = (
+        "An interrupted evaluation resumes when it is started again with the same arguments and report folder."
+    )
 
     command: (
         Annotated[Reconstruction, subcommand("reconstruction")]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from adaptok.cli.options import Messages, Switch, group, option
 from adaptok.cli.output import progress, refuse_streams, show
@@ -23,10 +23,9 @@ SHEET_CLIPS = 24
 
 @dataclass(kw_only=True)
 class Generate:
-    """Generate videos of given classes, and a contact sheet of them.
+    """Generate videos of given classes, and a contact sheet of them."""
 
-    An interrupted run resumes when it is started again with the same arguments.
-    """
+    notes: ClassVar[str] = "An interrupted run resumes when it is started again with the same arguments."
 
     label: Annotated[tuple[str, ...], option("NAME [NAME …]")] = ()
     """Classes to generate in turn, by name or number. The default is all classes of the generator."""

@@ -10,6 +10,8 @@ import contextlib
 import dataclasses
 import io
 import itertools
+import shutil
+import textwrap
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -97,6 +99,8 @@ def print_help(names: Sequence[str]) -> None:
     try:
         _call_tyro([*names, "--help"], printing=True)
     finally:
+        if hasattr(place.node, "notes"):
+            print(textwrap.fill(place.node.notes, min(shutil.get_terminal_size().columns, 120)))
         if hasattr(place.node, "epilog"):
             print(place.node.epilog())
 

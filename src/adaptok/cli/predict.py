@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from tyro.conf import Positional
 
@@ -35,10 +35,12 @@ class ConditionFrames(FrameSampling):
 
 @dataclass(kw_only=True)
 class Predict:
-    """Continue a video from its first frames.
+    """Continue a video from its first frames."""
 
-    Videos longer than a clip are predicted piece by piece. The last predicted frames are the condition of the next.
-    """
+    notes: ClassVar[str] = (
+        "Videos longer than a clip are predicted piece by piece. The last predicted frames are the condition of "
+        "the next."
+    )
 
     video: Annotated[Positional[Path], option("VIDEO")]
     """Video file to read."""
@@ -130,7 +132,9 @@ class Predict:
 
 def _psnr(predicted: Frames, original: Frames) -> float:
     """PSNR in dB over all frames."""
-    import numpy as np
+    import torch
 
-    error = np.square(predicted.astype(np.float64) - original).mean() / 255**2
-    return float(-10 * np.log10(max(error, 1e-10)))
+    from adaptok.metrics.distortion import psnr
+
+    difference = (torch.from_numpy(predicted).double() - torch.from_numpy(original)) / 255
+    return float(psnr(difference.square().mean()))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from tyro.conf import Positional
 
@@ -51,11 +51,13 @@ class Clips:
 
 @dataclass(kw_only=True)
 class Tokenize:
-    """Encode a collection of videos into a token dataset, for training generators.
+    """Encode a collection of videos into a token dataset, for training generators."""
 
-    The dataset consists of Parquet shards. An interrupted run resumes when it is started again with the same arguments,
-    and several machines may work on the same folder at once. Files that cannot be read are listed in broken.json.
-    """
+    notes: ClassVar[str] = (
+        "The dataset consists of Parquet shards. An interrupted run resumes when it is started again with the "
+        "same arguments, and several machines may work on the same folder at once. Files that cannot be read are "
+        "listed in broken.json."
+    )
 
     collection: Annotated[Positional[Path], option("COLLECTION")]
     """Folder, searched recursively; list of files (.csv, .txt); or index written by 'adaptok data index'."""

@@ -205,11 +205,12 @@ class TrainGenerator(TrainingRun):
 
 @dataclass(kw_only=True)
 class Train:
-    """Train a tokenizer, a scorer or a generator.
+    """Train a tokenizer, a scorer or a generator."""
 
-    Interrupted runs resume from the last checkpoint. Several processes are started by torchrun or
-    'accelerate launch -m adaptok'.
-    """
+    notes: ClassVar[str] = (
+        "Interrupted runs resume from the last checkpoint. Several processes are started by torchrun or "
+        "'accelerate launch -m adaptok'."
+    )
 
     command: (
         Annotated[TrainTokenizer, subcommand("tokenizer")]
