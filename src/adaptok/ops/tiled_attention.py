@@ -3,6 +3,9 @@
 Why: on a CPU, `F.scaled_dot_product_attention` computes bfloat16 at the speed of float32. Matrix products on tiles
 whose scores stay in the last-level cache use the processor's bfloat16 instructions.
 
+The gain needs bfloat16 instructions. On one thread of an AMD EPYC that has AVX2 only, tiles are slower: 12 heads of 768
+rows of 64 dimensions take 610 ms forward, and torch's kernel 32 ms (processor time, torch 2.13).
+
 Legend: `B` batch, `H` heads, `N` queries, `M` keys, `d` dimensions of a head.
 """
 
@@ -72,7 +75,7 @@ def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     buffer = q.new_empty(lanes * rows * k.shape[1])
     for lane in range(0, b * h, lanes):
         own = slice(lane, lane + lanes)
-        keys, values = k[own].contiguous().transpose(1, 2), v[own]  # products with distant rows are a fifth slower
+        keys, values = k[own].contiguous().transpose(1, 2), v[own]  # products with distant rows are slower
         for row in range(0, n, rows):
             tile = q[own, row : row + rows]
             weights = _view(buffer, *tile.shape[:2], k.shape[1])
