@@ -3,7 +3,7 @@
 Why: the hidden layer of an MLP over all rows of a clip does not fit the cache; over a chunk of rows it does.
 
 Measured in processor time on one thread of an AMD EPYC with AVX2 (no bfloat16 instructions), torch 2.13, float32: an
-MLP of width 768 over 6,144 rows takes as long as the reference (1,005 and 1,017 ms), so the gain there is memory.
+MLP of width 768 over 6,144 rows takes 1,005 ms, and the reference 1,017 ms.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Rotation of queries and keys by their positions (arXiv 2104.09864).
 
-Why: the gradient of a rotation is the inverse rotation. Autograd would keep both halves and copy them.
+Why: the gradient of a rotation is the inverse rotation, so nothing but the angles is kept for it.
 
 Measured in processor time on one thread of an AMD EPYC with AVX2 (no bfloat16 instructions), torch 2.13, float32:
-forward and backward of 3,072 rows of 12 heads of 64 take 22 ms, and autograd 20 ms, so the gain is memory.
+forward and backward of 3,072 rows of 12 heads of 64 take 22 ms, and autograd 20 ms. No gain was measured there, neither
+in time nor in the memory that is kept for the gradient.
 
 Legend: `B` batch, `N` rows, `H` heads, `d` dimensions of a head.
 """

@@ -4,7 +4,8 @@ Why: autograd keeps the activated gate as well, and concatenates the gradients o
 Here they are written into one.
 
 Measured in processor time on one thread of an AMD EPYC with AVX2 (no bfloat16 instructions), torch 2.13, float32:
-forward and backward of 2,400 x 2,048 take 24 ms, and the reference 21 ms, so the gain is memory.
+forward and backward of 2,400 x 2,048 take 24 ms, and the reference 21 ms. The gain is memory: 19.7 MB are kept for the
+gradient, and by the reference 29.5 MB.
 """
 
 from __future__ import annotations

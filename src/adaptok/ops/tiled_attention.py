@@ -3,8 +3,9 @@
 Why: on a CPU, `F.scaled_dot_product_attention` computes bfloat16 at the speed of float32. Matrix products on tiles
 whose scores stay in the last-level cache use the processor's bfloat16 instructions.
 
-The gain needs bfloat16 instructions. On one thread of an AMD EPYC that has AVX2 only, tiles are slower: 12 heads of 768
-rows of 64 dimensions take 610 ms forward, and torch's kernel 32 ms (processor time, torch 2.13).
+This can pay only on processors with bfloat16 instructions; its gain there has not been measured again. On one thread of
+an AMD EPYC that has AVX2 only, tiles are slower: 12 heads of 768 rows of 64 dimensions take 610 ms forward, and torch's
+kernel 32 ms (processor time, torch 2.13).
 
 Legend: `B` batch, `H` heads, `N` queries, `M` keys, `d` dimensions of a head.
 """

@@ -5,8 +5,8 @@ and autograd allocates a full buffer of zeros for each clip. Matrix products on 
 see, the weights are computed again for the gradient, and the gradient is written into one buffer.
 
 Measured in processor time on one thread of an AMD EPYC with AVX2 (no bfloat16 instructions), torch 2.13, float32:
-forward and backward of clips of 300 to 900 rows take as long as the reference (153 and 155 ms), so the gain there is
-memory.
+forward and backward of clips of 300 to 900 rows (6 heads of 64) take 153 ms, and the reference 155 ms; 11.1 MB are kept
+for the gradient, and by the reference 14.8 MB.
 
 Legend: `N` rows of all clips, `n` rows of a clip, `H` heads, `d` dimensions of a head.
 """
