@@ -1,12 +1,13 @@
-"""Draw the validation figures of training runs over clips seen, and extrapolate them.
+"""Plot the validation results of training runs over the number of clips seen, and extrapolate them.
 
     python experiments/bundled_model/curves.py RUN ... [--plot curves.png] [--clips 300000]
 
-A run is a run folder, or a copy NAME.jsonl of its metrics beside NAME.yaml, its configuration. Each run is drawn over
-the clips that it has seen itself, for runs on one process.
-The extrapolation fits `limit + scale * clips ** -power` to each figure by least squares, with the power that fits
-best, and prints its value at `--clips`. It says what the same decay would reach, and no more: the points come from one
-cosine schedule each.
+A run is a run folder, or a copy NAME.jsonl of its metrics beside NAME.yaml, its configuration. Runs are assumed to have
+one process.
+
+The extrapolation fits `limit + scale * clips ** -power` to each result by least squares, with the power that fits best,
+and prints its value at `--clips`. It is only a rough guide, because all points of a run come from a single cosine
+schedule.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import yaml
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+
+from adaptok.config.training import TrainingConfig
 
 FIGURES = {
     "psnr_192": "PSNR at 192 latents (dB)",
@@ -34,23 +36,21 @@ Points = NDArray[np.float64]
 
 
 def read(path: Path) -> tuple[Points, dict[str, Points]]:
-    """Clips seen and figures of all validations of a run."""
+    """Read the clips seen and the results of all validations of a run."""
     file = path / "metrics.jsonl" if path.is_dir() else path
     lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     lines = [line for line in lines if "validation_psnr_192" in line]
     config = file.with_name("config.yaml") if path.is_dir() else file.with_suffix(".yaml")
-    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
-    size = settings.get("micro_batch_size", settings.get("batch"))
-    batch = int(size) * int(settings.get("gradient_accumulation_steps", settings.get("accumulation", 1)) or 1)
+    batch_size = TrainingConfig.load(config).batch_plan(1).batch_size
     if len(lines) < MIN_POINTS:
         sys.exit(f"{path}: {len(lines)} validations, expected at least {MIN_POINTS}")
     measured = [name for name in FIGURES if f"validation_{name}" in lines[0]]
     figures = {name: np.array([line[f"validation_{name}"] for line in lines]) for name in measured}
-    return np.array([line["step"] * batch for line in lines], float), figures
+    return np.array([line["step"] * batch_size for line in lines], float), figures
 
 
 def extrapolate(clips: Points, values: Points, at: float) -> tuple[float, float]:
-    """Value of the fitted power law at a number of clips, and its power."""
+    """Return the value of the fitted power law at a number of clips, and its power."""
     best = (np.inf, 0.0, 0.0)
     for power in POWERS:
         design = np.stack([np.ones_like(clips), clips**-power], 1)
@@ -61,7 +61,7 @@ def extrapolate(clips: Points, values: Points, at: float) -> tuple[float, float]
 
 
 def draw(path: Path, runs: dict[str, tuple[Points, dict[str, Points]]]) -> None:
-    """One panel for each figure."""
+    """Draw one panel for each result."""
     figure = Figure(figsize=(3.6 * len(FIGURES), 3), layout="constrained")
     for axis, (name, title) in zip(figure.subplots(1, len(FIGURES)), FIGURES.items(), strict=True):
         for label, (clips, figures) in runs.items():

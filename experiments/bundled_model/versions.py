@@ -1,4 +1,4 @@
-"""Draw one frame of several videos, and its reconstructions by several models, all blocks of equal length.
+"""Show a frame of several videos and its reconstructions by several models, with blocks of equal length.
 
 python experiments/bundled_model/versions.py FOLDER MODEL ... --out versions.png [--latents 192] [--frame 8]
 """
@@ -24,7 +24,7 @@ SCALE = 2
 
 @torch.inference_mode()
 def reconstruct(model: str, clips: Tensor, latents: int) -> Tensor:
-    """Clips `[N, C, T, S, S]` in [0, 1] to their reconstructions at a number of latents in every block."""
+    """Reconstruct clips `[N, C, T, S, S]` in [0, 1] from a number of latents per block."""
     tokenizer = AdapTok.from_pretrained(model, device="cpu").model.tokenizer
     made = []
     for clip in clips.split(1):

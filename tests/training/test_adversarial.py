@@ -99,7 +99,7 @@ def test_a_logit_for_every_patch_and_a_gradient_for_every_pixel(patch):
 
 
 @pytest.mark.parametrize("loss", ["hinge", "non_saturating"])
-def test_it_learns_to_tell_noise_from_blurred_noise(loss):
+def test_it_learns_to_distinguish_noise_from_blurred_noise(loss):
     torch.manual_seed(0)
     adversary = AdversarialLoss(PatchDiscriminatorConfig(**PATCH, loss=loss), CLIPS)
     optimizer = torch.optim.Adam(adversary.parameters(), lr=3e-3)
@@ -127,13 +127,13 @@ def test_hinge_losses_are_their_formulas(discriminator, tmp_path):
     real, fake = torch.rand(2, 2, 3, 8, 16, 16, generator=torch.Generator().manual_seed(1))
     adversary.real_anchor.fill_(0.3)
     adversary.fake_anchor.fill_(-0.2)
-    seen, made = adversary.discriminator(real), adversary.discriminator(fake)
-    hinge = (1 - seen).clamp(min=0).mean() + (1 + made).clamp(min=0).mean()
-    lecam = (seen + 0.2).clamp(min=0).square().mean() + (0.3 - made).clamp(min=0).square().mean()
+    real_logits, fake_logits = adversary.discriminator(real), adversary.discriminator(fake)
+    hinge = (1 - real_logits).clamp(min=0).mean() + (1 + fake_logits).clamp(min=0).mean()
+    lecam = (real_logits + 0.2).clamp(min=0).square().mean() + (0.3 - fake_logits).clamp(min=0).square().mean()
     loss, metrics = adversary(real, fake, torch.Generator())
     torch.testing.assert_close(loss, hinge + 0.5 * lecam)
     torch.testing.assert_close(metrics["discriminator"], hinge.detach())
-    torch.testing.assert_close(adversary.reconstruction_loss(fake), -made.mean())
+    torch.testing.assert_close(adversary.reconstruction_loss(fake), -fake_logits.mean())
 
 
 LOSSES = {"l1": 1, "frequency": 0.2, "quantizer": 0.1, "prior": 0.06, "adversarial": 0.8}
@@ -191,15 +191,15 @@ def test_adaptive_gradients_are_those_of_two_backward_passes(tmp_path, clips, lo
 def test_adaptive_weights_are_bounded(others, adversarial, weight):
     prediction = torch.ones(4, requires_grad=True)
     leaf = prediction.detach().requires_grad_()
-    loss, found = adaptive_loss(prediction, leaf, others * leaf.sum(), adversarial * leaf.sum(), 0.5)
-    torch.testing.assert_close(found, torch.tensor(weight), equal_nan=True)
+    loss, result = adaptive_loss(prediction, leaf, others * leaf.sum(), adversarial * leaf.sum(), 0.5)
+    torch.testing.assert_close(result, torch.tensor(weight), equal_nan=True)
     assert bool(torch.isfinite(loss)) == math.isfinite(weight)
     if math.isfinite(weight):
         loss.backward()
         torch.testing.assert_close(prediction.grad, torch.full((4,), others + weight * adversarial))
 
 
-def test_a_stopped_run_with_an_adaptive_patch_discriminator_is_the_run_that_was_not(tmp_path):
+def test_resumed_runs_with_an_adaptive_patch_discriminator_equal_uninterrupted_ones(tmp_path):
     settings = {**PATCH, "loss": "hinge", "adaptive": True}
     options = config(
         tmp_path,

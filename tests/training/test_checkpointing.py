@@ -1,4 +1,4 @@
-"""Killed at any moment, a run loses nothing: processes that are sent SIGKILL, and checkpoints that are cut short."""
+"""Checkpoints survive SIGKILL at any moment, and killed runs resume to the same numbers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def killed(target, *arguments, after: float, watch=lambda: None) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["tokenizer", "scorer"])
-def test_a_killed_run_is_the_run_that_was_not(tmp_path, stage):
+def test_killed_runs_resume_to_the_same_numbers(tmp_path, stage):
     changes = {"max_steps": 20, "checkpoint_every": 2, "validate_every": 7, "keep_checkpoints": 1, "trackers": []}
     if stage == "tokenizer":  # all losses
         random = Lpips().features.state_dict()
@@ -71,8 +71,8 @@ def test_a_killed_run_is_the_run_that_was_not(tmp_path, stage):
 def write_for_ever(folder) -> None:
     """Checkpoints, one after the other, each full of its own number."""
     torch.set_num_threads(1)
-    found = list_checkpoints(folder)
-    step = int(found[-1].name[5:]) if found else 0
+    checkpoints = list_checkpoints(folder)
+    step = int(checkpoints[-1].name[5:]) if checkpoints else 0
     while True:
         step += 1
         tensors = {
@@ -87,15 +87,15 @@ def test_killed_while_checkpoints_are_written(tmp_path):
     reached = 0
     for _ in range(30):
         assert killed(write_for_ever, tmp_path, after=rng.uniform(0.05, 0.4))
-        found = list_checkpoints(tmp_path)
-        for folder in found:
+        checkpoints = list_checkpoints(tmp_path)
+        for folder in checkpoints:
             step = float(folder.name[5:])
             for name in ("model", "average"):
                 values = load_file(folder / f"{name}.safetensors")
                 assert all((values[str(i)] == step).all() for i in range(4))
             assert RunState.load(folder) == RunState(int(step), {})
-        if found:
-            assert len(found) <= 3  # two, and one that was to be removed
-            reached, before = int(found[-1].name[5:]), reached
+        if checkpoints:
+            assert len(checkpoints) <= 3  # two, and one that was to be removed
+            reached, before = int(checkpoints[-1].name[5:]), reached
             assert reached >= before
     assert reached > 30

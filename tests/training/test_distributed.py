@@ -30,7 +30,7 @@ def test_two_processes_equal_one(tmp_path, adaptive, steps, others):
     for file in ("model", "average"):
         one = load_file(last["one"] / f"{file}.safetensors")
         for name in others:
-            found = load_file(last[name] / f"{file}.safetensors")
-            assert one.keys() == found.keys()
+            other = load_file(last[name] / f"{file}.safetensors")
+            assert one.keys() == other.keys()
             for key, tensor in one.items():
-                torch.testing.assert_close(found[key], tensor, atol=1e-5, rtol=0, msg=f"{name}: {key}")
+                torch.testing.assert_close(other[key], tensor, atol=1e-5, rtol=0, msg=f"{name}: {key}")

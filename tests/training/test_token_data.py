@@ -52,7 +52,7 @@ def test_mistakes_are_one_line(tmp_path, of, model, data, message):
     assert "\n" not in str(error.value)
 
 
-def test_datasets_that_do_not_fit_are_told_apart(tmp_path):
+def test_datasets_that_do_not_fit_are_rejected(tmp_path):
     first = write_tokens(tmp_path / "first")
     empty = write_tokens(tmp_path / "empty", 0)
     other = write_tokens(tmp_path / "other", 8, info(model_hash="cd" * 32))

@@ -15,7 +15,7 @@ from tests.helpers.training import assert_resumes, config, everything, train
 
 
 @pytest.mark.parametrize("stage", ["tokenizer", "scorer"])
-def test_a_run_that_was_stopped_is_the_run_that_was_not(tmp_path, stage):
+def test_resumed_runs_equal_uninterrupted_ones(tmp_path, stage):
     options = config(tmp_path, stage)
     metrics = assert_resumes(options, tmp_path, (3, 5, 10))
     assert [line["step"] for line in metrics if "loss" in line] == list(range(1, 13))
@@ -25,7 +25,7 @@ def test_a_run_that_was_stopped_is_the_run_that_was_not(tmp_path, stage):
     AdapTok.from_pretrained(tmp_path / "exported", device="cpu")
 
 
-def test_half_made_checkpoints_are_not_taken(tmp_path):
+def test_incomplete_checkpoints_are_ignored(tmp_path):
     options = config(tmp_path, "tokenizer", max_steps=4, checkpoint_every=2)
     train(options, tmp_path / "run")
     torn = tmp_path / "run" / "checkpoints" / ".writing-00000006"
@@ -55,7 +55,7 @@ def test_accumulation_equals_a_large_batch(tmp_path):
         torch.testing.assert_close(four[name], one[name], atol=1e-5, rtol=0)
 
 
-def test_layers_that_are_computed_again_give_the_same_run(tmp_path):
+def test_activation_checkpointing_gives_the_same_run(tmp_path):
     for name, again in (("kept", False), ("again", True)):
         train(config(tmp_path, "tokenizer", max_steps=4, activation_checkpointing=again), tmp_path / name)
     kept, again = everything(tmp_path / "kept")[0], everything(tmp_path / "again")[0]
@@ -63,7 +63,7 @@ def test_layers_that_are_computed_again_give_the_same_run(tmp_path):
         torch.testing.assert_close(again[name], kept[name], atol=1e-6, rtol=0)
 
 
-def test_a_bad_number_stops_before_the_weights_change(tmp_path):
+def test_non_finite_losses_stop_before_the_weights_change(tmp_path):
     options = config(tmp_path, "tokenizer")
     train(config(tmp_path, "tokenizer", max_steps=12), tmp_path / "good")
     with pytest.raises(FloatingPointError, match=r"step 7 .*l1"):

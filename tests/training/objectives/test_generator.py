@@ -58,8 +58,8 @@ def test_packed_loss_is_that_of_padded_rows(of, plan):
     objective = GeneratorObjective(model)
     for order in (range(5), (3, 0, 4, 2, 1)):
         packed = pack([rows[i] for i in order], c)
-        found = objective(packed, StepContext.seeded(0))
-        torch.testing.assert_close(found.loss, losses[valid].mean(), atol=1e-5, rtol=1e-5)
+        result = objective(packed, StepContext.seeded(0))
+        torch.testing.assert_close(result.loss, losses[valid].mean(), atol=1e-5, rtol=1e-5)
         each = objective.losses(objective.hidden_states(packed), packed.targets)
         expected = torch.cat([losses[i][valid[i]] for i in order])
         torch.testing.assert_close(each, expected, atol=1e-5, rtol=1e-5)

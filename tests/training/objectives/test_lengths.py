@@ -8,7 +8,7 @@ from adaptok.config.lengths import FixedLengths, MixtureLengths, NormalLengths, 
 from adaptok.training.objectives.lengths import draw_lengths
 
 
-def test_laws_of_lengths_keep_their_bounds():
+def test_lengths_keep_the_bounds_of_their_distributions():
     uniform, normal = UniformLengths(min=2, max=4), NormalLengths(mean=6, std=9, min=5, max=8)
     mixture = MixtureLengths(components=(uniform, normal, FixedLengths(length=7)), weights=(1, 1, 0))
     generator = torch.Generator().manual_seed(0)

@@ -38,7 +38,7 @@ def test_everything_is_the_mean_over_frames(lpips, pair):
     torch.testing.assert_close(loss, clip_lpips(lpips, *pair).mean())
 
 
-def test_frames_and_crops_are_what_was_asked_for(lpips, pair):
+def test_frames_and_crops_have_the_configured_sizes(lpips, pair):
     made, true = pair
     seen = set()
     for seed in range(4):
@@ -72,7 +72,7 @@ def test_a_number_is_a_weight():
     assert losses.weight("lpips_alex", 0) == 0.1
 
 
-def test_a_stopped_run_with_crops_is_the_run_that_was_not(tmp_path):
+def test_resumed_runs_with_crops_equal_uninterrupted_ones(tmp_path):
     lpips = network()
     tensors = {f"features.{name}": tensor for name, tensor in lpips.features.state_dict().items()}
     tensors |= {f"lin{i}.model.1.weight": weight.detach().view(1, -1, 1, 1) for i, weight in enumerate(lpips.weights)}

@@ -22,8 +22,8 @@ def test_targets_are_the_distortions_of_decoded_blocks(tmp_path, clips):
         for earlier in ([], [3], [8, 1, 5]):
             block = len(earlier)
             seen = clips[:, :, : 2 * (block + 1)]
-            found = objective.measure_distortions(seen, inputs[:, : block + 1], earlier)
+            measured = objective.measure_distortions(seen, inputs[:, : block + 1], earlier)
             for column, length in enumerate(range(2, 9, 2)):
                 decoded = tokenizer.decode(inputs[:, : block + 1], [[*earlier, length]] * 3).clamp(0, 1)
                 error = multiscale_error(decoded, seen)[:, 2 * block :].mean(1)
-                torch.testing.assert_close(found[:, column], error, atol=1e-6, rtol=1e-5)
+                torch.testing.assert_close(measured[:, column], error, atol=1e-6, rtol=1e-5)

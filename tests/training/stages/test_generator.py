@@ -37,7 +37,7 @@ def random_model(of: TokenDatasetInfo, **changes) -> GeneratorModel:
     return model
 
 
-def learned_by_heart(folder, of, tmp_path, **changes):
+def learned_perfectly(folder, of, tmp_path, **changes):
     """Train on eight clips until they are known; greedy samples are compared with them."""
     options = generator_config(
         folder,
@@ -66,17 +66,17 @@ def learned_by_heart(folder, of, tmp_path, **changes):
 
 
 @pytest.mark.parametrize("levels", [None, []], ids=["digits", "ids"])
-def test_eight_clips_are_learned_by_heart_by_class(tmp_path, levels):
+def test_eight_clips_are_learned_perfectly_by_class(tmp_path, levels):
     of = info(blocks=4, latents=8)
     clips = [clip._replace(label=str(index)) for index, clip in enumerate(make_clips(8, of))]
     (tmp_path / "tokens").mkdir()
     write_shard(tmp_path / "tokens" / "0.parquet", clips, of)
-    learned_by_heart(str(tmp_path / "tokens"), of, tmp_path, levels=levels)
+    learned_perfectly(str(tmp_path / "tokens"), of, tmp_path, levels=levels)
 
 
-def test_eight_clips_are_learned_by_heart_by_first_frames(tmp_path):
+def test_eight_clips_are_learned_perfectly_by_first_frames(tmp_path):
     of = info(**FRAMES)
-    learned_by_heart(write_tokens(tmp_path / "tokens", 8, of), of, tmp_path, mixture=2)
+    learned_perfectly(write_tokens(tmp_path / "tokens", 8, of), of, tmp_path, mixture=2)
 
 
 def test_samples_keep_to_the_form(tmp_path):
@@ -119,7 +119,7 @@ def test_samples_are_drawn_with_the_tokenizer_of_the_ids(tmp_path, frames):
     wrong = generator_config(path, samples=3, tokenizer=str(tmp_path / "other"))
     with pytest.raises(ValueError, match=f"made by test with the weights {hashed[:8]}; give that model"):
         Trainer(wrong, open_token_data(wrong), tmp_path / "wrong")
-    assert load_decoder(None, open_token_data(options).config, torch.device("cpu")) is None  # not the model in the box
+    assert load_decoder(None, open_token_data(options).config, torch.device("cpu")) is None  # not the bundled model
 
 
 def test_a_run_may_begin_with_the_weights_of_another(tmp_path):
@@ -148,7 +148,7 @@ class Always(torch.nn.Module):
         return F.one_hot(torch.full(x.shape[:-1], self.entry), 61) * 20.0
 
 
-def test_a_run_that_was_stopped_is_the_run_that_was_not(tmp_path, capsys):
+def test_resumed_runs_equal_uninterrupted_ones(tmp_path, capsys):
     from tests.helpers.training import everything
 
     options = generator_config(
@@ -184,12 +184,12 @@ def test_the_command_line(tmp_path, capsys):
     flags = ["train", "generator", "--data.train", path, "--data.held-out", "0.3", "--model.depth", "1"]
     flags += ["--model.width", "64", "--micro-batch-size", "2", "--out", str(tmp_path / "run"), "--json", "--quiet"]
     main([*flags, "--dry-run"])
-    told = json.loads(capsys.readouterr().out)
-    assert told["labels"] == list(CLASSES)
-    assert told["parameters"]["generator"] == parameters(GeneratorConfig.parse(told["model"]))
+    document = json.loads(capsys.readouterr().out)
+    assert document["labels"] == list(CLASSES)
+    assert document["parameters"]["generator"] == parameters(GeneratorConfig.parse(document["model"]))
     main([*flags, "--max-steps", "3"])
-    told = json.loads(capsys.readouterr().out)
-    assert read_generator(told["model"]).config.labels == CLASSES
+    document = json.loads(capsys.readouterr().out)
+    assert read_generator(document["model"]).config.labels == CLASSES
     with pytest.raises(SystemExit, match="2"):
         main(["train", "generator", "--data.train", path, "--data.label", "x"])
     assert "--data.label" in capsys.readouterr().err
@@ -237,7 +237,7 @@ def test_official_sizes():
         generator_size("M")
 
 
-def test_tiny_fits_beside_the_model_in_the_box():
+def test_tiny_is_small_enough_to_be_bundled():
     of = info(codebook_size=32768, levels=(16, 8, 8, 8, 4), latents=192, blocks=4, block_frames=4, size=128, step=16)
     model = resolve(load_config("tiny", "generator").model, of, ["a", "b", "c", "d"])
     assert 2 * parameters(model) < 12e6
