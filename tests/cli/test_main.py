@@ -213,6 +213,7 @@ def test_cut_off_video_warns(model, tmp_path, capsys):
     assert "warning" in captured.err
 
 
+@pytest.mark.parametrize("codec", [False], indirect=True)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_work_leaves_nothing(model, tmp_path, number):
     video, out = tmp_path / "long.mp4", tmp_path / "out" / "back.mp4"
