@@ -65,7 +65,7 @@ def test_text_is_read_according_to_the_type(key, text, value):
         ("start", "initialization", "random"),
         ("lengths.most", "lengths.max", "100"),
         ("data.most_broken", "data.max_broken_fraction", "0.5"),
-        ("discriminator.lr", "discriminator.lr", "0.5"),
+        ("discriminator.learning_rate", "discriminator.lr", "0.5"),
     ],
 )
 def test_old_names_are_accepted(old, new, text):
