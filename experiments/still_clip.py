@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from adaptok import AdapTok
-from adaptok.evaluation.reconstruction import Report, compare
+from adaptok.evaluation.reconstruction import ReconstructionReport, compare
 from adaptok.utils.files import replacing
 from adaptok.video.sources import open_frames
 
@@ -57,7 +57,9 @@ def main() -> None:
     print(json.dumps(document) if options.json else "\n".join(f"{name}: {value}" for name, value in document.items()))
 
 
-def draw(path: Path, clips: dict[str, NDArray[np.uint8]], reports: dict[str, Report], latents: int) -> None:
+def draw(
+    path: Path, clips: dict[str, NDArray[np.uint8]], reports: dict[str, ReconstructionReport], latents: int
+) -> None:
     """Plot the first, middle and last frame of each clip, and the tokens of its blocks."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     axes = figure.subplots(len(clips), 4, width_ratios=(1, 1, 1, 1.5))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from tyro.conf import subcommand
 
 from adaptok.cli.options import Messages, Switch, group, option
-from adaptok.cli.output import output_path, show
+from adaptok.cli.output import columns, output_path, show
 from adaptok.config.choices import DType
 
 if TYPE_CHECKING:
@@ -48,9 +48,7 @@ class Timing:
 
     def run(self) -> None:
         from adaptok.benchmark.page import table, update_page
-        from adaptok.evaluation.report.build import command_line
-        from adaptok.evaluation.report.page import columns
-        from adaptok.utils.system import describe_machine, versions
+        from adaptok.utils.system import command_line, describe_machine, versions
 
         if self.repeats < 1:
             raise ValueError(f"--repeats {self.repeats}, expected 1 or more")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from tyro.conf import Positional
 
 from adaptok.cli.options import Messages, Switch, group, option
-from adaptok.cli.output import output_path, show, warn
+from adaptok.cli.output import columns, output_path, show, warn
 
 if TYPE_CHECKING:
     from adaptok.evaluation.comparison import Comparison
@@ -45,7 +45,6 @@ class Compare:
 
     def run(self) -> None:
         from adaptok.evaluation.comparison import compare_reports
-        from adaptok.evaluation.report.page import columns
 
         self._check()
         comparison = compare_reports(self.a, self.b, resamples=self.resamples, level=self.level, seed=self.seed)

@@ -13,7 +13,7 @@ from tyro.conf import Positional, subcommand
 
 from adaptok.cli.evaluation_workers import measure, pick_process_device
 from adaptok.cli.options import Budgets, Computation, Device, Messages, Switch, flatten, group, option
-from adaptok.cli.output import refuse_streams, say, show
+from adaptok.cli.output import columns, refuse_streams, say, show
 from adaptok.config.choices import GenerationKind, Metric, ProtocolName, Scope
 
 if TYPE_CHECKING:
@@ -350,7 +350,7 @@ def _run_clips(command: Reconstruction | Files) -> None:
 
 def _show_report(command: Any, report: Report) -> None:
     from adaptok.evaluation.report.build import HTML_FILE
-    from adaptok.evaluation.report.page import columns, facts, tables
+    from adaptok.evaluation.report.page import facts, tables
 
     means: dict[str, Any] = {}
     if report.kind != "tokenizer":

@@ -42,6 +42,12 @@ def show(messages: Messages, document: dict[str, Any], text: str) -> None:
         print(text)
 
 
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Align rows of cells in columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+
+
 @contextmanager
 def progress(messages: Messages, title: str, total: int | None, unit: str) -> Iterator[Advance]:
     """Show a progress bar on standard error; yield the function that advances it."""

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from adaptok.codec.codec import AdapTok
     from adaptok.codec.token_file import VideoTokens
-    from adaptok.evaluation.reconstruction import Report
+    from adaptok.evaluation.reconstruction import ReconstructionReport
 
 
 @dataclass(kw_only=True)
@@ -180,7 +180,9 @@ class Reconstruct:
             for budget in budgets
         ]
 
-    def _report(self, budgets: list[float | None], outputs: list[Path | None], reports: list[Report]) -> None:
+    def _report(
+        self, budgets: list[float | None], outputs: list[Path | None], reports: list[ReconstructionReport]
+    ) -> None:
         documents: list[dict[str, Any]] = []
         lines = []
         each = 2 if self.compare_uniform else 1
@@ -201,7 +203,7 @@ class Reconstruct:
         )
 
 
-def _document(report: Report) -> dict[str, Any]:
+def _document(report: ReconstructionReport) -> dict[str, Any]:
     from adaptok.cli.describe import tokens_document
 
     return {
@@ -215,7 +217,7 @@ def _document(report: Report) -> dict[str, Any]:
     }
 
 
-def _line(report: Report) -> str:
+def _line(report: ReconstructionReport) -> str:
     tokens = report.tokens
     return (
         f"{report.psnr:6.2f} dB PSNR  {report.ssim:.3f} SSIM  {tokens.tokens:7d} tokens "

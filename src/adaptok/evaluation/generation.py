@@ -9,7 +9,7 @@ from typing import Any
 from adaptok.config.choices import GenerationKind
 from adaptok.evaluation.partial_results import PartialResults
 from adaptok.evaluation.protocols import GENERATION
-from adaptok.evaluation.report.build import command_line, statistics_path, write_pages
+from adaptok.evaluation.report.build import statistics_path, write_pages
 from adaptok.evaluation.results import (
     FORMAT,
     VERSION,
@@ -22,7 +22,7 @@ from adaptok.evaluation.results import (
 )
 from adaptok.evaluation.summary import Summary, summarize
 from adaptok.metrics.frechet import FeatureStatistics, frechet_distance
-from adaptok.utils.system import versions
+from adaptok.utils.system import command_line, versions
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ Values = NDArray[np.float64]
 
 
 @dataclass
-class Report:
+class ReconstructionReport:
     """Quality of a reconstruction, measured on the model's square.
 
     Attributes:
@@ -85,7 +85,7 @@ def compare(
     fps: Fraction | float | None = None,
     progress: Progress | None = None,
     visit: Callable[[Tensor, list[Tensor]], None] | None = None,
-) -> list[Report]:
+) -> list[ReconstructionReport]:
     """Compare the decoded tokens of a video with the video, clip by clip.
 
     Args:
@@ -100,7 +100,7 @@ def compare(
     Returns:
         One report for each encoding.
     """
-    reports = [Report(each) for each in tokens]
+    reports = [ReconstructionReport(each) for each in tokens]
     geometry = tokens[0].info.geometry
     decoders = [codec.iter_decode_clips(each, batch_size=batch_size) for each in tokens]
     kind = None if codec.config.scorer is None else codec.config.scorer.distortion
@@ -120,7 +120,9 @@ def compare(
     return reports
 
 
-def _measure(report: Report, prediction: Tensor, clip: Tensor, frames: int, kind: Distortion | None) -> None:
+def _measure(
+    report: ReconstructionReport, prediction: Tensor, clip: Tensor, frames: int, kind: Distortion | None
+) -> None:
     error = (prediction - clip).square().mean((0, 2, 3))
     report.mse += error[:frames].tolist()
     report.ssim_values += frame_ssim(prediction[None, :, :frames], clip[None, :, :frames])[0].tolist()

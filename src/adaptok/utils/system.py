@@ -1,10 +1,11 @@
-"""Description of the machine, versions of packages, and peak memory of this process."""
+"""Description of the machine, versions of packages, and command line and peak memory of this process."""
 
 from __future__ import annotations
 
 import platform
 import re
 import resource
+import shlex
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,6 +25,11 @@ def peak_memory() -> int:
             return int(match[1]) * 1024
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used if sys.platform == "darwin" else used * 1024
+
+
+def command_line() -> str:
+    """Return the command line of this process."""
+    return shlex.join(["adaptok", *sys.argv[1:]])
 
 
 def versions() -> dict[str, str]:

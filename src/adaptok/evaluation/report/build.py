@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,7 @@ from adaptok.evaluation.results import (
 from adaptok.evaluation.summary import Summary
 from adaptok.metrics.similarity import ssim_scales
 from adaptok.utils.files import replacing
-from adaptok.utils.system import versions
+from adaptok.utils.system import command_line, versions
 
 MARKDOWN_FILE, HTML_FILE = "report.md", "report.html"
 
@@ -112,8 +110,3 @@ def write_pages(folder: Path, report: Report, examples: dict[str, list[Example]]
 def statistics_path(folder: Path, name: str) -> Path:
     """File of the feature statistics of one side or variant."""
     return folder / f"statistics-{name}.safetensors"
-
-
-def command_line() -> str:
-    """The command line of this process."""
-    return " ".join(["adaptok", *map(shlex.quote, sys.argv[1:])])

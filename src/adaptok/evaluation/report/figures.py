@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from adaptok.codec.token_file import VideoTokens
-from adaptok.evaluation.reconstruction import Report
+from adaptok.evaluation.reconstruction import ReconstructionReport
 from adaptok.utils.extras import require
 from adaptok.utils.files import replacing
 
@@ -83,7 +83,7 @@ class SideBySide:
 
 def save_figure(
     path: Path,
-    reports: Sequence[Report],
+    reports: Sequence[ReconstructionReport],
     originals: Sequence[Frame],
     shown: Sequence[Sequence[Frame]],
     kinds: Sequence[str] | None = None,
@@ -137,7 +137,7 @@ def save_figure(
         figure.savefig(temporary, dpi=110)
 
 
-def _plot_lengths(axis: Any, report: Report, colour: str, kind: str) -> None:
+def _plot_lengths(axis: Any, report: ReconstructionReport, colour: str, kind: str) -> None:
     tokens = report.tokens
     seconds = np.arange(len(tokens.lengths) + 1) * tokens.info.block_frames / float(tokens.info.fps)
     axis.stairs(
@@ -145,7 +145,7 @@ def _plot_lengths(axis: Any, report: Report, colour: str, kind: str) -> None:
     )
 
 
-def _plot_distortions(axis: Any, report: Report, colour: str) -> None:
+def _plot_distortions(axis: Any, report: ReconstructionReport, colour: str) -> None:
     predicted = report.predicted
     if len(predicted) and len(predicted) == len(report.actual):
         correlation = report.correlation

@@ -278,12 +278,6 @@ def _budget(budget: float | None) -> str:
     return "–" if budget is None else f"{budget:g}"
 
 
-def columns(rows: Sequence[Row]) -> list[str]:
-    """Align rows of cells in columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-
-
 def comparison_page(comparison: Comparison, markup: str) -> str:
     """Render a comparison of two reports as "html" or "md"."""
     return render(_PACKAGE, f"comparison.{markup}.j2", comparison=comparison, table=Table("", *comparison.table()))
