@@ -26,7 +26,7 @@ def test_benchmarks(codec, tmp_path, capsys, monkeypatch):
     for blocks in (50, 60):
         run(capsys, "benchmark", "allocate", "--blocks", blocks, "--repeats", 1, "--page", page)
     text = page.read_text()
-    assert text.startswith("# Performance\n\nMeasured by `adaptok benchmark`.")
+    assert text.startswith("# Performance\n\nAll numbers on this page are measured by `adaptok benchmark`.")
     assert [text.count(f"## {kind}") for kind in ("Encode", "Decode", "Allocate")] == [1, 1, 1]
     assert "| allocate | 60 |" in text
     assert "| allocate | 50 |" not in text
