@@ -182,7 +182,7 @@ def test_resumed_runs_equal_uninterrupted_ones(tmp_path, capsys):
 def test_the_command_line(tmp_path, capsys):
     path = write_tokens(tmp_path / "tokens", 8)
     flags = ["train", "generator", "--data.train", path, "--data.held-out", "0.3", "--model.depth", "1"]
-    flags += ["--model.width", "64", "--micro-batch-size", "2", "--out", str(tmp_path / "run"), "--json", "--quiet"]
+    flags += ["--model.width", "64", "--micro-batch-size", "2", "--output", str(tmp_path / "run"), "--json", "--quiet"]
     main([*flags, "--dry-run"])
     document = json.loads(capsys.readouterr().out)
     assert document["labels"] == list(CLASSES)
@@ -192,7 +192,7 @@ def test_the_command_line(tmp_path, capsys):
     assert read_generator(document["model"]).config.labels == CLASSES
     with pytest.raises(SystemExit, match="2"):
         main(["train", "generator", "--data.train", path, "--data.label", "x"])
-    assert "--data.label" in capsys.readouterr().err
+    assert "unknown key 'data.label', did you mean 'data.labels'?" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="0"):
         main(["train", "generator", "--help"])
     assert "--model.mixture" in capsys.readouterr().out
