@@ -131,6 +131,11 @@ def kind_of(cls: type[Config]) -> str | None:
     return cls.model_fields["kind"].default if "kind" in cls.model_fields else None
 
 
+def is_config(annotation: Any) -> bool:
+    """Return whether a type is a configuration class. Python 3.10 counts list[str] as a class, too."""
+    return isinstance(annotation, type) and get_origin(annotation) is None and issubclass(annotation, Config)
+
+
 def members(annotation: Any, nested: bool = False) -> list[type[Config]]:
     """Return the configuration classes that a field may hold.
 
@@ -138,7 +143,7 @@ def members(annotation: Any, nested: bool = False) -> list[type[Config]]:
         annotation: type of the field.
         nested: also count the elements of lists and mappings.
     """
-    if isinstance(annotation, type) and issubclass(annotation, Config):
+    if is_config(annotation):
         return [annotation]
     if nested or get_origin(annotation) in (Union, types.UnionType, Annotated):
         return [member for part in get_args(annotation) for member in members(part, nested)]

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args
 
 import yaml
 
-from adaptok.config.base import Config, all_names, kind_of, members
+from adaptok.config.base import Config, all_names, is_config, kind_of, members
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 NULLS = ("null", "none", "None", "~")
@@ -186,7 +186,7 @@ def type_name(annotation: Any) -> str:
             names.append(f"[{', '.join('...' if item is Ellipsis else type_name(item) for item in inner)}]")
         elif get_origin(part) is dict:
             names.append("{name: value}")
-        elif isinstance(part, type) and issubclass(part, Config):
+        elif is_config(part):
             names.append(f"{{kind: {kind_of(part)}, ...}}" if kind_of(part) else "{...}")
         else:
             names.append(part.__name__)
