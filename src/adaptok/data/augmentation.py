@@ -39,11 +39,7 @@ def jitter_colours(clip: Tensor, rng: np.random.Generator, strength: float) -> T
 
 
 def check_fraction(name: str, value: float) -> float:
-    """Return `value` if it is a fraction.
-
-    Raises:
-        ValueError: The value is not in [0, 1].
-    """
+    """Return a value in [0, 1]. Raise a ValueError if it is not."""
     if not 0 <= value <= 1:
         raise ValueError(f"{name}={value}, expected a number from 0 to 1")
     return value

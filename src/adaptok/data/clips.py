@@ -66,16 +66,13 @@ class ClipMixture(torch.utils.data.Dataset[Tensor]):
         """Mix `sources` in proportion to `weights`.
 
         Args:
-            frames, size: T and S.
+            frames, size, strides, still_fraction, min_crop: As for `ClipSpec`.
             seed: Seed of all random draws, not negative.
-            strides: Candidate steps between video frames. One is drawn per clip.
             flip: Mirror half of the clips.
-            still_fraction: Fraction of the video clips that show one frame for their whole duration.
             jitter: Strength of random brightness, contrast and gamma. 0 leaves colours alone, 0.2 is mild.
             text_fraction: Fraction of the clips that get a caption, drawn after all other augmentation.
             reversed_fraction: Fraction of the clips that are played backwards.
             cut_fraction: Fraction of the clips that cut to another clip at a random frame.
-            min_crop: Side of the smallest crop of a video, as a fraction of S. Crops smaller than S are enlarged.
             cache_bytes: Size of the cache of decoded frames in each process.
             length: Value of `len`. Larger indices work too.
 

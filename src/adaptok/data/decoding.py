@@ -165,7 +165,6 @@ def _iter_timed_frames(
 def _to_rgb(frame: VideoFrame, short_side: int | None) -> Frames:
     """Convert a frame to RGB `[H, W, 3]`, rotated for display."""
     width, height = scaled(frame.width, frame.height, short_side)
-    # AREA averages all source pixels. FFmpeg's bilinear scaling is antialiased too, but blurs more.
-    area = Interpolation.AREA
+    area = Interpolation.AREA  # FFmpeg's bilinear scaling is antialiased too, but blurs more
     rgb = np.asarray(frame.to_ndarray(format="rgb24", width=width, height=height, interpolation=area), np.uint8)
     return np.rot90(rgb, round(frame.rotation / 90) % 4) if frame.rotation else rgb

@@ -28,7 +28,7 @@ class ImageFolder(FileSet):
         """List the photographs. Each is decoded when it is drawn.
 
         Args:
-            root: Folder of the relative paths in lists. None is the folder of the list.
+            folders, root: As for `find_entries`.
             still_fraction: Fraction of the clips in which nothing moves.
             layered_fraction: Fraction of the moving clips with parts of a second photograph moving in front.
 

@@ -95,10 +95,8 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> list[Entr
     if suffix == ".parquet":
         return _read_index(path, folder)
     lines = path.read_text(encoding="utf-8-sig").splitlines()
-    if suffix == ".txt":
-        rows = [_split_label(line) for line in lines if line.strip()]
-    else:
-        rows = [row for row in csv.reader(lines) if any(cell.strip() for cell in row)]
+    rows = [_split_label(line) for line in lines] if suffix == ".txt" else csv.reader(lines)
+    rows = [row for row in rows if any(cell.strip() for cell in row)]
     if not rows:
         raise ValueError(f"{path}: the list is empty, expected lines of path[,label] or id,path,action,label")
     return _parse_rows(rows, path, folder)
@@ -110,14 +108,12 @@ def _parse_rows(rows: list[list[str]], path: Path, folder: Path) -> list[Entry]:
         rows = rows[1:]
     else:
         header = ["id", "path", "action", "label"] if len(header) == 4 else ["path", "label"]
-    path_column = header.index("path")
-    label_column = header.index("label") if "label" in header else None
-    entries = []
+    entries, column = [], header.index("path") + 1
     for number, row in enumerate(rows, 1):
-        if len(row) <= path_column or not row[path_column].strip():
-            raise ValueError(f"{path}: entry {number} {row} has no path, expected it in column {path_column + 1}")
-        label = row[label_column].strip() if label_column is not None and len(row) > label_column else None
-        entries.append(Entry(folder / row[path_column].strip(), label or None))
+        cells = dict(zip(header, map(str.strip, row), strict=False))
+        if not cells.get("path"):
+            raise ValueError(f"{path}: entry {number} {row} has no path, expected it in column {column}")
+        entries.append(Entry(folder / cells["path"], cells.get("label") or None))
     return entries
 
 
@@ -139,14 +135,10 @@ def write_index(path: Path, entries: Sequence[Entry]) -> None:
     folder = path.parent.resolve()
     rows = [
         {
+            **vars(entry),
             "path": _relative(entry.path.resolve(), folder),
-            "label": entry.label,
-            "frames": entry.frames,
             "rate": None if entry.fps is None else float(entry.fps),
-            "width": entry.width,
-            "height": entry.height,
             "readable": entry.error is None,
-            "error": entry.error,
         }
         for entry in entries
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,13 +24,7 @@ BROKEN_FILE = "broken.json"
 
 @dataclass
 class ResizeResult:
-    """Result of `resize_collection`.
-
-    Attributes:
-        written: Number of files written.
-        kept: Number of files that existed already.
-        broken: Reason for each file that cannot be read.
-    """
+    """Numbers of files that were written and that existed already, and the reason for each that cannot be read."""
 
     written: int = 0
     kept: int = 0
@@ -72,21 +66,19 @@ def resize_collection(
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
-                _resize_video(path, target, size, crf) if target.suffix == ".mp4" else _resize_image(path, target, size)
+                if target.suffix == ".mp4":
+                    _resize_video(path, target, size, crf)
+                else:
+                    with replacing(target) as temporary:
+                        Image.fromarray(decode(path, 1, size).frames[0]).save(temporary, format="jpeg", quality=95)
                 result.written += 1
             except DECODING_ERRORS as error:
                 result.broken[str(path)] = describe_error(error)
         if progress is not None:
             progress(1)
 
-    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
-    try:
-        futures = [pool.submit(copy, *pair) for pair in pairs]
-        wait(futures, return_when=FIRST_EXCEPTION)
-        for future in futures:
-            future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        list(pool.map(copy, *zip(*pairs, strict=True)))  # raises the first error, and cancels the remaining calls
     with replacing(dst / BROKEN_FILE) as temporary:
         temporary.write_text(json.dumps(dict(sorted(result.broken.items())), indent=2), encoding="utf-8")
     return result
@@ -94,22 +86,19 @@ def resize_collection(
 
 def _plan_copies(src: Path, dst: Path) -> list[tuple[Path, Path]]:
     """Pair every video and photograph with the path of its copy. Videos become MP4, photographs JPEG."""
-    resolved_dst, resolved_src = dst.resolve(), src.resolve()
-    if resolved_dst.is_relative_to(resolved_src) or resolved_src.is_relative_to(resolved_dst):
+    if dst.resolve().is_relative_to(src.resolve()) or src.resolve().is_relative_to(dst.resolve()):
         raise ValueError(f"{dst} and {src}: one folder lies in the other; choose separate folders")
     paths = [entry.path for entry in find_entries(src, VIDEO_SUFFIXES | IMAGE_SUFFIXES)]
     if not paths:
         raise ValueError(f"{src}: contains no video and no photograph")
-    taken: set[Path] = set()
-    pairs = []
+    originals: dict[Path, Path] = {}
     for path in paths:
         suffix = ".mp4" if path.suffix.lower() in VIDEO_SUFFIXES else ".jpg"
         target = dst / path.relative_to(src).with_suffix(suffix)
-        if target in taken:  # for example a.avi beside a.mp4
+        if target in originals:  # for example a.avi beside a.mp4
             target = target.with_name(path.name + suffix)
-        taken.add(target)
-        pairs.append((path, target))
-    return pairs
+        originals[target] = path
+    return [(path, target) for target, path in originals.items()]
 
 
 def _resize_video(path: Path, target: Path, size: int, crf: int) -> None:
@@ -119,9 +108,3 @@ def _resize_video(path: Path, target: Path, size: int, crf: int) -> None:
     ):
         for frame in reader:
             writer.write(frame)
-
-
-def _resize_image(path: Path, target: Path, size: int) -> None:
-    image = Image.fromarray(decode(path, 1, size).frames[0])
-    with replacing(target) as temporary:
-        image.save(temporary, format="jpeg", quality=95)

@@ -12,7 +12,7 @@ from av.video.stream import VideoStream
 
 from adaptok.data.decoding import DECODING_ERRORS, describe_error, open_video_stream
 from adaptok.data.manifests import IMAGE_SUFFIXES, Entry
-from adaptok.video.container import DEFAULT_FPS, decoded_frames
+from adaptok.video.container import DEFAULT_FPS, decoded_frames, describe
 
 MIN_DECODED_FRACTION = 0.9
 """Smallest accepted fraction of the frames expected from a duration, for containers that store no frame count."""
@@ -51,8 +51,7 @@ def _inspect(entry: Entry, thorough: bool) -> Entry:
             filled = _read_statistics(entry, container, stream, thorough)
     except DECODING_ERRORS as error:
         return replace(entry, frames=None, error=describe_error(error))
-    is_image = entry.path.suffix.lower() in IMAGE_SUFFIXES
-    return replace(filled, frames=1, fps=None) if is_image else filled
+    return replace(filled, frames=1, fps=None) if entry.path.suffix.lower() in IMAGE_SUFFIXES else filled
 
 
 def _read_statistics(entry: Entry, container: InputContainer, stream: VideoStream, thorough: bool) -> Entry:
@@ -61,9 +60,7 @@ def _read_statistics(entry: Entry, container: InputContainer, stream: VideoStrea
     first = next(frames, None)
     if first is None:
         raise ValueError("no frame could be decoded")
-    width, height = first.width, first.height
-    if round(first.rotation / 90) % 2:
-        width, height = height, width
+    info = describe(entry.path, container, stream, first)
     fps = stream.average_rate or DEFAULT_FPS
     count = stream.frames or round(float(container.duration or 0) / av.time_base * fps)
     if thorough:
@@ -72,4 +69,4 @@ def _read_statistics(entry: Entry, container: InputContainer, stream: VideoStrea
             detail = f": {damage[0]}" if damage else ""
             raise ValueError(f"damaged, {decoded} of {count} frames could be decoded{detail}")
         count = decoded
-    return replace(entry, frames=max(1, count), fps=fps, width=width, height=height, error=None)
+    return replace(entry, frames=max(1, count), fps=fps, width=info.width, height=info.height, error=None)

@@ -22,9 +22,8 @@ Legend: `B` clips, `G` blocks per clip, `K` latents per block, `L` candidate len
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -165,11 +164,7 @@ def schema(info: TokenDatasetInfo) -> pa.Schema:
 
 
 def write_shard(path: Path, clips: Sequence[TokenClip], info: TokenDatasetInfo) -> None:
-    """Write a shard atomically.
-
-    Raises:
-        ValueError: A clip does not fit `info`.
-    """
+    """Write a shard atomically. Errors as for `write_rows`."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
         write_rows(file, clips, info)
 
@@ -193,23 +188,12 @@ def write_rows(
     notes = ShardNotes(clips=len(clips), tokens=sum(len(clip.ids) for clip in clips), broken=dict(broken or {}))
     fields = schema(info)
     fields = fields.with_metadata({**fields.metadata, NOTES_KEY: json.dumps(notes.model_dump(), sort_keys=True)})
-    remaining = iter(clips)
-    with pq.ParquetWriter(file, fields, compression="zstd") as writer:
-        while group := list(islice(remaining, _ROW_GROUP)):
-            columns = _columns(group)
-            writer.write_table(pa.table([pa.array(columns[field.name], field.type) for field in fields], schema=fields))
-
-
-def _columns(clips: Iterable[TokenClip]) -> dict[str, list[Any]]:
-    return {
-        "ids": [clip.ids for clip in clips],
-        "lengths": [clip.lengths.astype(np.uint16) for clip in clips],
-        "label": [clip.label for clip in clips],
-        "source": [clip.source for clip in clips],
-        "start": [clip.start for clip in clips],
-        "scores": [None if clip.scores is None else clip.scores.reshape(-1) for clip in clips],
-        "condition": [clip.condition for clip in clips],
-    }
+    rows = []
+    for clip in clips:
+        scores = None if clip.scores is None else clip.scores.reshape(-1)
+        rows.append({**clip._asdict(), "lengths": clip.lengths.astype(np.uint16), "scores": scores})
+    table = pa.Table.from_pylist(rows, schema=fields)
+    pq.write_table(table, file, row_group_size=_ROW_GROUP, compression="zstd")
 
 
 def _check(clip: TokenClip, info: TokenDatasetInfo) -> None:
@@ -261,8 +245,7 @@ class TokenDataset:
                 raise ValueError(
                     f"{shard}: another {name} ({value!r}, not {first!r}) than {shards[0]}; train on one of them"
                 )
-            columns = ["ids", "lengths", "label", "condition", "source", "start"]
-            tables.append(pq.read_table(shard, columns=columns))
+            tables.append(pq.read_table(shard, columns=["ids", "lengths", "label", "condition", "source", "start"]))
         table = pa.concat_tables(tables).combine_chunks()
         if len(table) == 0:
             raise ValueError(f"{shards[0].parent}: an empty token dataset, expected at least one clip")
@@ -274,14 +257,13 @@ class TokenDataset:
     def __getitem__(self, index: int) -> TokenClip:
         """Return row `index` in [0, len), without its scores."""
         row = {name: self.table[name][index] for name in self.table.column_names}
-        condition = row["condition"]
         return TokenClip(
-            _array(row["ids"]),
-            _array(row["lengths"]).astype(np.int64),
+            row["ids"].values.to_numpy(),
+            row["lengths"].values.to_numpy().astype(np.int64),
             row["label"].as_py(),
             row["source"].as_py(),
             row["start"].as_py(),
-            condition=_array(condition) if condition.is_valid else None,
+            condition=row["condition"].values.to_numpy() if row["condition"].is_valid else None,
         )
 
     def __iter__(self) -> Iterator[TokenClip]:
@@ -294,11 +276,7 @@ class TokenDataset:
 
 
 def read_notes(path: Path) -> ShardNotes:
-    """Read the notes of a shard from its metadata, without its rows.
-
-    Raises:
-        ValueError: The file is not a shard of a token dataset.
-    """
+    """Read the notes of a shard from its metadata, without its rows. Errors as for `read_info`."""
     return ShardNotes.parse(json.loads(_read_metadata(path).get(NOTES_KEY.encode(), b"{}")), str(path))
 
 
@@ -334,17 +312,10 @@ def _iter_shards(paths: Sequence[str | Path]) -> Iterator[Path]:
     for path in map(Path, paths):
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such token dataset; expected a folder written by 'adaptok tokenize'")
-        shards = [path]
-        if path.is_dir():
-            shards = sorted(file for file in path.glob("*.parquet") if not file.name.startswith("."))
+        shards = sorted(path.glob("[!.]*.parquet")) if path.is_dir() else [path]
         if not shards:
             raise FileNotFoundError(f"{path}: contains no shard (*.parquet); expected an output of 'adaptok tokenize'")
         yield from shards
-
-
-def _array(scalar: Any) -> NDArray[np.uint16]:
-    values: NDArray[np.uint16] = scalar.values.to_numpy()
-    return values
 
 
 def _pyarrow() -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptok.data.augmentation import resize
-from adaptok.data.decoding import DECODING_ERRORS, DecodedFrames, FileSet, FrameCache, Frames, decode
+from adaptok.data.decoding import DECODING_ERRORS, FileSet, FrameCache, Frames, decode
 from adaptok.data.manifests import VIDEO_SUFFIXES, Paths, find_entries, no_readable_message
 from adaptok.data.statistics import collect_statistics
 from adaptok.video.container import DEFAULT_FPS
@@ -58,10 +59,7 @@ class _Segment:
 
 @dataclass(frozen=True)
 class _View:
-    """Frames `first + i * stride` of a segment, and a square crop.
-
-    `side`, `top` and `left` are fractions of their possible range.
-    """
+    """Frames `first + i * stride` of a segment, and a square crop, in fractions of the possible range."""
 
     first: int
     stride: int
@@ -84,7 +82,7 @@ class VideoFolder(FileSet):
         """List the videos, and open each one that is not described by an index.
 
         Args:
-            root: Folder of the relative paths in lists. None is the folder of the list.
+            folders, root: As for `find_entries`.
             progress: Called with the number of files just opened.
 
         Raises:
@@ -118,8 +116,7 @@ class VideoFolder(FileSet):
     def clip(self, rng: np.random.Generator, spec: ClipSpec, cache: FrameCache) -> Tensor:
         """Draw a random crop `[3, T, S, S]` of random consecutive frames. See `ClipSource`."""
         for _ in range(MAX_ATTEMPTS):
-            index = min(int(np.searchsorted(self._thresholds, rng.random())), len(self.segments) - 1)
-            segment = self.segments[index]
+            segment = self.segments[min(int(np.searchsorted(self._thresholds, rng.random())), len(self.segments) - 1)]
             view = _draw_view(rng, spec, segment.frames)
             frames = self._frames(segment, view, spec, cache)
             if frames is not None:
@@ -129,8 +126,7 @@ class VideoFolder(FileSet):
     def bytes(self, short_side: int) -> int:
         """Return the memory that all frames take when scaled to this short side."""
         if short_side not in self._bytes:
-            sizes = ((n, *scaled(w, h, short_side)) for n, w, h in self._sizes)
-            self._bytes[short_side] = sum(3 * frames * width * height for frames, width, height in sizes)
+            self._bytes[short_side] = sum(3 * n * math.prod(scaled(w, h, short_side)) for n, w, h in self._sizes)
         return self._bytes[short_side]
 
     def _frames(self, segment: _Segment, view: _View, spec: ClipSpec, cache: FrameCache) -> Frames | None:
@@ -139,9 +135,8 @@ class VideoFolder(FileSet):
         start = (segment.start or Fraction(0)) + view.first / segment.fps
         span = min(_span(spec.frames, view.stride), segment.frames - view.first)
         if str(segment.path) not in self.broken and self.bytes(short) > cache.capacity:
-            direct = _decode_span(segment, start, span, short)
-            if direct is not None:
-                return _select(direct.frames, 0, view, spec)
+            with suppress(*DECODING_ERRORS):  # damaged files and those that cannot be seeked are decoded as a whole
+                return _select(decode(segment.path, span, short, start or None, segment.fps).frames, 0, view, spec)
         key = f"{segment.path}#{segment.start}@{short}"
         whole = self.load(
             segment.path,
@@ -153,14 +148,6 @@ class VideoFolder(FileSet):
         if first >= len(whole.frames):  # the file has fewer frames than its header says
             first = max(0, len(whole.frames) - span)
         return _select(whole.frames[: first + span], first, view, spec)
-
-
-def _decode_span(segment: _Segment, start: Fraction, span: int, short_side: int) -> DecodedFrames | None:
-    """Decode the frames of one clip. Return None if the file is damaged or cannot be seeked."""
-    try:
-        return decode(segment.path, span, short_side, start or None, segment.fps)
-    except DECODING_ERRORS:
-        return None
 
 
 def _draw_view(rng: np.random.Generator, spec: ClipSpec, count: int) -> _View:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from adaptok.data.synthetic.painting import pixel_centres
 from adaptok.video.pixels import frames_to_clip
 
 Floats = NDArray[np.float64]
@@ -138,9 +139,8 @@ def _place(path: Floats, photograph: NDArray[np.uint8], rng: np.random.Generator
 
 def _raster(size: int) -> Floats:
     """Return the homogeneous coordinates `[S·S, 3]` of the pixel centres in [-1, 1]², row by row."""
-    line = (np.arange(size) + 0.5) / size * 2 - 1
-    y, x = np.meshgrid(line, line, indexing="ij")
-    return np.stack([x, y, np.ones_like(x)], -1).reshape(-1, 3)
+    x, y = pixel_centres(size)
+    return np.stack([x * 2 - 1, y * 2 - 1, np.ones_like(x)], -1).reshape(-1, 3)
 
 
 def _scale(corners: Floats, half: float, size: int) -> float:

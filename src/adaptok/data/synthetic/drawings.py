@@ -14,15 +14,15 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from adaptok.data.decoding import FrameCache
+from adaptok.data.decoding import FileSet, FrameCache
 from adaptok.data.synthetic.painting import Array, box, colour, disc, gradient, paint, pixel_centres, triangle
 from adaptok.data.synthetic.shapes import CLASSES, draw_shape_clip
 from adaptok.data.videos import ClipSpec
 from adaptok.utils.extras import require
+from adaptok.video.pixels import frames_to_clip
 
 _FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSerif", "DejaVuSerif-Bold")  # from matplotlib
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -33,15 +33,8 @@ Layer = Callable[[Array, float], Array]
 """Draws over a picture `[S, S, 3]` at a time."""
 
 
-class Drawings:
-    """Source of drawn clips. See `ClipSource`."""
-
-    num_files = 0
-
-    @property
-    def broken(self) -> dict[str, str]:
-        """Broken files: always empty, because no files are read."""
-        return {}
+class Drawings(FileSet):
+    """Source of drawn clips, without files. See `ClipSource`."""
 
     def clip(self, rng: np.random.Generator, spec: ClipSpec, cache: FrameCache) -> Tensor:
         """Draw a clip `[3, T, S, S]` in [0, 1]. See `ClipSource`."""
@@ -67,23 +60,19 @@ def draw_clip(rng: np.random.Generator, frames: int, size: int) -> Tensor:
         for layer in layers:
             picture = layer(picture, time)
         pictures.append(picture)
-    return _to_clip(pictures).expand(-1, frames, -1, -1).contiguous()
+    return frames_to_clip(np.stack(pictures).clip(0, 1)).expand(-1, frames, -1, -1).contiguous()
 
 
 def add_caption(clip: Tensor, rng: np.random.Generator) -> Tensor:
     """Draw a random caption in front of a clip `[3, T, S, S]` in [0, 1], like a title or subtitle."""
     layer = _text(rng, clip.shape[-1])
     frames = clip.permute(1, 2, 3, 0).double().numpy()
-    return _to_clip([layer(frame, time) for frame, time in zip(frames, _times(len(frames)), strict=True)])
+    pictures = [layer(frame, time) for frame, time in zip(frames, _times(len(frames)), strict=True)]
+    return frames_to_clip(np.stack(pictures).clip(0, 1))
 
 
 def _times(frames: int) -> list[float]:
     return [frame / frames for frame in range(frames)]
-
-
-def _to_clip(pictures: list[Array]) -> Tensor:
-    """Convert T pictures `[S, S, 3]` to a clip `[3, T, S, S]`."""
-    return torch.from_numpy(np.stack(pictures).clip(0, 1).astype(np.float32)).permute(3, 0, 1, 2)
 
 
 def _ink(rng: np.random.Generator) -> Array:
@@ -114,10 +103,7 @@ def _background(rng: np.random.Generator, size: int) -> Array:
 
 
 def _shape(rng: np.random.Generator, size: int) -> Layer:
-    """Create a disc, rectangle or triangle, filled or outlined, that moves straight and may rotate.
-
-    A patterned fill does not move with the shape.
-    """
+    """Create a filled or outlined shape that moves straight and may rotate. A patterned fill does not move with it."""
     kind, radius = rng.integers(3), np.exp(rng.uniform(math.log(0.04), math.log(0.35)))
     half_height = radius * rng.uniform(0.3, 1.0)
     ink = _pattern(rng, size) if rng.random() < 0.15 else _ink(rng)
@@ -147,9 +133,9 @@ def _text(rng: np.random.Generator, size: int) -> Layer:
     lines = [_words(rng) for _ in range(rng.integers(1, 4))]
     height = max(6, round(size * np.exp(rng.uniform(math.log(9), math.log(34))) / 128))
     mask = _render_text(tuple(lines), str(rng.choice(_FONTS)), height)
-    light = rng.random() < 0.5
+    is_light = rng.random() < 0.5
     ink, panel = _ink(rng).clip(0.75, 1), _ink(rng).clip(0, 0.3)
-    if not light:
+    if not is_light:
         ink, panel = 1 - ink, 1 - panel
     has_panel = rng.random() < 0.4
     room = np.array([size, size]) - mask.shape

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from adaptok.data.synthetic.painting import Distance, box, colour, disc, gradient, paint, pixel_centres, triangle
 from adaptok.utils.files import replacing
-from adaptok.video.pixels import clip_to_frames
+from adaptok.video.pixels import clip_to_frames, frames_to_clip
 from adaptok.video.writing import VideoWriter
 
 FPS = 16
@@ -54,8 +53,7 @@ def draw_shape_clip(seed: int, index: int, name: str, frames: int, size: int) ->
         picture = paint(picture, distance(x - 0.012, y - 0.02), shaded, size, edge_width=6 / 128)
         lit = ink * (1.08 - 0.35 * y[..., None])
         pictures.append(paint(picture, distance(x, y), lit, size))
-    video = np.stack(pictures).clip(0, 1).astype(np.float32)
-    return torch.from_numpy(video).permute(3, 0, 1, 2).contiguous()
+    return frames_to_clip(np.stack(pictures).clip(0, 1)).contiguous()
 
 
 def write_shapes(
@@ -90,15 +88,13 @@ def write_shapes(
     _check_settings(folder, {"frames": frames, "size": size, "seed": seed, "crf": crf})
     counts = dict.fromkeys(CLASSES, 0)
     for number in range(clips):
-        index, place = divmod(number, len(CLASSES))
-        name = CLASSES[place]
+        index, name = number // len(CLASSES), CLASSES[number % len(CLASSES)]
         path = folder / name / f"{index:05d}.mp4"
         path.parent.mkdir(exist_ok=True)
         counts[name] += 1
         if not path.exists():
-            clip = draw_shape_clip(seed, index, name, frames, size)
             with VideoWriter(path, FPS, crf=crf, threads=1) as writer:
-                writer.write(clip_to_frames(clip))
+                writer.write(clip_to_frames(draw_shape_clip(seed, index, name, frames, size)))
         if progress is not None:
             progress(1)
     return counts
