@@ -28,34 +28,22 @@ class Edges:
     @classmethod
     def of(cls, scores: Floats, falling: bool) -> Edges:
         """Compute the edges for `scores [N, L]`. If `falling`, only those that lower the score."""
-        levels = scores.shape[1]
-        rows = np.arange(len(scores))
-        at = np.zeros(len(scores), np.int64)
-        blocks, widths, slopes = [], [], []
-        for _ in range(levels - 1):
-            here = scores[rows, at]
-            best, jump = np.full(len(rows), np.inf), np.zeros(len(rows), np.int64)
-            for level in range(1, levels):
-                span = level - at
-                ahead = span > 0
-                slope = np.where(ahead, scores[rows, level] - here, np.inf) / np.where(ahead, span, 1)
-                closer = slope <= best if level > 1 else slope < best  # the longest of edges with equal slopes
-                closer &= ahead
-                best = np.where(closer, slope, best)
-                jump = np.where(closer, span, jump)
-            going = (jump > 0) & (best < 0) if falling else jump > 0
-            blocks.append(rows[going])
-            widths.append(jump[going])
-            slopes.append(best[going])
-            at = at[going] + jump[going]
-            rows = rows[going]
-            open_ended = at < levels - 1
-            rows, at = rows[open_ended], at[open_ended]
-            if len(rows) == 0:
-                break
-        if not slopes:
-            nothing = np.zeros(0, np.int64)
-            return cls(nothing, nothing, np.zeros(0))
+        last = scores.shape[1] - 1
+        rows, at = np.arange(len(scores)), np.zeros(len(scores), np.int64)
+        blocks, widths, slopes = [rows[:0]], [at[:0]], [np.zeros(0)]
+        while last > 0 and len(rows):
+            spans = np.arange(last + 1) - at[:, None]  # from the end of the hull so far to each level
+            rises = scores[rows] - scores[rows, at][:, None]
+            slope = np.where(spans > 0, rises, np.inf) / np.maximum(spans, 1)
+            best = slope.min(1)
+            jump = last - slope[:, ::-1].argmin(1) - at  # the longest of edges with equal slopes
+            useful = best < 0 if falling else jump > 0
+            blocks.append(rows[useful])
+            widths.append(jump[useful])
+            slopes.append(best[useful])
+            at = at + jump
+            unfinished = useful & (at < last)
+            rows, at = rows[unfinished], at[unfinished]
         joined = np.concatenate(slopes)
         order = np.argsort(joined, kind="stable")
         return cls(np.concatenate(blocks)[order], np.concatenate(widths)[order], joined[order])

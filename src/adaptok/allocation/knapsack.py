@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -60,8 +61,7 @@ def allocate(scores: ArrayLike, tokens: float, *, length_step: int) -> Allocatio
         ValueError: Scores are empty or not finite, or the tokens do not suffice for the shortest length of every block.
     """
     problem = _Problem(scores, length_step)
-    capacity = problem.capacity(tokens)
-    return problem.allocation(*problem.at_most(capacity))
+    return problem.allocation(*problem.solve(problem.capacity(tokens)))
 
 
 def allocate_exact(scores: ArrayLike, budget: float, *, length_step: int) -> Allocation:
@@ -79,8 +79,8 @@ def allocate_exact(scores: ArrayLike, budget: float, *, length_step: int) -> All
         ValueError: As for `allocate`.
     """
     problem = _Problem(scores, length_step)
-    levels = problem.capacity(problem.blocks * budget)
-    return problem.allocation(*problem.exactly(min(levels, problem.blocks * (problem.levels - 1))))
+    capacity = min(problem.capacity(problem.blocks * budget), problem.blocks * (problem.levels - 1))
+    return problem.allocation(*problem.solve(capacity, exact=True))
 
 
 def allocate_to_target(scores: ArrayLike, target: float, *, length_step: int) -> Allocation:
@@ -107,11 +107,11 @@ def allocate_to_target(scores: ArrayLike, target: float, *, length_step: int) ->
     low, high = problem.capacities_for(total)
     while low < high:
         middle = (low + high) // 2
-        if problem.cost(problem.at_most(middle)[0]) <= total:
+        if problem.cost(problem.solve(middle)[0]) <= total:
             high = middle
         else:
             low = middle + 1
-    return problem.allocation(*problem.at_most(high))
+    return problem.allocation(*problem.solve(high))
 
 
 def uniform_lengths(blocks: int, tokens: int, latents: int) -> Ints:
@@ -134,14 +134,11 @@ class _Problem:
         if not np.isfinite(self.scores.sum()) and not np.isfinite(self.scores).all():
             raise ValueError("NaN or infinite scores, expected finite numbers; check the model")
         self.blocks, self.levels = self.scores.shape
-        self._falling: Edges | None = None
 
-    @property
+    @cached_property
     def falling(self) -> Edges:
         """Edges that lower the score."""
-        if self._falling is None:
-            self._falling = Edges.of(self.scores, falling=True)
-        return self._falling
+        return Edges.of(self.scores, falling=True)
 
     def capacity(self, tokens: float) -> int:
         """Convert a number of tokens to levels above the shortest lengths."""
@@ -156,18 +153,8 @@ class _Problem:
         return float(self.scores[np.arange(self.blocks), choice].sum())
 
     def allocation(self, choice: Ints, lmbda: float, gap: float) -> Allocation:
-        lengths = (choice + 1) * self.length_step
-        return Allocation(
-            lengths.reshape(self.shape), self.cost(choice), int(lengths.sum()), lmbda / self.length_step, gap
-        )
-
-    def at_most(self, capacity: int) -> tuple[Ints, float, float]:
-        """Return levels `[N]` that sum to at most `capacity`, λ per level, and the gap."""
-        return self._solve(self.falling, capacity, exact=False)
-
-    def exactly(self, capacity: int) -> tuple[Ints, float, float]:
-        """Return levels `[N]` that sum to `capacity`, λ per level, and the gap."""
-        return self._solve(Edges.of(self.scores, falling=False), capacity, exact=True)
+        lengths = (choice + 1).reshape(self.shape) * self.length_step
+        return Allocation(lengths, self.cost(choice), int(lengths.sum()), lmbda / self.length_step, gap)
 
     def capacities_for(self, total: float) -> tuple[int, int]:
         """Return bounds of the smallest capacity whose solution has a sum of scores of at most `total`."""
@@ -184,17 +171,17 @@ class _Problem:
         part = math.floor((total - before) / edges.slopes[index])  # levels of that edge in the relaxation
         return int(used[index] - edges.widths[index]) + max(0, part), int(used[index])
 
-    def _solve(self, edges: Edges, capacity: int, exact: bool) -> tuple[Ints, float, float]:
+    def solve(self, capacity: int, *, exact: bool = False) -> tuple[Ints, float, float]:
+        """Return levels `[N]` that sum to at most, or exactly, `capacity`, λ per level, and the gap."""
+        edges = Edges.of(self.scores, falling=False) if exact else self.falling
         used = np.cumsum(edges.widths)
         taken = int(np.searchsorted(used, capacity, side="right"))
         choice = np.zeros(self.blocks, np.int64)
         np.add.at(choice, edges.blocks[:taken], edges.widths[:taken])
         left = capacity - int(used[taken - 1]) if taken else capacity
         if taken == len(edges.slopes) or left == 0:  # all useful edges fit, or no capacity remains
-            at_end = taken == len(edges.slopes) and not exact
-            lmbda = 0.0 if at_end or taken == 0 else -float(edges.slopes[taken - 1])
-            if taken == 0 and len(edges.slopes):
-                lmbda = -float(edges.slopes[0])
+            is_binding = len(edges.slopes) > 0 and (exact or taken < len(edges.slopes))
+            lmbda = -float(edges.slopes[max(taken - 1, 0)]) if is_binding else 0.0
             return choice, lmbda, 0.0
         lmbda = -float(edges.slopes[taken])
         reduced = self.scores + lmbda * np.arange(self.levels)
@@ -210,13 +197,7 @@ class _Problem:
 
 
 def _fill(reduced: Floats, choice: Ints, left: int, lmbda: float, exact: bool) -> tuple[Ints, float]:
-    """Change one or two blocks to make the best use of the `left` remaining levels.
-
-    The gap is the distortion above the bound: the sum of reduced costs plus `lmbda` for each unused level.
-
-    Returns:
-        The new choice, and its gap.
-    """
+    """Change one or two blocks to make the best use of the `left` remaining levels. Return the choice and its gap."""
     levels = reduced.shape[1]
     near = reduced.copy()
     near[np.arange(len(near)), choice] = np.inf
@@ -226,13 +207,9 @@ def _fill(reduced: Floats, choice: Ints, left: int, lmbda: float, exact: bool) -
     picked = picked[np.argsort(flat[picked], kind="stable")]
     block, level = picked // levels, picked % levels
     move = level - choice[block]
-    options: dict[int, list[int]] = {}  # number of levels moved -> up to two best options
-    for delta in range(1 - levels, levels):
-        if delta == 0:
-            continue
-        own = np.flatnonzero(move == delta)[:2]
-        options[delta] = [int(i) for i in own if np.isfinite(flat[picked[i]])]
-    best = math.inf if exact else lmbda * left
+    deltas = [delta for delta in range(1 - levels, levels) if delta]
+    options: dict[int, list[int]] = {delta: np.flatnonzero(move == delta)[:2].tolist() for delta in deltas}  # two best
+    best = math.inf if exact else lmbda * left  # the gap: reduced costs, and lmbda for each unused level
     change: tuple[int, ...] = ()
     trials: list[tuple[int, ...]] = [(index,) for found in options.values() for index in found]
     trials += [
@@ -268,11 +245,7 @@ def _fill_in_order(choice: Ints, left: int, levels: int, reduced: Floats) -> tup
 
 
 def _finish(reduced: Floats, capacity: int, lmbda: float, gap: float, exact: bool) -> Ints | None:
-    """Search for a solution whose distortion above the bound is less than `gap`, by dynamic programming.
-
-    Returns:
-        The optimal levels `[N]`, an empty array if there is no better solution, or None if there are too many options.
-    """
+    """Return the optimal levels `[N]`, none if no gap is smaller than `gap`, or None if there are too many options."""
     alive = reduced < gap
     first = reduced.argmin(1)
     core = np.flatnonzero(alive.sum(1) > 1)
@@ -302,12 +275,7 @@ def _finish(reduced: Floats, capacity: int, lmbda: float, gap: float, exact: boo
 def _fill_table(
     reduced: Floats, alive: NDArray[np.bool_], low: Ints, high: Ints, gap: float, size: int
 ) -> tuple[Floats, NDArray[np.integer[Any]]]:
-    """Minimize the sum of reduced costs for each number of levels used.
-
-    Returns:
-        value: `[size]`, the minimum over all blocks.
-        table: `[N, size]`, the level of each block in the minimum over the blocks up to it.
-    """
+    """Return the lowest sums `[size]` of reduced costs for each number of levels used, and their levels `[N, size]`."""
     value = np.full(size, np.inf)
     value[0] = 0.0
     table = np.zeros((len(reduced), size), np.int8 if reduced.shape[1] < 128 else np.int64)

@@ -127,10 +127,7 @@ class LengthPolicy:
     def lengths(self, scores: Scores | None, blocks: int, layout: ClipLayout) -> Lengths:
         """Choose the lengths `[N]` of all blocks of one video, for the scopes "video" and "clip".
 
-        Args:
-            scores: `[N, L]` predicted distortions; None if `needs_scores` is False.
-            blocks: N.
-            layout: Layout of the model's clips.
+        `scores` are predicted distortions `[N, L]`; None if `needs_scores` is False. `blocks` is N.
         """
         if self.keeps_all:
             return np.full(blocks, layout.latents)
@@ -154,13 +151,7 @@ class LengthPolicy:
         return allocate(scores, total, length_step=layout.length_step).lengths
 
     def batch_lengths(self, scores: Scores, block: int, layout: ClipLayout) -> Lengths:
-        """Choose the lengths `[B]` of one block of each clip of a batch, for the scope "batch".
-
-        Args:
-            scores: `[B, L]` predicted distortions.
-            block: Index of the block in its clip.
-            layout: Layout of the model's clips.
-        """
+        """Choose the lengths `[B]` of block `block` of each clip of a batch from its scores `[B, L]`."""
         if self.target is not None:
             return allocate_to_target(scores, self.target, length_step=layout.length_step).lengths
         assert self.budget is not None

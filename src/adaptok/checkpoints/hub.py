@@ -17,15 +17,7 @@ BUNDLED_MODEL = "adaptok-tiny"
 
 @contextmanager
 def local_folder(name: str | Path | None, bundled: str = BUNDLED_MODEL) -> Iterator[Path]:
-    """Provide the local folder of a model.
-
-    Args:
-        name: As for `resolve`; None is the bundled model.
-        bundled: Name of the bundled model, under `assets/`.
-
-    Raises:
-        FileNotFoundError: There is no such folder.
-    """
+    """Provide the local folder of a model; None is the bundled model named `bundled`. Errors as for `resolve`."""
     if name is None:
         with as_file(files("adaptok") / "assets" / bundled) as folder:
             yield folder
@@ -50,13 +42,9 @@ def resolve(name: str | Path) -> Path:
 
 
 def upload(save: Callable[[Path], None], repo_id: str, *, private: bool, token: str | None) -> str:
-    """Upload a model folder to the Hugging Face hub, and return its address.
+    """Upload the folder that `save` writes to the Hugging Face hub as `owner/name`, and return its address.
 
-    Args:
-        save: Function that writes the model to a folder.
-        repo_id: Hub id `owner/name`.
-        private: Create a private repository.
-        token: Access token; None uses the one of the hub's login.
+    `token` is an access token; None uses the one of the hub's login.
     """
     from huggingface_hub import HfApi
 

@@ -9,7 +9,8 @@ of weights begin with the module they belong to: `tokenizer.`, `scorer.` or `pri
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -100,10 +101,8 @@ def read_folder(folder: str | Path) -> Checkpoint:
             f'{folder / CONFIG_FILE}: neither an adaptok model ("format": "{FORMAT}") nor an official AdapTok'
             ' tokenizer ("bottleneck_token_num"); give the folder of a tokenizer'
         )
-    try:
+    with _conversion_errors(folder):
         config, state = official_tokenizer.translate(document, state)
-    except (KeyError, ValueError) as error:
-        raise _conversion_error(folder, error) from None
     return Checkpoint(config, state, "official")
 
 
@@ -123,10 +122,8 @@ def read_generator(folder: str | Path, dtype: torch.dtype = torch.float32) -> Ge
     if document.get("format") == GENERATOR_FORMAT:
         config = _read_config(document, folder, GeneratorConfig)
     else:
-        try:
+        with _conversion_errors(folder):
             config, state = official_generator.translate(document, state)
-        except (KeyError, ValueError) as error:
-            raise _conversion_error(folder, error) from None
     with torch.device("meta"):
         model = GeneratorModel(config)
     check_names(state, model.state_dict())
@@ -209,10 +206,14 @@ def _read_config(document: Mapping[str, Any], folder: Path, kind: type[ConfigT])
         raise CheckpointError(str(error)) from None
 
 
-def _conversion_error(folder: Path, error: Exception) -> CheckpointError:
-    if isinstance(error, KeyError):
-        return CheckpointError(f"{folder / CONFIG_FILE}: the field {error} is missing")
-    return CheckpointError(f"{folder}: {error}")
+@contextmanager
+def _conversion_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyError as error:
+        raise CheckpointError(f"{folder / CONFIG_FILE}: the field {error} is missing") from None
+    except ValueError as error:
+        raise CheckpointError(f"{folder}: {error}") from None
 
 
 def _stored_weights(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -138,17 +138,10 @@ class ClipCodec:
         cache = None
         if lengths is None and scorer.config.probe_lengths[-1:] == (k,):  # measuring leaves whole blocks in the cache
             cache = self.model.tokenizer.decoder_cache()
-        calibrated = [
-            calibrate_scores(
-                self.model,
-                scores[:, i],
-                encoded.pixels(i),
-                encoded.inputs[:, : i + 1],
-                [row[:i] for row in rows],
-                cache,
-            )
-            for i in range(g)
-        ]
+        calibrated = []
+        for i in range(g):
+            inputs, earlier = encoded.inputs[:, : i + 1], [row[:i] for row in rows]
+            calibrated.append(calibrate_scores(self.model, scores[:, i], encoded.pixels(i), inputs, earlier, cache))
         return torch.stack(calibrated, 1)
 
     @torch.no_grad()
@@ -220,11 +213,7 @@ class ClipCodec:
 
 
 def check_lengths(lengths: Sequence[Sequence[int]] | Tensor, clips: int, blocks: int, latents: int) -> list[list[int]]:
-    """Return lengths `[B, g]` as lists.
-
-    Raises:
-        ValueError: The number of lengths is wrong, or one is not in 0..latents.
-    """
+    """Return lengths `[B, g]` as lists. Raise a ValueError if their number is wrong, or one is not in 0..latents."""
     rows: list[list[int]] = torch.as_tensor(lengths).tolist()
     if len(rows) != clips or any(not isinstance(row, list) or len(row) != blocks for row in rows):
         raise ValueError(f"lengths of shape {tuple(torch.as_tensor(lengths).shape)}, expected ({clips}, {blocks})")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -156,10 +156,9 @@ class AdapTok(ClipCodec):
         g = self.config.tokenizer.blocks
         ids, lengths = torch.from_numpy(tokens.padded()), tokens.lengths.tolist()
         full = len(lengths) // g * g
-        batches = [(i, min(i + g * batch_size, full), g) for i in range(0, full, g * batch_size)]
-        if full < len(lengths):
-            batches.append((full, len(lengths), len(lengths) - full))
-        for first, stop, blocks in batches:
+        edges = sorted({*range(0, full, g * batch_size), full, len(lengths)})  # the last clip may have fewer blocks
+        for first, stop in pairwise(edges):
+            blocks = min(g, stop - first)
             rows = [lengths[i : i + blocks] for i in range(first, stop, blocks)]
             longest = max(max(row) for row in rows)
             batch = ids[first:stop, :longest].unflatten(0, (-1, blocks))

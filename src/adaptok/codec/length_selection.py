@@ -30,13 +30,7 @@ one."""
 
 
 class BlockScorer:
-    """Scores the blocks of clips one after another, given the lengths that were chosen for earlier blocks.
-
-    All causal selection of lengths uses it: `AdapTok.choose_lengths` for batches of clips, and streams.
-
-    Args:
-        model: Model in evaluation mode.
-        clips: B, number of clips.
+    """Scores the blocks of B clips one after another, given the lengths that were chosen for earlier blocks.
 
     Raises:
         ValueError: The model has no scorer.
@@ -79,11 +73,7 @@ class BlockScorer:
 
 
 def require_scorer(model: Model) -> Scorer:
-    """Return the scorer of a model.
-
-    Raises:
-        ValueError: The model has none.
-    """
+    """Return the scorer of a model. Raise a ValueError if it has none."""
     if model.scorer is None:
         raise ValueError(
             f"the model {model.config.name!r} has no scorer, which adaptive lengths need; use uniform lengths or"
@@ -100,17 +90,10 @@ def calibrate_scores(
     earlier: Sequence[Sequence[int]],
     cache: BlockKVCache | None = None,
 ) -> Tensor:
-    """Calibrate predicted distortions `[B, L]` of a block to those measured at the scorer's probe lengths.
+    """Calibrate predicted distortions `[B, L]` of a block to those measured at the scorer's probe lengths, if any.
 
-    Without probe lengths, the predictions are returned unchanged.
-
-    Args:
-        model: Model with a scorer.
-        scores: `[B, L]` predicted distortions.
-        block: `[B, C, pt, S, S]` in [0, 1], frames of the block.
-        inputs: `[B, i + 1, K, D]` decoder inputs of the blocks of the clip up to this one.
-        earlier: `[B][i]` lengths of the blocks before it.
-        cache: As for `measure_block`; all clips must have the same earlier lengths.
+    `earlier` has the lengths `[B][i]` of the blocks before it. Other arguments are as for `measure_block`; with a
+    cache, all clips must have the same earlier lengths.
     """
     config = require_scorer(model).config
     if not config.probe_lengths:
@@ -119,19 +102,13 @@ def calibrate_scores(
     rows = [slice(n, n + 1) for n in range(len(scores))]
     if all(list(row) == list(earlier[0]) for row in earlier):
         rows = [slice(0, len(scores))]
-    measured = [
-        measure_block(
-            model.tokenizer,
-            block[row].to(scores.device),
-            inputs[row],
-            earlier[row.start],
-            config.probe_lengths,
-            config.distortion,
-            cache=cache,
+    lengths, distortion, measured = config.probe_lengths, config.distortion, []
+    for row in rows:
+        clips, frames = inputs[row], block[row].to(scores.device)
+        measured.append(
+            measure_block(model.tokenizer, frames, clips, earlier[row.start], lengths, distortion, cache=cache)
         )
-        for row in rows
-    ]
-    return calibrate_at_probes(scores, torch.cat(measured), config.probe_lengths, config.length_step)
+    return calibrate_at_probes(scores, torch.cat(measured), lengths, config.length_step)
 
 
 def measure_block(

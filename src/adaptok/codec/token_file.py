@@ -43,12 +43,10 @@ from adaptok.utils.files import replacing
 from adaptok.video.geometry import Geometry
 
 VERSION = 1
-SUFFIX = ".adaptok"
 KEY = "adaptok"
 """Name of the metadata entry."""
 _BLANK = "0" * 64
 _HEADER_LENGTH = 8
-_MAX_HEADER = 1 << 20
 
 
 class TokenFileError(ValueError):
@@ -253,13 +251,9 @@ class VideoTokens:
         tensors: dict[str, NDArray[Any]] = {"ids": self.ids, "lengths": self.lengths.astype(np.uint16)}
         if self.scores is not None:
             tensors["scores"] = self.scores
+        fields = self.info.model_dump(mode="json", by_alias=True)
         derived = {"padding": self.info.padding, "crop": self.info.crop}
-        document = {
-            "version": VERSION,
-            "checksum": _BLANK,
-            **self.info.model_dump(mode="json", by_alias=True),
-            **derived,
-        }
+        document = {"version": VERSION, "checksum": _BLANK, **fields, **derived}
         blank = save_tensors(tensors, metadata={KEY: json.dumps(document, separators=(",", ":"))})
         return blank.replace(_BLANK.encode(), hashlib.sha256(blank).hexdigest().encode(), 1)
 
@@ -295,11 +289,10 @@ class VideoTokens:
         blank = data.replace(checksum.encode(), _BLANK.encode(), 1)
         if hashlib.sha256(blank).hexdigest() != checksum:
             raise TokenFileError(f"{name}: damaged (its checksum does not match); encode the video again")
-        for derived in ("padding", "crop"):
-            document.pop(derived, None)
+        fields = {key: value for key, value in document.items() if key not in ("padding", "crop")}
         try:
             tensors = load_tensors(data)
-            return cls(tensors["ids"], tensors["lengths"], TokenInfo.parse(document), tensors.get("scores"))
+            return cls(tensors["ids"], tensors["lengths"], TokenInfo.parse(fields), tensors.get("scores"))
         except (SafetensorError, KeyError, ValueError) as error:
             raise TokenFileError(f"{name}: not a valid token file ({error})") from None
 
@@ -307,7 +300,7 @@ class VideoTokens:
 def _read_document(data: bytes, name: str) -> dict[str, Any]:
     """Return the JSON object in the metadata."""
     size = int.from_bytes(data[:_HEADER_LENGTH], "little")
-    if len(data) < _HEADER_LENGTH or size > min(_MAX_HEADER, len(data) - _HEADER_LENGTH):
+    if len(data) < _HEADER_LENGTH or size > len(data) - _HEADER_LENGTH:
         raise TokenFileError(f"{name}: not a token file, or cut off; expected a file that 'adaptok encode' wrote")
     try:
         header = json.loads(data[_HEADER_LENGTH : _HEADER_LENGTH + size])

@@ -97,7 +97,8 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
 
 
 def describe(path: Path, container: InputContainer, stream: VideoStream, first: VideoFrame) -> VideoInfo:
-    fps = _frame_rate(stream)
+    rates = (stream.average_rate, stream.guessed_rate, stream.base_rate)
+    fps = next((Fraction(rate) for rate in rates if rate and 0 < rate <= MAX_FPS), DEFAULT_FPS)
     duration = None
     if stream.duration is not None and stream.time_base is not None:
         duration = float(stream.duration * stream.time_base)
@@ -123,13 +124,6 @@ def describe(path: Path, container: InputContainer, stream: VideoStream, first: 
     )
 
 
-def _frame_rate(stream: VideoStream) -> Fraction:
-    for fps in (stream.average_rate, stream.guessed_rate, stream.base_rate):
-        if fps and 0 < fps <= MAX_FPS:
-            return Fraction(fps)
-    return DEFAULT_FPS
-
-
 def reason_of(error: Exception) -> str:
     return " ".join((getattr(error, "strerror", None) or str(error)).split()).lower()
 
@@ -137,10 +131,7 @@ def reason_of(error: Exception) -> str:
 def decoded_frames(container: InputContainer, stream: VideoStream, note: Callable[[str], None]) -> Iterator[VideoFrame]:
     """Yield decoded frames from the container's position to its end, or to damage that cannot be skipped.
 
-    Args:
-        container: Open container.
-        stream: Its video stream.
-        note: Called with a description of each damaged packet.
+    `note` is called with a description of each damaged packet.
     """
     failures = 0
     packets = container.demux(stream)

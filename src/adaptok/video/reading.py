@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 
 import av
 import av.logging
@@ -97,7 +96,7 @@ class VideoReader:
         self.count = 0
         self.done = False
         self.warning: str | None = None
-        self._failure = ""  # first error of FFmpeg
+        self._failures: list[str] = []  # errors of FFmpeg
         self._size: tuple[int, int] | None = None  # of the first frame, before rotation
         self._short_side = short_side
         self._container = open_container(self.path)
@@ -129,9 +128,7 @@ class VideoReader:
     def __enter__(self) -> VideoReader:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._container.close()
 
     def __iter__(self) -> Iterator[Frame]:
@@ -162,13 +159,10 @@ class VideoReader:
         return first
 
     def _damage(self) -> str:
-        return f" ({self._failure})" if self._failure else ""
+        return f" ({self._failures[0]})" if self._failures else ""
 
     def _decode(self) -> Iterator[VideoFrame]:
-        return decoded_frames(self._container, self._stream, self._note)
-
-    def _note(self, reason: str) -> None:
-        self._failure = self._failure or reason
+        return decoded_frames(self._container, self._stream, self._failures.append)
 
     def _time(self, frame: VideoFrame) -> Fraction | None:
         if frame.pts is None or frame.time_base is None:
@@ -200,7 +194,7 @@ class VideoReader:
             before, place = place, (time - Fraction(self._start)) * self.fps
             if not self._own_fps:
                 index = math.ceil(place - _EARLY)
-            elif before is not None and _steady(place - before) and abs(place - index - 1) < 1:
+            elif before is not None and 0.5 < place - before < 1.5 and abs(place - index - 1) < 1:
                 index += 1  # the next frame, however times are rounded
             else:
                 index = math.floor(place + Fraction(1, 2))
@@ -238,18 +232,14 @@ class VideoReader:
         how = Interpolation.BICUBIC if self._short_side is None else Interpolation.AREA
         width, height = self._size
         rgb = np.asarray(frame.to_ndarray(format="rgb24", width=width, height=height, interpolation=how), np.uint8)
-        turns = self.info.rotation // 90
-        rgb = np.rot90(rgb, turns) if turns else rgb
-        return np.ascontiguousarray(rgb)
+        return np.ascontiguousarray(np.rot90(rgb, self.info.rotation // 90))
 
     def _note_damage(self, decoded: int) -> None:
         promised = self._stream.frames
-        short = self._start == 0 and decoded < promised - 1
-        if self._failure or short:
-            of = f" of {promised}" if promised else ""
-            reason = f" ({self._failure})" if self._failure else ""
+        if self._failures or (self._start == 0 and decoded < promised - 1):
+            count = f"{decoded} of {promised}" if promised else f"{decoded}"
             self.warning = (
-                f"{self.path}: damaged or cut off{reason}; {decoded}{of} frames could be decoded and are used"
+                f"{self.path}: damaged or cut off{self._damage()}; {count} frames could be decoded and are used"
             )
 
 
@@ -263,11 +253,6 @@ def scaled(width: int, height: int, short_side: int | None) -> tuple[int, int]:
 
 _EARLY = Fraction(1, 1000)
 """Fraction of a period by which a frame may be late and still count as on time."""
-
-
-def _steady(step: Fraction) -> bool:
-    """Whether the distance between two frames is one period, up to rounding."""
-    return Fraction(1, 2) < step < Fraction(3, 2)
 
 
 def describe_span(start: float, stop: float | None) -> str:

@@ -6,7 +6,6 @@ import os
 import tempfile
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 
 import av
 import av.logging
@@ -21,7 +20,7 @@ from adaptok.video.container import VideoError
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
 MIN_SIDE = 16
 """Smallest side that the encoder accepts, in pixels."""
-_BT601 = {"color_primaries": 6, "color_trc": 6, "colorspace": 6}
+_BT601 = 6  # code of ITU-R BT.601 in FFmpeg
 
 
 class VideoWriter:
@@ -97,7 +96,7 @@ class VideoWriter:
             stream.width, stream.height, stream.pix_fmt = frame.shape[1], frame.shape[0], "yuv420p"
             stream.options = self._options
             context = stream.codec_context
-            context.color_primaries, context.color_trc, context.colorspace = _BT601.values()
+            context.color_primaries = context.color_trc = context.colorspace = _BT601
             context.color_range = ColorRange.MPEG
             self._stream = stream
         image = VideoFrame.from_ndarray(frame, format="rgb24").reformat(
@@ -108,9 +107,7 @@ class VideoWriter:
         for packet in self._stream.encode(image):
             self._container.mux(packet)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         try:
             if kind is None and self._stream is None:
                 raise VideoError(f"{self.path}: no frames to write")
