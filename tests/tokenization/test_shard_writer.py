@@ -45,8 +45,8 @@ def test_every_clip_is_stored_with_the_ids_and_lengths_of_the_codec(codec, video
         latents = codec.encode_clips(expected)
         predicted = codec.score_clips(latents, normalized=False).flatten(0, 1).numpy()
         lengths = allocate(predicted, 12 * len(clips), length_step=STEP).lengths.reshape(-1, G)
-        stored = np.array([row["scores"] for row in scores[place : place + len(clips)]], np.float32)
-        np.testing.assert_allclose(stored.reshape(-1, L), predicted, rtol=1e-4)
+        own_scores = np.array([row["scores"] for row in scores[place : place + len(clips)]], np.float32)
+        np.testing.assert_allclose(own_scores.reshape(-1, L), predicted, rtol=1e-4)
         place += len(clips)
         for clip, ids, own in zip(clips, latents.ids.numpy(), lengths, strict=True):
             assert clip.lengths.tolist() == own.tolist()
