@@ -71,9 +71,8 @@ def allocate_exact(scores: ArrayLike, budget: float, *, length_step: int) -> All
     the largest possible sum if that is less.
 
     Args:
-        scores: `[..., L]`; every leading index is a block.
+        scores, length_step: As for `allocate`.
         budget: Mean number of tokens per block.
-        length_step: Distance between candidate lengths, in tokens; at least 1.
 
     Raises:
         ValueError: As for `allocate`.
@@ -89,9 +88,8 @@ def allocate_to_target(scores: ArrayLike, target: float, *, length_step: int) ->
     If the returned `gap` is above 0, `tokens` may exceed the minimum by less than one `length_step`.
 
     Args:
-        scores: `[..., L]`; every leading index is a block.
+        scores, length_step: As for `allocate`.
         target: Largest mean distortion.
-        length_step: Distance between candidate lengths, in tokens; at least 1.
 
     Raises:
         ValueError: No lengths reach the target, or as for `allocate`.

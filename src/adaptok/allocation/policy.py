@@ -212,11 +212,7 @@ class StreamChooser:
 def check_budget(budget: float, blocks: int, layout: ClipLayout, *, uniform: bool = False) -> int:
     """Return the number of tokens that `blocks` blocks may use at `budget` tokens per clip.
 
-    Args:
-        budget: Tokens per clip.
-        blocks: Number of blocks that share the budget.
-        layout: Layout of the model's clips.
-        uniform: Allow any lengths, from 0 on, instead of multiples of `length_step`.
+    `uniform` allows any lengths, from 0 on, instead of multiples of `length_step`.
 
     Raises:
         ValueError: The budget is not a number, less than a clip needs, or more than a clip can use.

@@ -122,11 +122,7 @@ class AdapTok(ClipCodec):
             return self._join(parts, policy, info, keep_scores, source.warning)
 
     def check_policy(self, policy: LengthPolicy) -> None:
-        """Check that this model can follow a length policy.
-
-        Raises:
-            ValueError: The budget is out of range, or the model lacks the scorer that the policy needs.
-        """
+        """Raise a ValueError if a budget is out of range, or the model lacks the scorer that the policy needs."""
         policy.check(self.layout)
         if policy.needs_scores:
             require_scorer(self.model)

@@ -306,9 +306,8 @@ def _read_document(data: bytes, name: str) -> dict[str, Any]:
         header = json.loads(data[_HEADER_LENGTH : _HEADER_LENGTH + size])
         document = json.loads(header["__metadata__"][KEY])
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise TokenFileError(
-            f"{name}: not a token file, or damaged; expected a file that 'adaptok encode' wrote"
-        ) from None
+        message = f"{name}: not a token file, or damaged; expected a file that 'adaptok encode' wrote"
+        raise TokenFileError(message) from None
     if not isinstance(document, dict):
         raise TokenFileError(f"{name}: damaged (its metadata is not an object); encode the video again")
     return document

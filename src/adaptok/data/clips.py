@@ -25,13 +25,10 @@ logger = logging.getLogger(__name__)
 class ClipSource(Protocol):
     """A source that clips can be drawn from."""
 
-    @property
-    def num_files(self) -> int:
-        """Number of files, broken ones included."""
-
-    @property
-    def broken(self) -> dict[str, str]:
-        """Files that could not be read so far, with the reason."""
+    num_files: int
+    """Number of files, broken ones included."""
+    broken: dict[str, str]
+    """Files that could not be read so far, with the reason."""
 
     def clip(self, rng: np.random.Generator, spec: ClipSpec, cache: FrameCache) -> Tensor:
         """Draw a clip `[3, T, S, S]` in [0, 1]. It depends on the state of `rng` only."""

@@ -25,11 +25,7 @@ def pick_device(name: str | torch.device) -> torch.device:
 
 
 def pick_dtype(name: str | torch.dtype) -> torch.dtype:
-    """Return the floating-point type of a name.
-
-    Raises:
-        ValueError: The name is not one of `DTYPES`.
-    """
+    """Return the floating-point type of a name. Raise a ValueError if it is not one of `DTYPES`."""
     if isinstance(name, torch.dtype):
         return name
     if name not in DTYPES:

@@ -6,12 +6,9 @@ from importlib.util import find_spec
 
 
 def require(module: str, *, extra: str, purpose: str) -> None:
-    """Check that a module of an extra is installed.
+    """Check that an importable module, which an extra of this package installs, is there.
 
-    Args:
-        module: Importable name, such as "pyarrow".
-        extra: Extra of adaptok that installs it.
-        purpose: Feature that needs it, as the subject of a sentence.
+    `purpose` names the feature that needs it, as the subject of a sentence.
 
     Raises:
         ImportError: The module is missing. The message says how to install it.

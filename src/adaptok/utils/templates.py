@@ -6,12 +6,7 @@ from adaptok.utils.extras import require
 
 
 def render(package: str, template: str, **values: object) -> str:
-    """Render a template. Values are escaped in templates of HTML.
-
-    Args:
-        package: importable name of the package that holds the template.
-        template: name of the template, such as "report.html.j2".
-        values: values that the template uses.
+    """Render a template of an importable package, such as "report.html.j2". Values are escaped in templates of HTML.
 
     Raises:
         ImportError: Jinja is not installed.

@@ -60,11 +60,7 @@ class VideoInfo:
 
 
 def check_video_file(path: str | Path) -> None:
-    """Check that a path names a non-empty file, without opening it.
-
-    Raises:
-        VideoError: The path is an address, `-`, a folder, missing, or an empty file.
-    """
+    """Raise a VideoError unless a path names a non-empty file, which is not opened."""
     name, path = str(path), Path(path)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", name):
         raise VideoError(f"{name}: URLs are not supported; download the video and give the path of the file")

@@ -34,11 +34,7 @@ def frames_to_clip(frames: NDArray[Any]) -> Tensor:
 
 
 def check_range(values: Tensor) -> None:
-    """Check that all values are finite and in [0, 1], within `RANGE_TOLERANCE`.
-
-    Raises:
-        ValueError: A value is not.
-    """
+    """Raise a ValueError unless all values are finite and in [0, 1], within `RANGE_TOLERANCE`."""
     if values.numel() == 0:
         return
     low, high = (float(x) for x in torch.aminmax(values))
