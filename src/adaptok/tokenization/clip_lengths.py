@@ -17,10 +17,6 @@ from adaptok.data.token_datasets import TokenDatasetInfo
 class LengthSelector:
     """Chooses the lengths of clips by the settings of a dataset.
 
-    Args:
-        info: Description of the dataset.
-        model: Configuration of the model.
-
     Attributes:
         policy: Policy for the free blocks, with their part of the budget.
         layout: Layout of the free blocks of a clip.
@@ -35,20 +31,16 @@ class LengthSelector:
             budget = budget * (self.layout.blocks / layout.blocks)
         self.policy = LengthPolicy(budget, settings.scope, settings.target, settings.uniform)
 
-    def batch_chooser(self) -> LengthChooser:
-        """Return the chooser of the scope "batch"."""
-        return self._keep_condition(self._choose_batch)
-
-    def stream_chooser(self, stream: StreamChooser) -> LengthChooser:
-        """Return the chooser of one clip of a stream."""
-        return self._keep_condition(stream)
+    def chooser(self, stream: StreamChooser | None = None) -> LengthChooser:
+        """Return the chooser of the clips of a batch, or of one clip of a stream."""
+        choose = stream or self._choose_batch
+        first, latents = self.first_block, self.layout.latents
+        return lambda scores, block: np.full(len(scores), latents) if block < first else choose(scores, block)
 
     def select(self, scores: Scores | None, clips: int) -> Lengths:
         """Choose the lengths `[B, G]` of all clips of a video, for the scopes "video" and "clip".
 
-        Args:
-            scores: `[B, G, L]`, or None if the policy needs none.
-            clips: B.
+        `scores` are `[B, G, L]`, or None if the policy needs none.
         """
         if self.policy.scope == "clip":
             rows = [None] * clips if scores is None else scores[:, None]
@@ -58,16 +50,8 @@ class LengthSelector:
     def _select_shared(self, scores: Scores | None, clips: int) -> Lengths:
         """Choose the lengths of clips that share one budget."""
         free = None if scores is None else scores[:, self.first_block :].reshape(-1, scores.shape[-1])
-        policy = _reachable(self.policy, free)
-        lengths = np.full((clips, self.first_block + self.layout.blocks), self.layout.latents, np.int64)
-        chosen = policy.lengths(free, clips * self.layout.blocks, self.layout)
-        lengths[:, self.first_block :] = chosen.reshape(clips, -1)
-        return lengths
-
-    def _keep_condition(self, choose: LengthChooser) -> LengthChooser:
-        """Keep every token in the blocks of the condition."""
-        first, latents = self.first_block, self.layout.latents
-        return lambda scores, block: np.full(len(scores), latents) if block < first else choose(scores, block)
+        chosen = _reachable(self.policy, free).lengths(free, clips * self.layout.blocks, self.layout)
+        return np.pad(chosen.reshape(clips, -1), ((0, 0), (self.first_block, 0)), constant_values=self.layout.latents)
 
     def _choose_batch(self, scores: Scores, block: int) -> Lengths:
         return _reachable(self.policy, scores).batch_lengths(scores, block, self.layout)

@@ -38,11 +38,11 @@ def describe_dataset(codec: AdapTok, options: TokenOptions) -> TokenDatasetInfo:
     Raises:
         ValueError: The options do not fit the model.
     """
-    model, c = codec.config, codec.config.tokenizer
-    stride = c.frames if options.stride is None else options.stride
+    c = codec.config.tokenizer
+    stride = options.stride or c.frames
     _check(codec, options, stride)
     return TokenDatasetInfo(
-        model=model.name,
+        model=codec.config.name,
         model_hash=codec.weights_hash,
         codebook_size=c.quantizer.codebook_size,
         levels=c.quantizer.levels if c.quantizer.kind == "scalar" else (),

@@ -82,11 +82,7 @@ class TokenPlan(PlanSettings):
 
     @classmethod
     def read(cls, out: Path) -> TokenPlan:
-        """Read the plan of the dataset in a folder.
-
-        Raises:
-            ValueError: The plan is damaged, or its format version is not supported.
-        """
+        """Read the plan in a folder. Raise a ValueError if it is damaged, or its format version is not supported."""
         path = out / PLAN_FILE
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
@@ -161,11 +157,7 @@ def find_unplanned(plan: TokenPlan, root: str | Path | None) -> list[str]:
 
 
 def _has_plan(out: Path) -> bool:
-    """Return whether `out` holds a plan.
-
-    Raises:
-        ValueError: It is a file, or a folder with other files.
-    """
+    """Return whether `out` holds a plan. Raise a ValueError if it is a file, or a folder with other files."""
     if not out.exists():
         return False
     if (out / PLAN_FILE).exists():
@@ -228,9 +220,9 @@ def _expected_clips(entry: Entry, settings: PlanSettings) -> int:
 
 def _shard_starts(videos: Sequence[PlannedVideo], max_clips: int) -> Iterator[int]:
     """Yield the first videos of shards with up to `max_clips` clips, or with a single longer video."""
-    clips = max_clips
+    clips = math.inf
     for index, video in enumerate(videos):
-        if clips + video.clips > max_clips or index == 0:
+        if clips + video.clips > max_clips:
             yield index
             clips = 0
         clips += video.clips

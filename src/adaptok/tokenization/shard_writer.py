@@ -73,12 +73,7 @@ class _EncodedClip(NamedTuple):
 
 
 class ShardWriter:
-    """Writes shards of a plan.
-
-    Args:
-        codec: Model that the plan was made for.
-        plan: Plan of the dataset.
-        out: Folder of the dataset.
+    """Writes shards of a plan to the folder `out`.
 
     Raises:
         ValueError: The plan was made for another model.
@@ -99,13 +94,9 @@ class ShardWriter:
         return cls(reference.load(), TokenPlan.read(out), out)
 
     def write(self, number: int, progress: Progress | None = None) -> bool:
-        """Write a shard, unless it exists or another live process is writing it.
+        """Write a shard, unless it exists or another live process is writing it. Return whether it was written.
 
-        Args:
-            progress: Called with the number of clips just processed. The total equals the number in the plan.
-
-        Returns:
-            Whether the shard was written by this call.
+        `progress` is called with the number of clips just processed. The total equals the number in the plan.
         """
         done = 0
 
@@ -132,17 +123,11 @@ class ShardWriter:
         while batch := list(islice(clips, self.plan.batch_size)):
             encoded += self._encode(batch, streams)
             progress(len(batch))
-        rows: list[TokenClip] = []
-        for _, group in groupby(encoded, key=lambda clip: clip.video.source):
-            rows += self._truncate(list(group))
-        return rows, broken
+        videos = groupby(encoded, key=lambda clip: clip.video.source)
+        return [row for _, group in videos for row in self._truncate(list(group))], broken
 
     def _read_clips(self, number: int, broken: dict[str, str]) -> Iterator[_VideoClip]:
-        """Yield the clips of all videos of a shard that can be decoded. The others are added to `broken`.
-
-        Raises:
-            FileNotFoundError: A file was removed after planning.
-        """
+        """Yield the clips of all videos of a shard that can be decoded. The others are added to `broken`."""
         info, size = self.plan.info, self.codec.config.tokenizer.size
         for video in self.plan.videos_of(number):
             path = self.plan.path(video)
@@ -154,9 +139,8 @@ class ShardWriter:
                     for start, pixels in iter_clips(
                         reader, geometry.apply, info.frames, stride=info.stride, max_clips=self.plan.limit
                     ):
-                        if pixels.shape[1] == info.frames:
-                            yield _VideoClip(video, start, pixels)
-                        elif start == 0 and _damage(reader) is None:  # the whole video is shorter than a clip
+                        is_short_video = start == 0 and pixels.shape[1] < info.frames and _damage(reader) is None
+                        if pixels.shape[1] == info.frames or is_short_video:
                             yield _VideoClip(video, start, pad_clip(pixels, info.frames))
                     if damage := _damage(reader):
                         broken[video.source] = damage
@@ -189,22 +173,18 @@ class ShardWriter:
                 return None, None
             return self.codec.score_clips(encoded, normalized=False).cpu().numpy(), None
         if policy.scope == "batch":
-            lengths, scores = self.codec.choose_lengths(encoded, self.selector.batch_chooser())
+            lengths, scores = self.codec.choose_lengths(encoded, self.selector.chooser())
             return scores, lengths
         chosen = []
         for n, clip in enumerate(batch):
             if clip.video.source not in streams:
                 streams[clip.video.source] = policy.stream(self.selector.layout)
-            choose = self.selector.stream_chooser(streams[clip.video.source])
+            choose = self.selector.chooser(streams[clip.video.source])
             chosen.append(self.codec.choose_lengths(encoded.at(n), choose))
         return np.concatenate([scores for _, scores in chosen]), np.concatenate([lengths for lengths, _ in chosen])
 
     def _encode_conditions(self, pixels: Tensor, ids: Ids) -> Ids | None:
-        """Return the ids `[B, condition_ids]` of the first frames of each clip, encoded without the frames after them.
-
-        The leading blocks of `ids` `[B, G, K]` that lie wholly within those frames are overwritten with the same ids.
-        Later frames cannot change them, but rounding could.
-        """
+        """Return the ids `[B, condition_ids]` of the first frames of each clip, encoded without later ones."""
         info, first = self.plan.info, self.selector.first_block
         if not info.condition_frames:
             return None
@@ -214,7 +194,7 @@ class ShardWriter:
         else:  # the last block is filled up by repeating the last frame of the condition
             frames = torch.arange(covered).clamp(max=info.condition_frames - 1)
             condition = self.codec.encode_clips(pixels[:, :, frames]).ids.cpu().numpy().astype(np.uint16)
-            ids[:, :first] = condition[:, :first]
+            ids[:, :first] = condition[:, :first]  # later frames cannot change them, but rounding could
         return condition.reshape(len(condition), -1)
 
     def _truncate(self, clips: Sequence[_EncodedClip]) -> list[TokenClip]:
