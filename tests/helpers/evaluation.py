@@ -35,7 +35,7 @@ def evaluate(codec, data, folder, processes=1, **options):
         results.measure(evaluation, rank, processes)
     summary = summarize(results, evaluation.variants, evaluation.tokens)
     document = build(results, summary, {}, {}).document()
-    rows = [r for each in results for r in clip_rows(each, evaluation.variants, summary.metrics, evaluation.tokens)]
+    rows = [row for result in results for row in clip_rows(result, summary)]
     return {name: document[name] for name in ("data", "results", "metrics", "examples")}, rows
 
 

@@ -109,17 +109,13 @@ class Reconstruction:
         _run_clips(self)
 
     def plan(self, title: str, quiet: bool = False) -> TokenizerEvaluation:
-        """Plan the evaluation in a worker process."""
-        return self.open(quiet)[0]
-
-    def open(self, quiet: bool = False) -> tuple[TokenizerEvaluation, Measures]:
         """Load the model and the networks of the metrics, and plan the evaluation."""
         from adaptok.evaluation.tokenizer import TokenizerEvaluation
 
         device = pick_process_device(self.computation.device)
         measures = _open_measures(self, self.metrics, _default_metrics(self.protocol), quiet)
         codec = replace(self.computation, device=str(device)).load()
-        evaluation = TokenizerEvaluation(
+        return TokenizerEvaluation(
             codec,
             measures,
             self.data,
@@ -129,7 +125,6 @@ class Reconstruction:
             batch_size=self.computation.batch_size,
             root=self.run_options.root,
         )
-        return evaluation, measures
 
 
 @dataclass(kw_only=True)
@@ -166,15 +161,11 @@ class Files:
         _run_clips(self)
 
     def plan(self, title: str, quiet: bool = False) -> PairsEvaluation:
-        """Plan the evaluation in a worker process."""
-        return self.open(quiet)[0]
-
-    def open(self, quiet: bool = False) -> tuple[PairsEvaluation, Measures]:
         """Load the networks of the metrics, and plan the evaluation."""
         from adaptok.evaluation.pairs import PairsEvaluation
 
         measures = _open_measures(self, self.metrics, _default_metrics(self.protocol), quiet)
-        evaluation = PairsEvaluation(
+        return PairsEvaluation(
             measures,
             self.reference,
             self.prediction,
@@ -184,7 +175,6 @@ class Files:
             patch_size=self.patch_size,
             device=pick_process_device(self.computation.device),
         )
-        return evaluation, measures
 
 
 @dataclass(kw_only=True)
@@ -316,8 +306,7 @@ def _open_measures(
     """Load the networks of the metrics."""
     from adaptok.evaluation import measures
 
-    weights: Weights = command.weights
-    files = measures.Weights(weights.lpips_vgg, weights.lpips_alex, weights.fvd, weights.fvd_sha256, weights.download)
+    files = measures.Weights(**vars(command.weights))
 
     def report(text: str) -> None:
         if not quiet:
@@ -335,13 +324,13 @@ def _run_clips(command: Reconstruction | Files) -> None:
 
     command.run_options.check()
     with command.run_options.folder() as folder:
-        evaluation, measures = command.open()
+        evaluation = command.plan("measuring")
         results = measure(command, folder, evaluation, "measuring")
         if results is None:
             return  # a process of torchrun that is not the first
         summary = summarize(results, evaluation.variants, evaluation.tokens)
         machine = describe_machine(pick_process_device(command.computation.device))
-        report = build(results, summary, measures.skipped, machine)
+        report = build(results, summary, evaluation.measures.skipped, machine)
         if command.run_options.output is not None:
             examples = load_examples(evaluation, results, summary.examples)
             write(command.run_options.output, report, results, summary, examples)

@@ -7,7 +7,7 @@ which gives much narrower intervals.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -100,9 +100,8 @@ class Comparison:
                     interval = f"{_format(name, each.low, '+')} … {_format(name, each.high, '+')}"
                 values = [_format(name, each.a), _format(name, each.b), _format(name, each.difference, "+")]
                 better = "–" if each.better is None else each.better.upper()
-                rows.append(
-                    [budget, METRICS[name].name if name in METRICS else "tokens per clip", *values, interval, better]
-                )
+                title = METRICS[name].name if name in METRICS else "tokens per clip"
+                rows.append([budget, title, *values, interval, better])
         return head, rows
 
     def description(self) -> str:
@@ -112,28 +111,6 @@ class Comparison:
         text = f"Intervals of {self.level:.0%}: {self.resamples} bootstrap samples of videos, {resampled}."
         other = [f"The protocols differ in {', '.join(self.differs)}."] if self.differs else []
         return " ".join([*sides, text, *other])
-
-
-@dataclass(frozen=True)
-class _Clips:
-    """A metric of clips: sums and counts of each video `[N]`."""
-
-    sums: Floats
-    counts: Floats
-
-    @classmethod
-    def of(cls, videos: NDArray[np.str_], values: Floats) -> _Clips:
-        """Add up the values of clips by video."""
-        _, index = np.unique(videos, return_inverse=True)
-        return cls(np.bincount(index, weights=values).astype(float), np.bincount(index).astype(float))
-
-    def resample(self, rng: np.random.Generator, resamples: int) -> Floats:
-        """Means `[resamples]` of as many videos, drawn with replacement."""
-        n, means = len(self.sums), []
-        for first in range(0, resamples, _CHUNK):
-            drawn = rng.multinomial(n, np.full(n, 1 / n), size=min(_CHUNK, resamples - first))
-            means.append(drawn @ self.sums / (drawn @ self.counts))
-        return np.concatenate(means)
 
 
 def compare_reports(a: Path, b: Path, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> Comparison:
@@ -152,9 +129,8 @@ def compare_reports(a: Path, b: Path, *, resamples: int = RESAMPLES, level: floa
         ValueError: the reports have no budget or no metric in common.
     """
     require("pyarrow", extra="eval", purpose="comparing reports")
-    folders = a, b
-    reports = [read_report(folder) for folder in folders]
-    tables = [_read_table(folder) for folder in folders]
+    reports = [read_report(folder) for folder in (a, b)]
+    tables = [_read_table(folder) for folder in (a, b)]
     budgets = [budget for budget in tables[0] if budget in tables[1]]
     metrics = [name for name in CLIP_METRICS if all(name in report.metrics for report in reports)]
     if not budgets or not (metrics or all("fvd" in report.metrics for report in reports)):
@@ -174,9 +150,8 @@ def compare_reports(a: Path, b: Path, *, resamples: int = RESAMPLES, level: floa
             if x is not None and y is not None:
                 compared[name] = Difference(x, y, y - x)
         results.append(BudgetComparison(budget, compared))
-    side_a, side_b = (_side(report, folder) for report, folder in zip(reports, folders, strict=True))
     differs = _differing(reports[0].protocol, reports[1].protocol)
-    return Comparison(side_a, side_b, differs, same, resamples, level, results)
+    return Comparison(_side(reports[0], a), _side(reports[1], b), differs, same, resamples, level, results)
 
 
 def _differing(a: Protocol, b: Protocol) -> list[str]:
@@ -226,21 +201,29 @@ def _difference(
     values = [each[chosen] for each, chosen in zip(values, known, strict=True)]
     videos = [np.array(side["video"])[chosen] for side, chosen in zip(sides, known, strict=True)]
     a, b = (float(each.mean()) for each in values)
-    draw: Callable[[], Floats]
-    if same:
-        clips = [_Clips.of(videos[0], values[1] - values[0])]
-        draw = lambda: clips[0].resample(rng, resamples)  # noqa: E731
-    else:
-        clips = [_Clips.of(names, each) for names, each in zip(videos, values, strict=True)]
-        draw = lambda: clips[1].resample(rng, resamples) - clips[0].resample(rng, resamples)  # noqa: E731
-    if min(len(each.sums) for each in clips) < 2:
+    if min(len(set(names.tolist())) for names in videos) < 2:
         return Difference(a, b, b - a)
-    low, high = np.quantile(draw(), [(1 - level) / 2, (1 + level) / 2]).tolist()
+    if same:
+        drawn = _resample(videos[0], values[1] - values[0], rng, resamples)
+    else:
+        drawn = _resample(videos[1], values[1], rng, resamples) - _resample(videos[0], values[0], rng, resamples)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]).tolist()
     better: Literal["a", "b"] | None = None
     direction = METRICS[name].direction
     if direction and (low > 0 or high < 0):
         better = "b" if (low > 0) == (direction > 0) else "a"
     return Difference(a, b, b - a, low, high, better)
+
+
+def _resample(videos: NDArray[np.str_], values: Floats, rng: np.random.Generator, resamples: int) -> Floats:
+    """Mean values `[resamples]` of the clips of as many videos, drawn with replacement."""
+    _, index = np.unique(videos, return_inverse=True)
+    sums, counts = np.bincount(index, weights=values), np.bincount(index).astype(float)
+    n, means = len(sums), []
+    for first in range(0, resamples, _CHUNK):
+        drawn = rng.multinomial(n, np.full(n, 1 / n), size=min(_CHUNK, resamples - first))
+        means.append(drawn @ sums / (drawn @ counts))
+    return np.concatenate(means)
 
 
 def _format(name: str, value: float, sign: str = "") -> str:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptok.config.choices import ProtocolName
-from adaptok.data.decoding import DECODING_ERRORS, describe_error
 from adaptok.data.manifests import VIDEO_SUFFIXES, find_entries
 from adaptok.evaluation.examples import Example
 from adaptok.evaluation.measures import Measures
@@ -220,12 +219,7 @@ class FeaturesEvaluation:
         for video in self.plan.of_unit(unit):
             record = VideoRecord(video.path, video.label)
             records.append(record)
-            try:
-                for clip in self.selection.clips(self.root / video.path, record.note):
-                    features.append(self.measures.features(clip.to(self.device))[None])
-                    record.clips += 1
-                record.sha256 = sha256_of(self.root / video.path)
-            except DECODING_ERRORS as error:
-                record.skipped = describe_error(error)
+            for clip in record.read(self.root / video.path, self.selection):
+                features.append(self.measures.features(clip.to(self.device))[None])
         arrays = {"features": np.stack(features)} if features else {}
         return PartialResult(records, arrays, {"measure": time.perf_counter() - started})

@@ -19,9 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+from torch import Tensor
 
+from adaptok.data.decoding import DECODING_ERRORS, describe_error
 from adaptok.evaluation.plan import Plan
-from adaptok.utils.files import replacing
+from adaptok.evaluation.protocols import ClipSelection
+from adaptok.utils.files import replacing, sha256_of
 from adaptok.utils.system import peak_memory
 from adaptok.video.sources import FrameSource
 
@@ -59,6 +62,20 @@ class VideoRecord:
     def fps(self) -> float:
         """Frames per second."""
         return float(Fraction(self.rate))
+
+    def read(self, path: Path, selection: ClipSelection) -> Iterator[Tensor]:
+        """Read the clips of the video, and record everything about it. Errors are recorded, not raised."""
+        self.clips, self.skipped = 0, None
+        try:
+            for clip in selection.clips(path, self.note):
+                yield clip
+                self.clips += 1
+            self.sha256 = self.sha256 or sha256_of(path)
+        except DECODING_ERRORS as error:
+            if self.clips:
+                self.warning = describe_error(error)
+            else:
+                self.skipped = describe_error(error)
 
     def note(self, source: FrameSource) -> None:
         """Record what reading the video has shown."""

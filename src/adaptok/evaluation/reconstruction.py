@@ -50,8 +50,12 @@ class ReconstructionReport:
 
     @property
     def predicted(self) -> Values:
-        """Predicted distortion of every block `[blocks]`; empty without scores."""
-        return predicted_distortions(self.tokens)
+        """Predicted distortion of every block `[blocks]`, linear between candidate lengths; empty without scores."""
+        if self.tokens.scores is None:
+            return np.empty(0)
+        scores = self.tokens.scores.astype(np.float64)
+        candidates = self.tokens.info.length_step * np.arange(1, scores.shape[1] + 1)
+        return np.array([np.interp(n, candidates, row) for n, row in zip(self.tokens.lengths, scores, strict=True)])
 
     @property
     def correlation(self) -> float | None:
@@ -59,19 +63,6 @@ class ReconstructionReport:
         if len(self.predicted) < 3 or len(self.actual) != len(self.predicted):
             return None
         return rank_correlation(self.predicted, np.array(self.actual))
-
-
-def predicted_distortions(tokens: VideoTokens) -> Values:
-    """Scores at the lengths of blocks `[blocks]`, interpolated linearly between candidates; empty without scores."""
-    if tokens.scores is None:
-        return np.empty(0)
-    step, columns = tokens.info.length_step, tokens.scores.shape[1]
-    column = np.clip(tokens.lengths / step - 1, 0, columns - 1)
-    low = np.minimum(column.astype(int), max(columns - 2, 0))
-    rows, weight = np.arange(len(column)), column - low
-    high = np.minimum(low + 1, columns - 1)
-    scores = tokens.scores.astype(np.float64)
-    return (1 - weight) * scores[rows, low] + weight * scores[rows, high]
 
 
 def compare(

@@ -9,7 +9,7 @@ import heapq
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from adaptok.evaluation.calibration import Calibration
 from adaptok.evaluation.measures import METRICS
 from adaptok.evaluation.partial_results import PartialResult, PartialResults, VideoRecord
+from adaptok.evaluation.plan import Plan
 from adaptok.evaluation.results import (
     BudgetResult,
     ClipRank,
@@ -51,7 +52,6 @@ class TokenFormat:
         return tokens * math.log2(self.codebook) + blocks * math.log2(self.latents + 1)
 
 
-@dataclass
 class TokenTotals:
     """Lengths and token ids of one variant.
 
@@ -61,16 +61,11 @@ class TokenTotals:
         ids: number of occurrences of every codebook entry.
     """
 
-    lengths: Integers
-    by_block: Integers
-    ids: Integers
-    calibration: Calibration = field(default_factory=Calibration)
-
-    @classmethod
-    def empty(cls, tokens: TokenFormat, blocks: int) -> TokenTotals:
-        """Totals of no clip."""
-        lengths, by_block, ids = (np.zeros(n, np.int64) for n in (tokens.latents + 1, blocks, tokens.codebook))
-        return cls(lengths, by_block, ids)
+    def __init__(self, tokens: TokenFormat, blocks: int) -> None:
+        self.lengths, self.by_block, self.ids = (
+            np.zeros(n, np.int64) for n in (tokens.latents + 1, blocks, tokens.codebook)
+        )
+        self.calibration = Calibration()
 
     def add(self, result: PartialResult, variant: int) -> None:
         """Add the clips of a partial result."""
@@ -104,21 +99,16 @@ class Summary:
     """Totals of partial results, which are added in the order of the plan.
 
     Args:
+        plan: plan of the evaluation.
         variants: in the order of the partial results.
-        metrics: metrics of clips, in the order of the partial results.
         tokens: sizes of the tokens of a model; None for folders of videos.
-        provenance: origin of the features.
     """
 
-    def __init__(
-        self,
-        variants: Sequence[Variant],
-        metrics: Sequence[str],
-        tokens: TokenFormat | None,
-        provenance: dict[str, Any],
-    ) -> None:
-        self.variants, self.metrics = list(variants), list(metrics)
-        self.tokens, self.provenance = tokens, provenance
+    def __init__(self, plan: Plan, variants: Sequence[Variant], tokens: TokenFormat | None) -> None:
+        self.variants, self.tokens = list(variants), tokens
+        self.metrics = [name for name in plan.metrics if name != "fvd"]
+        self._frames = plan.frames
+        self._provenance = {name: getattr(plan, name) for name in ("detector", "protocol", "frames", "size")}
         self.statistics: list[FeatureStatistics] = []
         """Statistics of the originals, then of every variant; empty without features."""
         self.clips, self.videos, self.units = 0, 0, 0
@@ -136,13 +126,13 @@ class Summary:
         self._best: list[tuple[float, int, ClipRank]] = []
         self._worst: list[tuple[float, int, ClipRank]] = []
 
-    def add(self, result: PartialResult, frames: int) -> None:
-        """Add the next partial result, of clips of that many frames."""
+    def add(self, result: PartialResult) -> None:
+        """Add the next partial result."""
         unit, self.units = self.units, self.units + 1
         self.memory = max(self.memory, result.memory)
         self.seconds.update(result.seconds)
         for video in result.videos:
-            self._add_video(video, frames)
+            self._add_video(video)
         if not result.clips:
             return
         self.clips += result.clips
@@ -155,12 +145,12 @@ class Summary:
         if "psnr" in self.metrics:
             self._rank(result, unit)
 
-    def _add_video(self, video: VideoRecord, frames: int) -> None:
+    def _add_video(self, video: VideoRecord) -> None:
         if video.skipped is not None:
             self.skipped[video.name] = video.skipped
             return
         self.videos += 1
-        self.video_seconds += video.clips * frames / video.fps
+        self.video_seconds += video.clips * self._frames / video.fps
         if video.label is not None:
             self.labels[video.label] += video.clips
         if video.warning is not None:
@@ -176,7 +166,7 @@ class Summary:
         assert self.tokens is not None
         if not self._tokens:
             blocks = result.arrays["lengths"].shape[2]
-            self._tokens = [TokenTotals.empty(self.tokens, blocks) for _ in self.variants]
+            self._tokens = [TokenTotals(self.tokens, blocks) for _ in self.variants]
         for i, totals in enumerate(self._tokens):
             totals.add(result, i)
 
@@ -184,10 +174,9 @@ class Summary:
         """Add `[n, 1 + V, F]`, or `[n, 1, F]` of originals alone; clips that are too short are NaN."""
         features = features[np.isfinite(features).all((1, 2))]
         if len(features):
-            new = [FeatureStatistics.of(features[:, i], self.provenance) for i in range(features.shape[1])]
-            self.statistics = (
-                [a.merged(b) for a, b in zip(self.statistics, new, strict=True)] if self.statistics else new
-            )
+            new = [FeatureStatistics.of(features[:, i], self._provenance) for i in range(features.shape[1])]
+            old = self.statistics
+            self.statistics = [a.merged(b) for a, b in zip(old, new, strict=True)] if old else new
 
     def _rank(self, result: PartialResult, unit: int) -> None:
         values = result.arrays["metrics"][:, self._ranked, self.metrics.index("psnr")].tolist()
@@ -257,11 +246,9 @@ def summarize(results: PartialResults, variants: Sequence[Variant], tokens: Toke
     Raises:
         ValueError: no clip could be measured.
     """
-    plan = results.plan
-    provenance = {"detector": plan.detector, "protocol": plan.protocol, "frames": plan.frames, "size": plan.size}
-    summary = Summary(variants, [name for name in plan.metrics if name != "fvd"], tokens, provenance)
+    summary = Summary(results.plan, variants, tokens)
     for result in results:
-        summary.add(result, plan.frames)
+        summary.add(result)
     if not summary.clips:
         first = next(iter(summary.skipped.items()), None)
         reason = "" if first is None else f"; the first of {len(summary.skipped)}: {first[0]}: {first[1]}"
@@ -312,12 +299,9 @@ def saving(curve: Sequence[Figures], adaptive: Figures, metric: str) -> Saving |
     quality, tokens = adaptive.value(metric), adaptive.tokens_per_clip
     assert quality is not None
     assert tokens is not None
-    points = sorted(
-        (sign * value, figures.tokens_per_clip or 0.0)
-        for figures in curve
-        if (value := figures.value(metric)) is not None
-    )
-    if not points[0][0] <= sign * quality <= points[-1][0]:
+    values = [(figures.value(metric), figures.tokens_per_clip or 0.0) for figures in curve]
+    qualities, costs = zip(*sorted((sign * value, cost) for value, cost in values if value is not None), strict=True)
+    if not qualities[0] <= sign * quality <= qualities[-1]:
         return None
-    needed = float(np.interp(sign * quality, [point[0] for point in points], [point[1] for point in points]))
+    needed = float(np.interp(sign * quality, qualities, costs))
     return Saving(uniform_tokens=needed, more=needed / tokens - 1, saved=1 - tokens / needed)

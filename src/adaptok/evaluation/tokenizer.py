@@ -22,7 +22,6 @@ from adaptok.allocation.policy import LengthChooser, LengthPolicy
 from adaptok.codec.clips import EncodedClips
 from adaptok.codec.codec import AdapTok
 from adaptok.config.choices import ProtocolName, Scope
-from adaptok.data.decoding import DECODING_ERRORS, describe_error
 from adaptok.evaluation.examples import Example
 from adaptok.evaluation.measures import Measures
 from adaptok.evaluation.partial_results import PartialResult, PartialResults, VideoRecord
@@ -32,7 +31,6 @@ from adaptok.evaluation.results import ClipRank, Variant, VariantName
 from adaptok.evaluation.summary import TokenFormat
 from adaptok.metrics.distortion import block_distortion
 from adaptok.models.model import weights_hash
-from adaptok.utils.files import sha256_of
 
 BUDGET_FRACTIONS = (0.125, 0.25, 0.5, 1.0)
 """Default budgets, as fractions of the maximum."""
@@ -195,8 +193,8 @@ class _Clips:
     """Clips of some videos, which can be iterated repeatedly. The first iteration fills `records`."""
 
     def __init__(self, videos: Iterable[PlannedVideo], root: Path, selection: ClipSelection) -> None:
-        self.videos, self.root, self.selection = list(videos), root, selection
-        self.records = [VideoRecord(video.path, video.label) for video in self.videos]
+        self.root, self.selection = root, selection
+        self.records = [VideoRecord(video.path, video.label) for video in videos]
         self._kept: list[tuple[int, Tensor]] | None = []
         self._read = False
 
@@ -206,28 +204,13 @@ class _Clips:
             yield from self._kept
             return
         for index, record in enumerate(self.records):
-            for clip in self._of_video(index, record):
+            for clip in record.read(self.root / record.name, self.selection):
                 if not self._read and self._kept is not None:
                     self._kept.append((index, clip))
                     if len(self._kept) > MAX_KEPT_CLIPS:
                         self._kept = None
                 yield index, clip
         self._read = True
-
-    def _of_video(self, index: int, record: VideoRecord) -> Iterator[Tensor]:
-        path = self.root / self.videos[index].path
-        count = 0
-        try:
-            for clip in self.selection.clips(path, record.note):
-                yield clip
-                count += 1
-            record.sha256 = record.sha256 or sha256_of(path)
-        except DECODING_ERRORS as error:
-            if count:
-                record.warning = describe_error(error)
-            else:
-                record.skipped = describe_error(error)
-        record.clips = count
 
 
 class _Encoder:

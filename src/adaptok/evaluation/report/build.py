@@ -88,7 +88,7 @@ def write(
     folder: Path, report: Report, results: PartialResults, summary: Summary, examples: dict[str, list[Example]]
 ) -> None:
     """Write all files of a report atomically, `report.json` last."""
-    write_table(folder / TABLE_FILE, results, summary.variants, summary.metrics, summary.tokens)
+    write_table(folder / TABLE_FILE, results, summary)
     names = ["reference", *(v.name if v.budget is None else f"{v.name}-{v.budget:g}" for v in summary.variants)]
     for name, statistics in zip(names, summary.statistics, strict=False):  # none without a detector
         statistics.save(statistics_path(folder, name))

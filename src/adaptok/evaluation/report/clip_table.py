@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from adaptok.evaluation.partial_results import PartialResult
 from adaptok.evaluation.results import Variant
-from adaptok.evaluation.summary import TokenFormat, clip_names
+from adaptok.evaluation.summary import Summary, TokenFormat, clip_names
 from adaptok.utils.extras import require
 from adaptok.utils.files import replacing
 
@@ -22,13 +24,7 @@ def check_report_packages() -> None:
         require(package, extra="eval", purpose="a report")
 
 
-def write_table(
-    path: Path,
-    results: Iterable[PartialResult],
-    variants: Sequence[Variant],
-    metrics: Sequence[str],
-    tokens: TokenFormat | None,
-) -> None:
+def write_table(path: Path, results: Iterable[PartialResult], summary: Summary) -> None:
     """Write the table, one partial result at a time.
 
     The columns are video, label, clip (its number in the video), budget, and the metrics of the main variant; for
@@ -38,44 +34,38 @@ def write_table(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema(_columns(variants, metrics, tokens is not None))
-    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
-        for result in results:
-            if rows := clip_rows(result, variants, metrics, tokens):
-                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-
-
-def _columns(variants: Sequence[Variant], metrics: Sequence[str], tokens: bool) -> list[tuple[str, Any]]:
-    import pyarrow as pa
-
     columns = [("video", pa.string()), ("label", pa.string()), ("clip", pa.int32()), ("budget", pa.float64())]
-    columns += [(name, pa.float64()) for name in metrics]
-    if tokens:
+    columns += [(name, pa.float64()) for name in summary.metrics]
+    if summary.tokens is not None:
         columns += [("tokens", pa.int32()), ("bits", pa.float64()), ("lengths", pa.list_(pa.int32()))]
         columns += [(name, pa.list_(pa.float64())) for name in ("predicted", "actual")]
-    if _has_both(variants):
-        columns += [(f"uniform_{name}", pa.float64()) for name in metrics] + [("uniform_tokens", pa.int32())]
-    return columns
+    if _has_both(summary.variants):
+        columns += [(f"uniform_{name}", pa.float64()) for name in summary.metrics] + [("uniform_tokens", pa.int32())]
+    schema = pa.schema(columns)
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        for result in results:
+            if rows := clip_rows(result, summary):
+                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
 
 
 def _has_both(variants: Sequence[Variant]) -> bool:
     return {"adaptive", "uniform"} <= {variant.name for variant in variants}
 
 
-def clip_rows(
-    result: PartialResult, variants: Sequence[Variant], metrics: Sequence[str], tokens: TokenFormat | None
-) -> list[dict[str, Any]]:
+def clip_rows(result: PartialResult, summary: Summary) -> list[dict[str, Any]]:
     """Rows of a partial result."""
     rows = []
-    main = [i for i, variant in enumerate(variants) if variant.name != "uniform" or not _has_both(variants)]
+    variants, both = summary.variants, _has_both(summary.variants)
     for n, (video, clip) in enumerate(clip_names(result)):
-        for i in main:
-            row: dict[str, Any] = {"video": video.name, "label": video.label, "clip": clip}
-            row |= {"budget": variants[i].budget, **_values(result, n, i, metrics)}
-            if tokens is not None:
-                row |= _tokens(result, n, i, tokens)
-            if _has_both(variants):  # uniform lengths at the same budget come next
-                uniform = _values(result, n, i + 1, metrics)
+        for i, variant in enumerate(variants):
+            if both and variant.name == "uniform":
+                continue
+            row: dict[str, Any] = {"video": video.name, "label": video.label, "clip": clip, "budget": variant.budget}
+            row |= _values(result, n, i, summary.metrics)
+            if summary.tokens is not None:
+                row |= _tokens(result, n, i, summary.tokens)
+            if both:  # uniform lengths at the same budget come next
+                uniform = _values(result, n, i + 1, summary.metrics)
                 row |= {f"uniform_{name}": value for name, value in uniform.items()}
                 row["uniform_tokens"] = int(result.arrays["lengths"][n, i + 1].sum())
             rows.append(row)
@@ -90,13 +80,8 @@ def _values(result: PartialResult, n: int, i: int, metrics: Sequence[str]) -> di
 def _tokens(result: PartialResult, n: int, i: int, tokens: TokenFormat) -> dict[str, Any]:
     lengths = result.arrays["lengths"][n, i]
     total = int(lengths.sum())
-    return {
-        "tokens": total,
-        "bits": tokens.bits(total, len(lengths)),
-        "lengths": lengths.tolist(),
-        **{name: _known(result.arrays[name][n, i].tolist()) for name in ("predicted", "actual")},
-    }
-
-
-def _known(values: list[float]) -> list[float] | None:
-    return None if any(map(math.isnan, values)) else values
+    row = {"tokens": total, "bits": tokens.bits(total, len(lengths)), "lengths": lengths.tolist()}
+    for name in ("predicted", "actual"):
+        values = result.arrays[name][n, i]
+        row[name] = None if np.isnan(values).any() else values.tolist()
+    return row

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Frame = NDArray[np.uint8]
 Row = list[str]
 
-VARIANTS: tuple[VariantName, ...] = ("adaptive", "uniform", "prediction", "samples")
+VARIANTS: tuple[VariantName, ...] = get_args(VariantName)
 _PACKAGE = "adaptok.evaluation.report"
 _MAX_BARS = 24
 _GAP = 2
