@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from adaptok.allocation.knapsack import allocate
 from adaptok.allocation.stream import StreamAllocator
-from adaptok.benchmark.timing import Measurement, Seconds, memory, summary, timed
+from adaptok.benchmark.timing import Measurement, Seconds, timed
 
 LEVELS, STEP = 8, 64
 STREAM_BLOCKS = 10_000
@@ -58,7 +59,6 @@ def measure_allocation(blocks: tuple[int, ...], repeats: int) -> list[Measuremen
 
 
 def _measurement(case: str, blocks: int, times: Sequence[Seconds], more: dict[str, float]) -> Measurement:
-    repeats = summary(times)
-    more = {"blocks_per_second": blocks / repeats["median_s"], **more}
     settings = {"blocks": blocks, "lengths": LEVELS}
-    return Measurement(case=case, settings=settings, **repeats, memory_gb=memory(torch.device("cpu")) / 1e9, more=more)
+    measurement = Measurement.of(case, settings, times, torch.device("cpu"))
+    return replace(measurement, more={"blocks_per_second": blocks / measurement.median_s, **more})

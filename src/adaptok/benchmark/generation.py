@@ -7,10 +7,12 @@ bandwidth is the time that this takes at the speed of reading the weights alone,
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from typing import Any
 
 import torch
 
-from adaptok.benchmark.timing import Measurement, memory, summary, timed
+from adaptok.benchmark.timing import Measurement, timed
 from adaptok.config.generator import GeneratorConfig, generator_size
 from adaptok.generation.sampling import Sampler, Sampling
 from adaptok.models.generator import GeneratorModel
@@ -98,20 +100,20 @@ def _measure(
 
     if compile:
         run()
-    times = summary(timed(run, repeats, model.device))
-    cache = 2 * config.depth * config.width * model.dtype.itemsize * entries * (entries + 1) / 2 * batch
-    return Measurement(
-        case=f"sample clips of {config.blocks * each} tokens, {batch} at a time",
-        settings={"generator": size, "dtype": str(model.dtype).removeprefix("torch."), "clips": batch}
-        | ({"compiled": True} if compile else {}),
-        **times,
-        memory_gb=memory(model.device) / 1e9,
-        more={
-            "tokens_per_second": entries * batch / times["median_s"],
-            "reading_gb_per_second": speed / 1e9,
-            "bandwidth_fraction": (weights * entries + cache) / speed / times["median_s"],
-        },
+    settings: dict[str, Any] = {"generator": size, "dtype": str(model.dtype).removeprefix("torch."), "clips": batch}
+    measurement = Measurement.of(
+        f"sample clips of {config.blocks * each} tokens, {batch} at a time",
+        settings | ({"compiled": True} if compile else {}),
+        timed(run, repeats, model.device),
+        model.device,
     )
+    cache = 2 * config.depth * config.width * model.dtype.itemsize * entries * (entries + 1) / 2 * batch
+    more = {
+        "tokens_per_second": entries * batch / measurement.median_s,
+        "reading_gb_per_second": speed / 1e9,
+        "bandwidth_fraction": (weights * entries + cache) / speed / measurement.median_s,
+    }
+    return replace(measurement, more=more)
 
 
 def _measure_slots(device: torch.device) -> Measurement:
@@ -124,10 +126,10 @@ def _measure_slots(device: torch.device) -> Measurement:
             pass
 
     times = timed(run, 1, device)
-    return Measurement(
-        case=f"{VARYING_CLIPS} clips of varying length, {VARYING_BATCH} at a time",
-        settings={"generator": "S", "dtype": "float32", "clips": VARYING_BATCH},
-        **summary(times),
-        memory_gb=memory(device) / 1e9,
+    return Measurement.of(
+        f"{VARYING_CLIPS} clips of varying length, {VARYING_BATCH} at a time",
+        {"generator": "S", "dtype": "float32", "clips": VARYING_BATCH},
+        times,
+        device,
         more={"occupied_slots": sampler.stats.entries / sampler.stats.slots},
     )

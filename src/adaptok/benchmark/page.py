@@ -9,24 +9,17 @@ from typing import Any
 
 from adaptok.benchmark.timing import Measurement
 from adaptok.utils.files import replacing
+from adaptok.utils.system import command_line, versions
 from adaptok.utils.templates import render
 
 
-def update_page(
-    path: Path,
-    kind: str,
-    command: str,
-    machine: dict[str, Any],
-    versions: dict[str, str],
-    measurements: Sequence[Measurement],
-) -> None:
-    """Write the section of a benchmark; other sections of an existing page are kept.
+def update_page(path: Path, kind: str, machine: dict[str, Any], measurements: Sequence[Measurement]) -> None:
+    """Write the section of a benchmark that this process ran; other sections of an existing page are kept.
 
     Args:
         path: Markdown page.
         kind: name of the benchmark.
-        command: command line that measured.
-        machine, versions: description of the machine, and the versions of packages.
+        machine: description of the machine.
         measurements: rows of the section's table.
     """
     text = path.read_text(encoding="utf-8") if path.exists() else render(__package__, "performance.md.j2")
@@ -34,9 +27,9 @@ def update_page(
         __package__,
         "section.md.j2",
         kind=kind,
-        command=command,
+        command=command_line(),
         machine=machine,
-        versions=versions,
+        versions=versions(),
         table=table(measurements),
     )
     present = re.compile(re.escape(section.splitlines()[0]) + r".*?(?=\n<!-- benchmark: |\Z)", re.DOTALL)

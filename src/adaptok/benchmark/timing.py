@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from adaptok.utils.devices import synchronize
 from adaptok.utils.system import peak_memory
 
 MATRIX_SHAPES = ((3072, 3072, 3072), (4096, 768, 3072), (8192, 768, 2304), (2048, 3072, 768))
@@ -56,15 +60,22 @@ class Measurement:
         return {**asdict(self), "peak_fraction": self.peak_fraction}
 
     @classmethod
-    def parse(cls, document: dict[str, Any]) -> Measurement:
-        """Read what `document` returned."""
-        return cls(**{name: value for name, value in document.items() if name != "peak_fraction"})
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has finished its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    def of(
+        cls, case: str, settings: dict[str, Any], times: Sequence[Seconds], device: torch.device, **figures: Any
+    ) -> Measurement:
+        """Summarize repeats that were just timed on a device; `figures` are further fields."""
+        elapsed = [each.elapsed for each in times]
+        memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()
+        return cls(
+            case=case,
+            settings=settings,
+            median_s=statistics.median(elapsed),
+            min_s=min(elapsed),
+            cpu_s=statistics.median(each.cpu for each in times),
+            repeats=len(times),
+            memory_gb=memory / 1e9,
+            **figures,
+        )
 
 
 def peak_flops(dtype: torch.dtype, device: torch.device) -> float:
@@ -103,17 +114,6 @@ def once(run: Callable[[], object], device: torch.device) -> Seconds:
     return Seconds(time.perf_counter() - started, time.process_time() - busy)
 
 
-def summary(repeats: Sequence[Seconds]) -> dict[str, Any]:
-    """Fields of a measurement that summarize its repeats."""
-    elapsed = [each.elapsed for each in repeats]
-    return {
-        "median_s": statistics.median(elapsed),
-        "min_s": min(elapsed),
-        "cpu_s": statistics.median(each.cpu for each in repeats),
-        "repeats": len(repeats),
-    }
-
-
 def measure(
     case: str,
     settings: dict[str, Any],
@@ -138,16 +138,20 @@ def measure(
     for _ in range(repeats):
         times.append(once(run, device))
         peaks.append(peak_flops(dtype, device))
-    return Measurement(
-        case=case,
-        settings=settings,
-        **summary(times),
-        memory_gb=memory(device) / 1e9,
-        work_gflop=work / 1e9,
-        peak_gflops=max(peaks) / 1e9,
-    )
+    return Measurement.of(case, settings, times, device, work_gflop=work / 1e9, peak_gflops=max(peaks) / 1e9)
 
 
-def memory(device: torch.device) -> int:
-    """Peak memory so far, in bytes."""
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()
+def measure_in_process(kind: str, flags: Sequence[object]) -> list[Measurement]:
+    """Run `adaptok benchmark KIND FLAGS --json` in a process of its own.
+
+    Raises:
+        RuntimeError: the process failed.
+    """
+    command = [sys.executable, "-m", "adaptok", "benchmark", kind, *map(str, flags), "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE)
+    if done.returncode:
+        raise RuntimeError("a measurement in a process of its own failed; its error is above")
+    results: list[dict[str, Any]] = json.loads(done.stdout)["results"]
+    for result in results:
+        del result["peak_fraction"]  # a property
+    return [Measurement(**result) for result in results]

@@ -6,9 +6,6 @@ backward (twice the forward). Losses and recomputation do not count.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,15 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from adaptok.benchmark.timing import Measurement, memory, once, peak_flops, summary
+from adaptok.benchmark.timing import Measurement, measure_in_process, once, peak_flops
 from adaptok.config.training import TrainingConfig, load_config, override
 from adaptok.training.clip_data import open_clip_data
 from adaptok.training.estimate import step_flops
 from adaptok.training.trainer import Trainer
 from adaptok.video.writing import VideoWriter
 
-WARM = 3
-"""Steps before the measurement, which map memory and fill the caches of frames."""
 _VIDEOS, _FRAMES, _WIDTH, _HEIGHT = 24, 240, 320, 240
 
 
@@ -57,10 +52,8 @@ def configuration(preset: str, batch: int, steps: int, data: Path, checkpointing
     return override(config, values)
 
 
-def measure_training(
-    preset: str, batch: int, steps: int, data: Path, *, checkpointing: bool = False, warm: int = WARM
-) -> Measurement:
-    """Measure training steps in this process, after `warm` steps."""
+def measure_training(preset: str, batch: int, steps: int, data: Path, *, checkpointing: bool, warm: int) -> Measurement:
+    """Measure training steps in this process, after `warm` steps that allocate memory and fill the cache of frames."""
     config = configuration(preset, batch, warm + steps, data, checkpointing)
     dtype = getattr(torch, config.precision)
     with tempfile.TemporaryDirectory() as folder:
@@ -78,11 +71,11 @@ def measure_training(
             peaks.append(peak_flops(dtype, device))
     settings = {"preset": preset, "dtype": config.precision, "batch_size": batch, "checkpointing": checkpointing}
     total = sum(each.elapsed for each in times)
-    return Measurement(
-        case="training step",
-        settings=settings,
-        **summary(times),
-        memory_gb=memory(device) / 1e9,
+    return Measurement.of(
+        "training step",
+        settings,
+        times,
+        device,
         work_gflop=step_flops(config) / 1e9,
         peak_gflops=max(peaks) / 1e9,
         more={"clips_per_second": batch * steps / total, "data_fraction": sum(waits) / total},
@@ -93,11 +86,8 @@ def largest_batch(preset: str, limit: float, data: Path, checkpointing: bool) ->
     """Find the largest batch whose process stays within `limit` GB: extrapolate from small batches, then go down."""
 
     def used(batch: int) -> float:
-        flags = ["--preset", preset, "--batch", str(batch), "--repeats", "1", "--warm", "1", "--data", str(data)]
-        command = [sys.executable, "-m", "adaptok", "benchmark", "train", *flags, "--json"]
-        done = subprocess.run([*command, *["--checkpointing"] * checkpointing], check=True, stdout=subprocess.PIPE)
-        memory_gb: float = json.loads(done.stdout)["results"][0]["memory_gb"]
-        return memory_gb
+        flags = ["--preset", preset, "--batch-size", batch, "--repeats", 1, "--warmup-steps", 1, "--data", data]
+        return measure_in_process("train", [*flags, *["--checkpointing"] * checkpointing])[0].memory_gb
 
     small, more = used(1), used(2)
     batch = max(1, int(1 + (limit - small) / max(more - small, 1e-9)))

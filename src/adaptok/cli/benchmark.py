@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from tyro.conf import subcommand
 
@@ -48,7 +44,7 @@ class Timing:
 
     def run(self) -> None:
         from adaptok.benchmark.page import table, update_page
-        from adaptok.utils.system import command_line, describe_machine, versions
+        from adaptok.utils.system import describe_machine, versions
 
         if self.repeats < 1:
             raise ValueError(f"--repeats {self.repeats}, expected 1 or more")
@@ -57,7 +53,7 @@ class Timing:
         results = self.measure()
         machine = describe_machine(self.torch_device())
         if self.page is not None:
-            update_page(self.page, self.name, command_line(), machine, versions(), results)
+            update_page(self.page, self.name, machine, results)
         documents = [result.document() for result in results]
         document = {"kind": self.name, "machine": machine, "versions": versions(), "results": documents}
         text = [", ".join(f"{value}" for value in machine.values()), *columns(table(results))]
@@ -120,22 +116,12 @@ class CodecTiming(Timing):
 
     def _measure_apart(self, dtype: DType) -> list[Measurement]:
         """Measure one format in another process."""
-        flags = ["--clips", self.clips, "--repeats", self.repeats, "--device", self.device, "--dtype", dtype, "--json"]
+        from adaptok.benchmark.timing import measure_in_process
+
+        flags = ["--clips", self.clips, "--repeats", self.repeats, "--device", self.device, "--dtype", dtype]
         for name, value in (("--model", self.model), ("--preset", self.preset)):
             flags += [] if value is None else [name, value]
         return measure_in_process(self.name, flags)
-
-
-def measure_in_process(kind: str, flags: Sequence[object]) -> list[Measurement]:
-    """Run `adaptok benchmark KIND FLAGS --json` in a process of its own."""
-    from adaptok.benchmark.timing import Measurement
-
-    command = [sys.executable, "-m", "adaptok", "benchmark", kind, *map(str, flags)]
-    done = subprocess.run(command, stdout=subprocess.PIPE)
-    if done.returncode:
-        raise RuntimeError("a measurement in a process of its own failed; its error is above")
-    results: list[dict[str, Any]] = json.loads(done.stdout)["results"]
-    return [Measurement.parse(result) for result in results]
 
 
 @dataclass(kw_only=True)
@@ -250,6 +236,7 @@ class Train(Timing):
 
         self._check()
         require("accelerate", extra="train", purpose="training")
+        from adaptok.benchmark.timing import measure_in_process
         from adaptok.benchmark.training import largest_batch, measure_training, some_videos
 
         with some_videos(self.data) as data:
@@ -268,8 +255,8 @@ class Train(Timing):
             for preset in self.preset:
                 default = 16 if preset == "tiny" else None
                 size = self.batch_size or default or largest_batch(preset, self.memory, data, self.checkpointing)
-                flags = ["--preset", preset, "--batch-size", size, "--repeats", self.repeats]
-                flags += ["--warmup-steps", self.warmup_steps, "--data", str(data), "--json"]
+                flags: list[object] = ["--preset", preset, "--batch-size", size, "--repeats", self.repeats]
+                flags += ["--warmup-steps", self.warmup_steps, "--data", data]
                 results += measure_in_process(self.name, [*flags, *["--checkpointing"] * self.checkpointing])
             return results
 

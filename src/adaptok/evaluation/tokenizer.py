@@ -31,6 +31,7 @@ from adaptok.evaluation.results import ClipRank, Variant, VariantName
 from adaptok.evaluation.summary import TokenFormat
 from adaptok.metrics.distortion import block_distortion
 from adaptok.models.model import weights_hash
+from adaptok.utils.devices import synchronize
 
 BUDGET_FRACTIONS = (0.125, 0.25, 0.5, 1.0)
 """Default budgets, as fractions of the maximum."""
@@ -184,8 +185,7 @@ class TokenizerEvaluation:
 
     def _now(self) -> float:
         """Seconds on a clock, after the device has finished its work."""
-        if self.codec.device.type == "cuda":
-            torch.cuda.synchronize(self.codec.device)
+        synchronize(self.codec.device)
         return time.perf_counter()
 
 

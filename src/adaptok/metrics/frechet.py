@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,6 @@ class FeatureStatistics:
     provenance: dict[str, Any]
 
     @classmethod
-    def empty(cls, features: int, provenance: dict[str, Any] | None = None) -> FeatureStatistics:
-        """Statistics of zero clips."""
-        return cls(0, np.zeros(features), np.zeros((features, features)), provenance or {})
-
-    @classmethod
     def of(cls, features: ArrayLike, provenance: dict[str, Any] | None = None) -> FeatureStatistics:
         """Compute the statistics of features `[N, F]`.
 
@@ -65,7 +61,7 @@ class FeatureStatistics:
     @property
     def covariance(self) -> Floats:
         """Covariance matrix `[F, F]`, normalized by N as in the official protocol."""
-        return self.scatter / max(self.count, 1)
+        return self.scatter / self.count
 
     def merged(self, other: FeatureStatistics) -> FeatureStatistics:
         """Combine the statistics of two sets (Chan et al. 1979, the pairwise update of mean and scatter).
@@ -74,8 +70,6 @@ class FeatureStatistics:
             ValueError: the number of features or the detector differs.
         """
         self._check(other)
-        if not self.count or not other.count:
-            return self if self.count else other
         total = self.count + other.count
         shift = other.mean - self.mean
         mean = self.mean + shift * (other.count / total)
@@ -123,12 +117,10 @@ def merge(sets: Iterable[FeatureStatistics]) -> FeatureStatistics:
     Raises:
         ValueError: there are none, or they differ in their number of features or detector.
     """
-    merged: FeatureStatistics | None = None
-    for statistics in sets:
-        merged = statistics if merged is None else merged.merged(statistics)
-    if merged is None:
+    statistics = list(sets)
+    if not statistics:
         raise ValueError("no statistics to merge, expected at least one file")
-    return merged
+    return reduce(FeatureStatistics.merged, statistics)
 
 
 def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:

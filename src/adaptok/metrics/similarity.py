@@ -19,11 +19,10 @@ SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
 class Similarity(NamedTuple):
-    """SSIM and MS-SSIM of each frame `[N]`, and the number of scales of the latter."""
+    """SSIM and MS-SSIM of each frame `[N]`."""
 
     ssim: Tensor
     ms_ssim: Tensor
-    scales: int
 
 
 def ssim_and_contrast(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,18 +65,15 @@ def frame_similarity(prediction: Tensor, target: Tensor) -> Similarity:
     Each scale halves the resolution of the previous one. Five scales need 176 pixels. Smaller frames use as many scales
     as the window fits in, with the exponents rescaled to sum to 1. Negative factors count as 0.
     """
-    scales = ssim_scales(min(target.shape[2:]))
-    weights = torch.tensor(SCALE_WEIGHTS[:scales], dtype=torch.float64)
+    weights = torch.tensor(SCALE_WEIGHTS[: ssim_scales(min(target.shape[2:]))], dtype=torch.float64)
     weights /= weights.sum()
-    ssim, contrast = ssim_and_contrast(prediction, target)
-    at_scale, factors = ssim, []
-    for _ in range(scales - 1):
-        factors.append(contrast)
+    scales = [ssim_and_contrast(prediction, target)]
+    for _ in weights[1:]:
         prediction, target = F.avg_pool2d(prediction, 2), F.avg_pool2d(target, 2)
-        at_scale, contrast = ssim_and_contrast(prediction, target)
-    factors.append(at_scale)
-    ms_ssim = (torch.stack(factors).cpu().double().clamp(min=0) ** weights[:, None]).prod(0)
-    return Similarity(ssim, ms_ssim, scales)
+        scales.append(ssim_and_contrast(prediction, target))
+    factors = torch.stack([*(contrast for _, contrast in scales[:-1]), scales[-1][0]])
+    ms_ssim = (factors.cpu().double().clamp(min=0) ** weights[:, None]).prod(0)
+    return Similarity(scales[0][0], ms_ssim)
 
 
 def ssim_scales(side: int) -> int:

@@ -31,3 +31,9 @@ def pick_dtype(name: str | torch.dtype) -> torch.dtype:
     if name not in DTYPES:
         raise ValueError(f"dtype {name!r}, expected one of {', '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has finished its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
