@@ -16,9 +16,8 @@ from adaptok.config.tokenizer import TokenizerConfig
 from adaptok.config.transformer import StackConfig, TransformerConfig
 from adaptok.models.flops import decoder_flops, encoder_flops
 from adaptok.models.model import Model, weights_hash
-from adaptok.models.rotary import QueryTransform, latent_positions, patch_positions, rotations
+from adaptok.models.rotary import QueryTransform, latent_positions, patch_positions, rotate, rotations
 from adaptok.models.tokenizer import Tokenizer
-from adaptok.ops.rotary import rotate
 from adaptok.training.initialization.growing import grow
 from adaptok.training.initialization.linear_codec import initialize_linear
 from adaptok.training.optim.optimizers import build_optimizers
@@ -118,13 +117,13 @@ def test_encoder_equals_the_plain_formulas(full, clips):
 def test_block_by_block_equals_whole_clips(model, clips):
     tokenizer = model.tokenizer
     whole, cache = tokenizer.encode(clips), tokenizer.encoder_cache()
-    parts = torch.cat([tokenizer.encode(x, first_block=i, cache=cache) for i, x in enumerate(clips.split(2, 2))], 1)
+    parts = torch.cat([tokenizer.encode(x, cache) for x in clips.split(2, 2)], 1)
     torch.testing.assert_close(parts, whole, atol=1e-4, rtol=1e-4)
     assert torch.equal(tokenizer.quantize(parts).ids, tokenizer.quantize(whole).ids)
     inputs, lengths = decoder_inputs(tokenizer, clips)[:1], LENGTHS[0]
     expected, cache = tokenizer.decode(inputs, [lengths]), tokenizer.decoder_cache()
     for i, length in enumerate(lengths):
-        decoded = tokenizer.decode(inputs[:, i : i + 1], [[length]], first_block=i, cache=cache)
+        decoded = tokenizer.decode(inputs[:, i : i + 1], [[length]], cache)
         torch.testing.assert_close(decoded, expected[:, :, 2 * i : 2 * i + 2], atol=1e-4, rtol=1e-4)
 
 
@@ -133,7 +132,7 @@ def test_remembered_blocks_count_as_decoded(model, clips):
     tokenizer = model.tokenizer
     inputs, lengths, cache = decoder_inputs(tokenizer, clips), LENGTHS[0], tokenizer.decoder_cache()
     tokenizer.prefill(inputs[:, :3], lengths[:3], cache)
-    last = tokenizer.decode(inputs[:, 3:], [lengths[3:]] * 3, first_block=3, cache=cache)
+    last = tokenizer.decode(inputs[:, 3:], [lengths[3:]] * 3, cache)
     torch.testing.assert_close(last, tokenizer.decode(inputs, [lengths] * 3)[:, :, 6:], atol=1e-4, rtol=1e-4)
 
 

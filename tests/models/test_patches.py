@@ -55,17 +55,14 @@ def test_block_by_block_equals_whole_clips(name, clips):
     tokenizer = random_model(configuration(name)).tokenizer
     whole = tokenizer.encode(clips)
     cache = tokenizer.encoder_cache()
-    parts = [tokenizer.encode(part, first_block=i, cache=cache) for i, part in enumerate(clips.split(2, 2))]
+    parts = [tokenizer.encode(part, cache) for part in clips.split(2, 2)]
     torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-4, rtol=1e-4)
     quantized = [tokenizer.quantize(encoded) for encoded in (whole, torch.cat(parts, 1))]
     assert torch.equal(quantized[0].ids, quantized[1].ids)
     inputs = tokenizer.project_codes(quantized[0].codes)[:1]
     lengths = [8, 3, 0, 5]
     cache = tokenizer.decoder_cache()
-    decoded = [
-        tokenizer.decode(inputs[:, i : i + 1], [[length]], first_block=i, cache=cache)
-        for i, length in enumerate(lengths)
-    ]
+    decoded = [tokenizer.decode(inputs[:, i : i + 1], [[length]], cache) for i, length in enumerate(lengths)]
     torch.testing.assert_close(torch.cat(decoded, 2), tokenizer.decode(inputs, [lengths]), atol=1e-4, rtol=1e-4)
 
 

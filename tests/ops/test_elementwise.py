@@ -1,12 +1,10 @@
-"""SwiGLU, rotation and chunked residuals equal their references."""
+"""SwiGLU and chunked residuals equal their references."""
 
 from __future__ import annotations
 
 import torch
 
-from adaptok.models.rotary import rotations
 from adaptok.ops.chunked_residual import add_residual_, add_residual_reference
-from adaptok.ops.rotary import rotate, rotate_reference
 from adaptok.ops.swiglu import swiglu, swiglu_reference
 from tests.helpers.gradients import assert_same_gradients
 
@@ -16,14 +14,6 @@ EXACT = {"atol": 1e-12, "rtol": 0}
 def test_swiglu():
     x = torch.randn(7, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert_same_gradients(swiglu, swiglu_reference, x, EXACT)
-
-
-def test_rotation():
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2, 3, 2, 8, generator=generator, dtype=torch.float64, requires_grad=True)
-    rotation = rotations(torch.randint(0, 9, (3, 4), generator=generator), 8).double()
-    assert_same_gradients(lambda x: rotate(x, rotation), lambda x: rotate_reference(x, rotation), x, EXACT)
-    assert torch.autograd.gradcheck(lambda x: rotate(x, rotation), (x,))
 
 
 def test_residual_in_chunks():

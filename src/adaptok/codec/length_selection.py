@@ -43,7 +43,7 @@ class BlockScorer:
 
     def reset(self) -> None:
         """Begin the next clips."""
-        self._cache.keep(0)
+        self._cache.clear()
         self._lengths: list[list[int]] = [[] for _ in range(self.clips)]
         self._inputs: list[Tensor] = []
         self._last: tuple[Tensor, Tensor] | None = None
@@ -56,13 +56,12 @@ class BlockScorer:
             inputs: `[B, 1, K, D]` decoder inputs of the block.
             frames: `[B, C, pt, S, S]` pixels of the block; only needed if the scorer has probe lengths.
         """
-        first = len(self._inputs)
         if self._last is not None:
-            self.scorer.prefill(*self._last, self._lengths, first_block=first - 1, cache=self._cache)
+            self.scorer.prefill(*self._last, self._lengths, self._cache)
         self._last = encoded, inputs
         self._inputs.append(inputs)
         full = [[*row, inputs.shape[2]] for row in self._lengths]
-        raw = self.scorer(encoded, inputs, full, first_block=first, cache=self._cache, update_cache=False)
+        raw = self.scorer(encoded, inputs, full, self._cache)
         scores = self.scorer.denormalize(raw)[:, 0]
         return calibrate_scores(self.model, scores, frames, torch.cat(self._inputs, 1), self._lengths)
 
@@ -142,8 +141,8 @@ def measure_block(
     rows = cache.rows
     columns = []
     for length in lengths:
-        cache.keep(rows)
-        decoded = tokenizer.decode(inputs[:, index:], [[length]] * len(block), first_block=index, cache=cache)
+        cache.keep(rows, index)
+        decoded = tokenizer.decode(inputs[:, index:], [[length]] * len(block), cache)
         decoded = decoded.float().clamp(0, 1)
         pairs = zip(decoded.split(1), block.split(1), strict=True)  # one by one: sums must not depend on the batch
         columns.append(torch.cat([block_distortion(made, true, kind, pt, lpips)[:, 0] for made, true in pairs]))

@@ -103,12 +103,11 @@ class Streaming:
     def _encode_pending(self) -> BlockTokens:
         block, self._pending = torch.cat(self._pending, 1)[None], []
         tokenizer = self.model.tokenizer
-        index = self._encoded % self.model.config.tokenizer.blocks
-        if index == 0:
-            self._encoder_cache.keep(0)
+        if self._encoded % self.model.config.tokenizer.blocks == 0:
+            self._encoder_cache.clear()
             if self._scorer is not None:
                 self._scorer.reset()
-        encoded = tokenizer.encode(block.to(self.model.device), first_block=index, cache=self._encoder_cache)
+        encoded = tokenizer.encode(block.to(self.model.device), self._encoder_cache)
         quantized = tokenizer.quantize(encoded)
         scores = None
         if self._scorer is not None:
@@ -137,11 +136,10 @@ class Streaming:
         size = config.quantizer.codebook_size
         if ids.ndim != 1 or len(ids) > config.latents or (len(ids) and not 0 <= ids.min() <= ids.max() < size):
             raise ValueError(f"ids of shape {ids.shape}, expected at most {config.latents} of 0 to {size - 1}")
-        index = self._decoded % config.blocks
-        if index == 0:
-            self._decoder_cache.keep(0)
+        if self._decoded % config.blocks == 0:
+            self._decoder_cache.clear()
         inputs = tokenizer.lookup(torch.from_numpy(ids.astype(np.int64)).to(self.model.device))[None, None]
-        clip = tokenizer.decode(inputs, [[len(ids)]], first_block=index, cache=self._decoder_cache)[0].float()
+        clip = tokenizer.decode(inputs, [[len(ids)]], self._decoder_cache)[0].float()
         self._decoded += 1
         if original and self.geometry is not None:
             return self.geometry.invert(clip.clamp(0, 1).cpu())

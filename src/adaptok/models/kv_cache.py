@@ -32,7 +32,7 @@ class BlockKVCache:
 
     def __init__(self, layers: int, capacity: int) -> None:
         self.capacity = capacity
-        self.rows = 0
+        self.rows = self.blocks = 0
         self._buffers: list[Tensor | None] = [None] * layers
 
     def append(self, layer: int, kv: Tensor) -> Tensor:
@@ -46,10 +46,14 @@ class BlockKVCache:
         buffer[:, self.rows : stop] = kv
         return buffer[:, :stop]
 
-    def keep(self, rows: int) -> None:
-        """Set the number of rows to keep, after all layers have appended theirs. 0 empties the cache."""
+    def keep(self, rows: int, blocks: int) -> None:
+        """Set the number of rows to keep and of the blocks that they belong to, after all layers have appended."""
         assert 0 <= rows <= self.capacity
-        self.rows = rows
+        self.rows, self.blocks = rows, blocks
+
+    def clear(self) -> None:
+        """Empty the cache for the next clips."""
+        self.keep(0, 0)
 
 
 class KVCache(Protocol):

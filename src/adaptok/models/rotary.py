@@ -18,8 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adaptok.ops.rotary import rotate
-
 BASES = (100.0, 100.0, 100.0, 10000.0)
 """Base of the frequencies of each coordinate: 100 for the short axes of a clip (arXiv 2403.13298), and 10000, as for
 text, for the index of a latent, of which a block may have hundreds."""
@@ -60,6 +58,12 @@ def rotations(positions: Tensor, head_dim: int) -> Tensor:
     rates = torch.tensor(BASES, device=positions.device)[:, None] ** exponents  # [4, d / 8]
     angles = (positions[:, :, None] * rates).flatten(1)  # [N, d / 2]
     return torch.stack([angles.cos(), angles.sin()])[:, :, None]
+
+
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """Rotate the pairs (i, i + d / 2) of the last dimension of `x [B, N, H, d]`; see `rotations`."""
+    (first, second), (cos, sin) = x.chunk(2, -1), rotation
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
 
 
 class QueryTransform(nn.Module):

@@ -93,22 +93,18 @@ class Scorer(nn.Module):
         encoded: Tensor,
         decoder_inputs: Tensor,
         lengths: Sequence[Sequence[int]],
-        *,
-        first_block: int = 0,
         cache: BlockKVCache | None = None,
-        update_cache: bool = True,
     ) -> Tensor:
         """Compute normalized scores `[B, g, L]`; `denormalize` converts them to distortions.
 
         Args:
             encoded: encoder outputs `[B, g, K, D]`.
             decoder_inputs: quantized and projected latents `[B, g, K, D]`.
-            lengths: `[B][first_block + g]`, of all blocks up to the last one given.
-            first_block: index of the first block given, within its clip.
-            cache: from `cache(B)`, with the earlier blocks.
-            update_cache: whether to add the blocks given to the cache.
+            lengths: of each clip and every block up to the last one given.
+            cache: from `cache(B)`, with the earlier blocks; see `prefill`. The blocks given are not added.
         """
         b, g = encoded.shape[:2]
+        first_block = 0 if cache is None else cache.blocks
         x = self._embed(encoded, decoder_inputs, first_block)
         new = [clip[first_block:] for clip in lengths]
         if cache is None and all(tuple(clip) == tuple(lengths[0]) for clip in lengths):  # batched
@@ -117,25 +113,17 @@ class Scorer(nn.Module):
         else:  # packed
             x = torch.cat([x[n, i, : new[n][i]] for i in range(g) for n in range(b)])[None]
             rows = self._score_rows(x, scorer_plan(lengths, first_block, self.config.length_step), cache)[0]
-        if cache is not None and update_cache:
-            cache.keep(cache.rows + x.shape[1])
         return self._scatter(rows, new, first_block)
 
     def prefill(
-        self,
-        encoded: Tensor,
-        decoder_inputs: Tensor,
-        lengths: Sequence[Sequence[int]],
-        *,
-        first_block: int,
-        cache: BlockKVCache,
+        self, encoded: Tensor, decoder_inputs: Tensor, lengths: Sequence[Sequence[int]], cache: BlockKVCache
     ) -> None:
         """Add blocks at their chosen lengths to the cache without scoring them; see `forward`."""
-        b, g = encoded.shape[:2]
+        (b, g), first_block = encoded.shape[:2], cache.blocks
         x = self._embed(encoded, decoder_inputs, first_block)
         x = torch.cat([x[n, i, : lengths[n][first_block + i]] for i in range(g) for n in range(b)])[None]
         self.stack(x, scorer_plan(lengths, first_block, self.config.length_step, scores=False), cache)
-        cache.keep(cache.rows + x.shape[1])
+        cache.keep(cache.rows + x.shape[1], first_block + g)
 
     def _embed(self, encoded: Tensor, decoder_inputs: Tensor, first_block: int) -> Tensor:
         positions = self.positions.view(self.blocks_per_clip, self.latents, -1)

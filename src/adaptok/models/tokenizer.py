@@ -176,28 +176,27 @@ class Tokenizer(nn.Module):
         c = self.config
         return BlockKVCache(c.decoder.depth, c.blocks * c.latents + c.patches)
 
-    def encode(self, clips: Tensor, *, first_block: int = 0, cache: BlockKVCache | None = None) -> Tensor:
+    def encode(self, clips: Tensor, cache: BlockKVCache | None = None) -> Tensor:
         """Encode clips `[B, C, g * pt, S, S]` in [0, 1] as latents `[B, g, K, D]`, before quantization.
 
         Args:
-            first_block: index of the first block given, within its clip.
             cache: from `encoder_cache`, with the earlier blocks of the clip. It is updated.
         """
         c = self.config
         b, g = clips.shape[0], clips.shape[2] // c.temporal_patch_size
+        first_block, past = (0, 0) if cache is None else (cache.blocks, cache.rows)
         stop = first_block + g
         patches = self.embed_patches(clips.to(self.dtype))
         positions = self.encoder_patch_positions.view(c.blocks, c.patches, -1)[first_block:stop]
         queries = self.encoder_queries.view(c.blocks, c.latents, -1)[first_block:stop]
         x = torch.cat([patches + positions, queries.expand(b, -1, -1, -1)], 2)
-        past = 0 if cache is None else cache.rows
         plan = encoder_plan(g, c.patches, c.latents, past)
         rotary = None
         if c.encoder.rope:
             rotary = torch.cat(self._rotary_positions(first_block, stop), 1).flatten(0, 1)
         x = self.encoder(x.flatten(1, 2), plan, cache, rotary)
         if cache is not None:
-            cache.keep(past + g * (c.patches + c.latents))
+            cache.keep(past + g * (c.patches + c.latents), stop)
         return x.view(b, g, c.latents, -1)
 
     def embed_patches(self, clips: Tensor) -> Tensor:
@@ -239,36 +238,24 @@ class Tokenizer(nn.Module):
         """Look up the decoder inputs `[..., D]` of ids `[...]`."""
         return self.project_codes(self.quantizer.lookup(ids))
 
-    def decode(
-        self,
-        inputs: Tensor,
-        lengths: Sequence[Sequence[int]],
-        *,
-        first_block: int = 0,
-        cache: BlockKVCache | None = None,
-    ) -> Tensor:
+    def decode(self, inputs: Tensor, lengths: Sequence[Sequence[int]], cache: BlockKVCache | None = None) -> Tensor:
         """Decode clips `[B, C, g * pt, S, S]`. Pixel values are not clamped to [0, 1].
 
         Args:
             inputs: decoder inputs `[B, g, K', D]`, where K' is the largest length or more. Dropped latents are not
                 read and cost nothing.
             lengths: of each clip and block.
-            first_block: index of the first block given, within its clip.
             cache: from `decoder_cache`, with the kept latents of the earlier blocks of one clip. It is updated.
         """
-        return self.draw_patches(self.decode_patches(inputs, lengths, first_block=first_block, cache=cache))
+        return self.draw_patches(self.decode_patches(inputs, lengths, cache))
 
     def decode_patches(
-        self,
-        inputs: Tensor,
-        lengths: Sequence[Sequence[int]],
-        *,
-        first_block: int = 0,
-        cache: BlockKVCache | None = None,
+        self, inputs: Tensor, lengths: Sequence[Sequence[int]], cache: BlockKVCache | None = None
     ) -> Tensor:
         """Compute the normalized patches `[B, g, P, D]` from which `draw_patches` makes clips; see `decode`."""
         c = self.config
         b, g, k = inputs.shape[:3]
+        first_block, past = (0, 0) if cache is None else (cache.blocks, cache.rows)
         stop = first_block + g
         positions = self.decoder_latent_positions.view(c.blocks, c.latents, -1)[first_block:stop]
         latents = inputs + positions[:, :k]
@@ -276,7 +263,6 @@ class Tokenizer(nn.Module):
         if c.patch_type_embedding:
             queries = queries + self.decoder_patch_type
         queries = queries.flatten(0, 1)
-        past = 0 if cache is None else cache.rows
         if all(tuple(clip) == tuple(lengths[0]) for clip in lengths):  # one plan for the whole batch
             lengths = lengths[:1]
         x, rotary = _decoder_rows(latents, queries, lengths), None
@@ -284,10 +270,9 @@ class Tokenizer(nn.Module):
             patch_rotary, latent_rotary = self._rotary_positions(first_block, stop)
             latent_rotary = latent_rotary[:, :k].expand(len(lengths), -1, -1, -1)
             rotary = _decoder_rows(latent_rotary, patch_rotary.flatten(0, 1), lengths)[0]
-        plan = decoder_plan(lengths, c.patches, past)
-        x = self.decoder(x, plan, cache, rotary)
+        x = self.decoder(x, decoder_plan(lengths, c.patches, past), cache, rotary)
         if cache is not None:
-            cache.keep(past + sum(lengths[0]))
+            cache.keep(past + sum(lengths[0]), stop)
         return self.final_norm(x).view(b, g, c.patches, -1)
 
     def prefill(self, inputs: Tensor, lengths: Sequence[int], cache: BlockKVCache) -> None:
@@ -304,7 +289,7 @@ class Tokenizer(nn.Module):
         if self.config.decoder.rope:
             rotary = _kept_rows(self._rotary_positions(0, g)[1][None], lengths)[0]
         self.decoder(x, decoder_plan([lengths], 0), cache, rotary)
-        cache.keep(x.shape[1])
+        cache.keep(x.shape[1], g)
 
     def forward(
         self,
