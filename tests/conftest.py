@@ -9,6 +9,7 @@ import signal
 # Set before torch is imported, and inherited by the processes that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import hypothesis
 import pytest
 import torch
 
@@ -19,6 +20,10 @@ from tests.helpers.models import small_config
 
 def pytest_configure() -> None:
     torch.set_num_threads(1)
+    # Time limits of hypothesis fail on a busy machine.
+    slow_is_fine = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+    hypothesis.settings.register_profile("adaptok", slow_is_fine)
+    hypothesis.settings.load_profile("adaptok")
     # A shell that starts a job in the background makes it ignore SIGINT, and so do its children. Tests that
     # interrupt a process need the default.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
