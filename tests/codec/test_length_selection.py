@@ -14,7 +14,7 @@ from adaptok.codec.length_selection import calibrate_at_probes
 from adaptok.config.model import ModelConfig, ScorerConfig
 from adaptok.metrics.distortion import block_distortion, multiscale_error
 from adaptok.models.model import Model
-from adaptok.training.stages.stream_lambdas import measure_lambdas
+from adaptok.training.stages import measure_lambdas
 from tests.helpers.models import small_config
 
 

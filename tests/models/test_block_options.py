@@ -18,9 +18,9 @@ from adaptok.models.flops import decoder_flops, encoder_flops
 from adaptok.models.model import Model, weights_hash
 from adaptok.models.rotary import QueryTransform, latent_positions, patch_positions, rotate, rotations
 from adaptok.models.tokenizer import Tokenizer
-from adaptok.training.initialization.growing import grow
+from adaptok.training.initialization.initial_model import grow
 from adaptok.training.initialization.linear_codec import initialize_linear
-from adaptok.training.optim.optimizers import build_optimizers
+from adaptok.training.optim import build_optimizers
 from tests.helpers.models import small_config
 
 ALL = {"mlp": "swiglu", "norm": "rms", "qk_norm": True, "rope": True}

@@ -14,7 +14,7 @@ from adaptok.models.flops import decoder_flops, encoder_flops
 from adaptok.models.model import weights_hash
 from adaptok.models.patches import patchify, taper, unpatchify
 from adaptok.models.tokenizer import Tokenizer
-from adaptok.training.initialization.growing import grow
+from adaptok.training.initialization.initial_model import grow
 from tests.helpers.models import random_model, small_config
 
 CONVOLUTIONS = ConvolutionConfig(channels=(8, 16), depth=1)

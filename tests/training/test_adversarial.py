@@ -16,10 +16,8 @@ from adaptok.models.model import Model
 from adaptok.training.adversarial import MAX_ADVERSARIAL_WEIGHT, AdversarialLoss, adaptive_loss
 from adaptok.training.clip_data import ClipData
 from adaptok.training.estimate import parameter_counts, step_flops, step_memory
-from adaptok.training.losses import frequency_loss
-from adaptok.training.objectives.base import StepContext
-from adaptok.training.objectives.perceptual import LpipsNetworks
-from adaptok.training.objectives.tokenizer import TokenizerObjective
+from adaptok.training.losses import LpipsNetworks, frequency_loss
+from adaptok.training.objectives import StepContext, TokenizerObjective
 from adaptok.training.trainer import Trainer
 from tests.helpers.models import small_config
 from tests.helpers.training import Clips, assert_resumes, config, everything, train

@@ -26,9 +26,9 @@ from adaptok.models.flops import (
 from adaptok.models.generator import GeneratorModel
 from adaptok.models.model import Model
 from adaptok.training.clip_data import open_clip_data
-from adaptok.training.objectives.lengths import draw_lengths
-from adaptok.training.objectives.perceptual import missing_weights
-from adaptok.training.optim.schedule import RunLength, run_length
+from adaptok.training.losses import missing_weights
+from adaptok.training.objectives import draw_lengths
+from adaptok.training.optim import RunLength, run_length
 from adaptok.training.token_data import open_token_data, resolve
 
 NUM_SAMPLES = 256

@@ -26,6 +26,7 @@ from adaptok.checkpoints.model_folder import write_folder
 from adaptok.config.optimization import RunConfig
 from adaptok.config.training import AnyConfig
 from adaptok.training import sharding
+from adaptok.training.adversarial import DiscriminatorTrainer
 from adaptok.training.checkpointing import (
     AnyModel,
     RunState,
@@ -37,12 +38,10 @@ from adaptok.training.checkpointing import (
     save_checkpoint,
 )
 from adaptok.training.clip_data import ClipBatch
-from adaptok.training.discriminator_trainer import DiscriminatorTrainer
 from adaptok.training.metrics_logger import LogRecord, MetricsLogger
-from adaptok.training.objectives.base import StepContext
-from adaptok.training.optim.schedule import RunLength, lr_factor, run_length
-from adaptok.training.reporting.curves import plot_metrics
-from adaptok.training.reporting.model_card import write_model_card
+from adaptok.training.objectives import StepContext
+from adaptok.training.optim import RunLength, lr_factor, run_length
+from adaptok.training.reporting import plot_metrics, write_model_card
 from adaptok.training.sequences import TokenBatch
 from adaptok.training.stages import AnyData, build_stage
 from adaptok.utils.files import replacing

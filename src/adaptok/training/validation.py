@@ -14,10 +14,8 @@ from adaptok.metrics.distortion import edge_ratio, psnr, sharpness
 from adaptok.metrics.lpips import clip_lpips
 from adaptok.models.generator import GeneratorModel
 from adaptok.models.model import Model
-from adaptok.training.objectives.base import StepContext
-from adaptok.training.objectives.generator import GeneratorObjective, most_likely
-from adaptok.training.objectives.perceptual import LpipsNetworks
-from adaptok.training.objectives.scorer import ScorerObjective
+from adaptok.training.losses import LpipsNetworks
+from adaptok.training.objectives import GeneratorObjective, ScorerObjective, StepContext, most_likely
 from adaptok.training.sequences import SequenceDataset, TokenSequence, pack
 
 LENGTH_DIVISORS = (8, 4, 2, 1)

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from adaptok.config.training import PartialGeneratorConfig
 from adaptok.data.token_datasets import TokenDatasetInfo
 from adaptok.models.generator import GeneratorModel
-from adaptok.training.objectives.base import StepContext
-from adaptok.training.objectives.generator import GeneratorObjective, most_likely
+from adaptok.training.objectives import GeneratorObjective, StepContext, most_likely
 from adaptok.training.sequences import PackCollate, TokenSequence, condition_of, pack, sequence_entries
 from adaptok.training.token_data import open_token_data, resolve
 from tests.helpers.generators import CLASSES, generator_config, info, make_clips, write_tokens

@@ -18,7 +18,7 @@ from adaptok.config.transformer import TransformerConfig
 from adaptok.data.token_datasets import TokenDataset, TokenDatasetInfo, write_shard
 from adaptok.models.generator import GeneratorModel
 from adaptok.models.model import Model, weights_hash
-from adaptok.training.reporting.generated_samples import load_decoder, pad_ids, sample_ids
+from adaptok.training.reporting import load_decoder, pad_ids, sample_ids
 from adaptok.training.sequences import condition_of
 from adaptok.training.token_data import open_token_data, resolve
 from adaptok.training.trainer import Trainer

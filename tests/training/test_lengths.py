@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from adaptok.config.lengths import FixedLengths, MixtureLengths, NormalLengths, UniformLengths
-from adaptok.training.objectives.lengths import draw_lengths
+from adaptok.training.objectives import draw_lengths
 
 
 def test_lengths_keep_the_bounds_of_their_distributions():

@@ -8,9 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from adaptok.config.losses import LpipsLossConfig, TokenizerLossConfig
 from adaptok.metrics.lpips import Lpips, clip_lpips
-from adaptok.training.losses import border_loss
-from adaptok.training.objectives.perceptual import perceptual_loss
-from adaptok.training.objectives.tokenizer import ENCODER_PREFIXES
+from adaptok.training.losses import border_loss, perceptual_loss
+from adaptok.training.objectives import ENCODER_PREFIXES
 from tests.helpers.training import assert_resumes, config, train
 
 

@@ -6,8 +6,8 @@ import torch
 
 from adaptok import AdapTok
 from adaptok.metrics.distortion import multiscale_error
-from adaptok.training.objectives.perceptual import LpipsNetworks
-from adaptok.training.objectives.scorer import ScorerObjective
+from adaptok.training.losses import LpipsNetworks
+from adaptok.training.objectives import ScorerObjective
 from tests.helpers.training import config
 
 

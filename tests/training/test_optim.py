@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from adaptok.training.optim.muon import Muon, orthogonalize
+from adaptok.training.optim import Muon, orthogonalize
 
 
 @pytest.mark.parametrize("shape", [(48, 16), (16, 48), (32, 32)])

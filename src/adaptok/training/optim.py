@@ -1,0 +1,178 @@
+"""Learning rate schedules, parameter groups, and the Muon optimizer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from adaptok.config.optimization import OptimizerConfig, RunConfig
+
+
+class RunLength(NamedTuple):
+    """Length of a run in steps."""
+
+    steps: int
+    """Number of optimizer steps."""
+    warmup_steps: int
+    """Number of these in which the learning rate rises."""
+
+
+def run_length(config: RunConfig, epoch_size: int | None, processes: int = 1) -> RunLength:
+    """Derive the length of a run.
+
+    Args:
+        config: configuration of the run.
+        epoch_size: number of clips per epoch, if known.
+        processes: number of training processes.
+
+    Raises:
+        ValueError: the length is given in epochs, and the number of clips per epoch is unknown.
+    """
+    optimizer = config.optimizer
+    if config.max_steps is not None:
+        return RunLength(config.max_steps, optimizer.warmup_steps)
+    assert config.epochs is not None
+    if not epoch_size:
+        raise ValueError(f"epochs {config.epochs:g} needs training data from files; give max_steps instead")
+    steps_per_epoch = epoch_size / config.batch_plan(processes).batch_size
+    steps = max(1, math.ceil(config.epochs * steps_per_epoch))
+    if optimizer.warmup_epochs is None:
+        return RunLength(steps, optimizer.warmup_steps)
+    return RunLength(steps, math.ceil(optimizer.warmup_epochs * steps_per_epoch))
+
+
+def lr_factor(config: OptimizerConfig, step: int, length: RunLength) -> float:
+    """Compute the learning rate of the step after `step` others, as a fraction of its peak."""
+    if step < length.warmup_steps:
+        return (step + 1) / length.warmup_steps
+    if config.schedule == "constant":
+        return 1.0
+    progress = (step - length.warmup_steps) / max(1, length.steps - length.warmup_steps)
+    shape = 1 - progress if config.schedule == "linear" else (1 + math.cos(math.pi * progress)) / 2
+    return config.final_lr_ratio + (1 - config.final_lr_ratio) * shape
+
+
+MUON_SUFFIXES = (
+    ".attn.qkv.weight",
+    ".attn.proj.weight",
+    ".mlp.fc1.weight",
+    ".mlp.fc2.weight",
+    ".mlp.gate_up.weight",
+    ".mlp.down.weight",
+    ".feed_forward.gate_up.weight",
+    ".feed_forward.down.weight",
+    ".conv1.weight",
+    ".conv2.weight",
+)
+"""Suffixes of the matrices of transformer layers and the kernels of residual convolutions."""
+
+
+def build_optimizers(
+    config: OptimizerConfig, parameters: Mapping[str, nn.Parameter], linear_prefixes: tuple[str, ...] = ()
+) -> dict[str, torch.optim.Optimizer]:
+    """Create optimizers that together hold every parameter exactly once.
+
+    Args:
+        config: kind of optimizer, learning rates and decay. The peak learning rate of a group is its `initial_lr`.
+        parameters: parameters by name.
+        linear_prefixes: prefixes of the names of weights that a linear initialization set.
+
+    Returns:
+        Optimizers by the name of their checkpoint file.
+    """
+    matrices: list[nn.Parameter] = []
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        if config.kind == "muon" and name.endswith(MUON_SUFFIXES) and not name.startswith((*linear_prefixes, "prior.")):
+            matrices.append(parameter)
+            continue
+        multiplier = config.prior_lr_multiplier if name.startswith("prior.") else 1.0
+        multiplier = config.linear_lr_multiplier if name.startswith(linear_prefixes) else multiplier
+        decay = config.weight_decay if parameter.ndim > 1 or config.decay_vectors else 0.0
+        groups.setdefault((config.lr * multiplier, decay), []).append(parameter)
+    assert len(matrices) + sum(map(len, groups.values())) == len(parameters)
+    param_groups = [{"params": group, "initial_lr": lr, "weight_decay": decay} for (lr, decay), group in groups.items()]
+    lr, decay = config.lr, config.weight_decay
+    optimizers: dict[str, torch.optim.Optimizer] = {
+        "optimizer": torch.optim.AdamW(param_groups, lr=lr, betas=config.betas, weight_decay=decay, fused=True)
+    }
+    if matrices:
+        optimizers["muon"] = Muon([{"params": matrices, "initial_lr": lr}], lr=lr, weight_decay=decay)
+    return optimizers
+
+
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+_ITERATIONS = 5
+_EPS = 1e-7
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon with Nesterov momentum, for matrices and convolution kernels.
+
+    Unlike torch.optim.Muon, it orthogonalizes in float32 on CPUs: without bfloat16 instructions, bfloat16 took 0.71 s
+    for a 1024 x 256 matrix on an AMD EPYC, float32 0.03 s. Updates are scaled to the root mean square of AdamW's, so
+    that both optimizers share a learning rate (arXiv 2502.16982).
+
+    Args:
+        params: parameters of two or more dimensions, or groups of them. Trailing dimensions are flattened.
+        lr: learning rate.
+        momentum: coefficient of the moving average of the gradient.
+        weight_decay: decoupled weight decay, multiplied by the learning rate.
+
+    Raises:
+        ValueError: a parameter has less than two dimensions.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.1,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        for parameter in (p for group in self.param_groups for p in group["params"]):
+            if parameter.ndim < 2:
+                raise ValueError(f"parameter of shape {tuple(parameter.shape)}, Muon needs two dimensions or more")
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Perform one optimization step."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            rate, momentum = group["lr"], group["momentum"]
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
+                average = state["momentum_buffer"].lerp_(parameter.grad, 1 - momentum)
+                update = parameter.grad.lerp(average, momentum).flatten(1)
+                size = 0.2 * max(update.shape) ** 0.5
+                parameter.mul_(1 - rate * group["weight_decay"])
+                parameter.add_(orthogonalize(update).view_as(parameter), alpha=-rate * size)
+        return loss
+
+
+def orthogonalize(matrix: Tensor) -> Tensor:
+    """Move the singular values of a matrix close to 1, by five quintic Newton-Schulz iterations.
+
+    The iterations run in float32 on CPUs and in bfloat16 on other devices.
+    """
+    a, b, c = _COEFFICIENTS
+    x = matrix.float() if matrix.device.type == "cpu" else matrix.bfloat16()
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    x = x / x.norm().clamp(min=_EPS)
+    for _ in range(_ITERATIONS):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.T if tall else x).to(matrix.dtype)

@@ -1,1 +1,0 @@
-"""Files for people that a run writes: curves, samples and the model card."""
