@@ -2,8 +2,9 @@
 
 Why: the hidden layer of an MLP over all rows of a clip does not fit the cache; over a chunk of rows it does.
 
-Measured in processor time on one thread of an AMD EPYC with AVX2 (no bfloat16 instructions), torch 2.13, float32: an
-MLP of width 768 over 6,144 rows takes 1,005 ms, and the reference 1,017 ms.
+Measured on one thread of an AMD EPYC with AVX2 (no bfloat16 instructions), torch 2.13, float32: an MLP of width 768
+over 6,144 rows takes 1,005 ms of processor time, and the reference 1,017 ms. The gain is memory: to encode 4 clips with
+the official sizes takes 386 MB beside the weights, and 530 MB with the reference.
 """
 
 from __future__ import annotations

@@ -3,9 +3,10 @@
 Why: on a CPU, `F.scaled_dot_product_attention` computes bfloat16 at the speed of float32. Matrix products on tiles
 whose scores stay in the last-level cache use the processor's bfloat16 instructions.
 
-This can pay only on processors with bfloat16 instructions; its gain there has not been measured again. On one thread of
-an AMD EPYC that has AVX2 only, tiles are slower: 12 heads of 768 rows of 64 dimensions take 610 ms forward, and torch's
-kernel 32 ms (processor time, torch 2.13).
+Tiles are used only where oneDNN reports support for bfloat16; their gain there has not been measured again. On one
+thread of an AMD EPYC that has AVX2 only, they are slower than torch's kernel, which is used there: 12 heads of 768 rows
+of 64 dimensions take 668 ms forward and 1,004 ms backward by tiles, and 31 ms and 575 ms by torch's kernel (processor
+time, torch 2.13).
 
 Legend: `B` batch, `H` heads, `N` queries, `M` keys, `d` dimensions of a head.
 """
@@ -13,6 +14,7 @@ Legend: `B` batch, `H` heads, `N` queries, `M` keys, `d` dimensions of a head.
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -23,19 +25,14 @@ _TILE_SCORES = 2**21
 """Number of attention scores held at once. In half precision they should stay in the last-level cache."""
 
 
-def attention_reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q kᵀ / sqrt(d)) v, as torch computes it. Arguments are those of `attention`."""
-    return F.scaled_dot_product_attention(q, k, v)
-
-
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Compute softmax(q kᵀ / sqrt(d)) v without recording a gradient.
+    """Compute softmax(q kᵀ / sqrt(d)) v without recording a gradient, by tiles where they are faster.
 
     Args:
         q: `[B, H, N, d]`.
         k, v: `[B, H, M, d]`.
     """
-    return _attention(q, k, v) if uses_tiles(q) else attention_reference(q, k, v)
+    return tiled_attention(q, k, v) if uses_tiles(q) else F.scaled_dot_product_attention(q, k, v)
 
 
 def attention_backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -44,17 +41,25 @@ def attention_backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[T
     The attention weights are computed again.
     """
     if uses_tiles(q):
-        return _attention_backward(grad, q, k, v)
+        return tiled_attention_backward(grad, q, k, v)
     with torch.enable_grad():
         q, k, v = (x.detach().requires_grad_() for x in (q, k, v))
-        out = attention_reference(q, k, v)
+        out = F.scaled_dot_product_attention(q, k, v)
     dq, dk, dv = torch.autograd.grad(out, (q, k, v), grad)
     return dq, dk, dv
 
 
 def uses_tiles(q: Tensor) -> bool:
-    """Whether queries of this device and type are attended in tiles."""
-    return q.device.type == "cpu" and q.dtype == torch.bfloat16
+    """Return whether queries of this device and type are attended in tiles, on this processor."""
+    return q.device.type == "cpu" and q.dtype == torch.bfloat16 and _supports_bfloat16()
+
+
+@cache
+def _supports_bfloat16() -> bool:
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (RuntimeError, AttributeError):  # a build without oneDNN
+        return False
 
 
 def _tile_size(q: Tensor, keys: int) -> tuple[int, int]:
@@ -68,7 +73,8 @@ def _view(buffer: Tensor, *shape: int) -> Tensor:
     return buffer[: math.prod(shape)].view(shape)
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def tiled_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Compute `attention` by tiles."""
     b, h, n, d = q.shape
     lanes, rows = _tile_size(q, k.shape[2])
     q, k, v = (x.flatten(0, 1) for x in (q, k, v))
@@ -86,7 +92,8 @@ def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return out.view(b, h, n, d)
 
 
-def _attention_backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def tiled_attention_backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute `attention_backward` by tiles."""
     b, h, n, d = q.shape
     m, scale = k.shape[2], d**-0.5
     lanes, rows = _tile_size(q, m)
