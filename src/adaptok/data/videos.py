@@ -135,7 +135,7 @@ class VideoFolder(FileSet):
         start = (segment.start or Fraction(0)) + view.first / segment.fps
         span = min(_span(spec.frames, view.stride), segment.frames - view.first)
         if str(segment.path) not in self.broken and self.bytes(short) > cache.capacity:
-            with suppress(*DECODING_ERRORS):  # damaged files and those that cannot be seeked are decoded as a whole
+            with suppress(*DECODING_ERRORS):  # damaged files and those without random access are decoded as a whole
                 return _select(decode(segment.path, span, short, start or None, segment.fps).frames, 0, view, spec)
         key = f"{segment.path}#{segment.start}@{short}"
         whole = self.load(
