@@ -49,13 +49,13 @@ def imports(tree: ast.Module) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 def imported_packages(tree: ast.Module) -> set[str]:
     """Packages of adaptok that a module imports; "" is adaptok itself."""
-    found = set()
+    result = set()
     for module, names in imports(tree):
         if module == "adaptok":
-            found |= {name if (PACKAGE / name).is_dir() else "" for name in names or ("",)}
+            result |= {name if (PACKAGE / name).is_dir() else "" for name in names or ("",)}
         elif module.startswith("adaptok."):
-            found.add(module.split(".")[1])
-    return found
+            result.add(module.split(".")[1])
+    return result
 
 
 def test_top_level_holds_packages_only():
@@ -92,14 +92,14 @@ def test_modules_are_short():
 
 
 def test_functions_are_short():
-    found = set()
+    result = set()
     for path, tree in trees(MODULES):
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 assert node.end_lineno is not None
                 if node.end_lineno - node.lineno + 1 > MAX_FUNCTION_LINES:
-                    found.add(f"{path.relative_to(PACKAGE)}:{node.name}")
-    assert not found
+                    result.add(f"{path.relative_to(PACKAGE)}:{node.name}")
+    assert not result
 
 
 def private(name: str) -> bool:
@@ -108,23 +108,23 @@ def private(name: str) -> bool:
 
 @pytest.mark.parametrize("paths", [MODULES, TESTS], ids=["src", "tests"])
 def test_private_names_are_not_imported(paths):
-    found = set()
+    result = set()
     for path, tree in trees(paths):
         for module, names in imports(tree):
             if module.split(".")[0] in ("adaptok", "tests", "experiments", "benchmarks"):
                 wrong = {name for name in (*module.split("."), *names) if private(name)}
-                found |= {f"{path.relative_to(ROOT)}:{name}" for name in wrong}
-    assert not found
+                result |= {f"{path.relative_to(ROOT)}:{name}" for name in wrong}
+    assert not result
 
 
 def test_tests_use_no_private_attributes():
     """Also in strings such as those that monkeypatch takes: "adaptok.module._name"."""
     public = {"_exit", "_replace"}  # of os and of named tuples
-    found = set()
+    result = set()
     for path, tree in trees([path for path in TESTS if path != Path(__file__)]):
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and private(node.attr) and node.attr not in public:
-                found.add(f"{path.relative_to(ROOT)}:{node.attr}")
+                result.add(f"{path.relative_to(ROOT)}:{node.attr}")
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("adaptok."):
-                found |= {f"{path.relative_to(ROOT)}:{word}" for word in node.value.split(".") if private(word)}
-    assert not found
+                result |= {f"{path.relative_to(ROOT)}:{word}" for word in node.value.split(".") if private(word)}
+    assert not result

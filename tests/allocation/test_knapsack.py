@@ -26,12 +26,12 @@ def scores_strategy(blocks: int = 5, levels: int = 4):
 
 def brute_force(scores: np.ndarray, allowed) -> tuple[float, list[tuple[float, int]]]:
     rows = np.arange(len(scores))
-    found = [
+    actual = [
         (float(scores[rows, list(choice)].sum()), sum(choice))
         for choice in product(range(scores.shape[1]), repeat=len(scores))
     ]
-    fitting = [item for item in found if allowed(item[1])]
-    return min(fitting)[0], found
+    fitting = [item for item in actual if allowed(item[1])]
+    return min(fitting)[0], actual
 
 
 @given(scores_strategy(), st.integers(0, 20))
@@ -59,8 +59,8 @@ def test_exact_sum_is_optimal(scores, level_sum):
 @given(scores_strategy(4, 4), st.integers(-24, 24).map(lambda x: x / 4))
 def test_target_takes_the_fewest_tokens(scores, target):
     blocks = len(scores)
-    _, found = brute_force(scores, lambda _: True)
-    reaching = [(levels, cost) for cost, levels in found if cost / blocks <= target + 1e-12]
+    _, actual = brute_force(scores, lambda _: True)
+    reaching = [(levels, cost) for cost, levels in actual if cost / blocks <= target + 1e-12]
     if not reaching:
         with pytest.raises(ValueError, match="lowest mean distortion"):
             allocate_to_target(scores, target, length_step=5)

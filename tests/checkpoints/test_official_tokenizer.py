@@ -53,8 +53,8 @@ def test_scorer(official, golden):
 def test_causal_allocation(official, golden):
     latents = official.encode_clips(golden["video"])
     budgets = [float(value) for value in golden["causal_budget_per_block"]]
-    lengths, found = official.choose_lengths(latents, LengthPolicy(budgets, "batch").chooser(official.layout))
-    scores = official.model.scorer.normalize(torch.from_numpy(found))
+    lengths, result = official.choose_lengths(latents, LengthPolicy(budgets, "batch").chooser(official.layout))
+    scores = official.model.scorer.normalize(torch.from_numpy(result))
     close(scores, golden["causal_scores"])
     step, expected = official.length_step, golden["causal_counts"].long().view(lengths.shape)
 

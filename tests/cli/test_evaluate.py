@@ -30,10 +30,10 @@ def test_workers_change_nothing(codec, tmp_path, capsys):
     compared = compare_reports(tmp_path / "one", tmp_path / "two")
     assert compared.same_clips
     for result in compared.results:
-        for name, found in result.metrics.items():
-            assert found.difference == 0
-            assert found.better is None
-            assert (found.low, found.high) == ((0, 0) if name in metrics[1:-1] else (None, None))
+        for name, actual in result.metrics.items():
+            assert actual.difference == 0
+            assert actual.better is None
+            assert (actual.low, actual.high) == ((0, 0) if name in metrics[1:-1] else (None, None))
     error = fails(capsys, *flags, *metrics, "--budget", 16, "-o", tmp_path / "one")
     assert "holds an evaluation with other budgets" in error
 

@@ -66,11 +66,11 @@ def test_generate_goes_on_where_it_was(capsys, tmp_path):
 
 def test_predict(capsys, tmp_path, video):
     out, sheet = tmp_path / "out.mp4", tmp_path / "sheet.png"
-    found = run(capsys, "predict", video, *PREDICT, "--output", out, "--side-by-side", "--sheet", sheet)
+    result = run(capsys, "predict", video, *PREDICT, "--output", out, "--side-by-side", "--sheet", sheet)
     assert read_video(out)[0].shape == (16, 32, 64, 3)
     assert sheet.exists()
-    assert found["psnr"] > 0
-    assert found["cond_frames"] == 5
+    assert result["psnr"] > 0
+    assert result["cond_frames"] == 5
     longer = run(capsys, "predict", video, *PREDICT, "--output", out, "--frames", 30, "--force")
     assert longer["frames"] == len(read_video(out)[0]) == 30
 

@@ -86,14 +86,14 @@ def test_uniform_and_adaptive_lengths_of_one_budget(video, model, tmp_path, caps
     options = ["--model", model, "--budget", 16, "--json", "--device", "cpu"]
     compared = [tmp_path / "compared.mp4", "--compare-uniform", "--side-by-side", "--plot", tmp_path / "compared.png"]
     assert run("reconstruct", video, *compared, *options) == 0
-    found = json.loads(capsys.readouterr().out)
+    actual = json.loads(capsys.readouterr().out)
     assert run("reconstruct", video, tmp_path / "alone.mp4", "--side-by-side", *options) == 0
     adaptive = json.loads(capsys.readouterr().out)
     assert run("reconstruct", video, "--uniform", *options) == 0
     uniform = json.loads(capsys.readouterr().out)
     for name in ("psnr", "tokens", "lengths", "actual"):
-        assert found[name] == pytest.approx(adaptive[name])
-        assert found["uniform"][name] == pytest.approx(uniform[name])
+        assert actual[name] == pytest.approx(adaptive[name])
+        assert actual["uniform"][name] == pytest.approx(uniform[name])
     assert (tmp_path / "compared.png").exists()
     widths = [probe(tmp_path / f"{name}.mp4").width for name in ("compared", "alone")]
     assert 1.4 < widths[0] / widths[1] < 1.6  # three panels instead of two

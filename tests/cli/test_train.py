@@ -51,11 +51,11 @@ def flags(tmp_path, out, *more):
 
 def test_broken_files_are_passed_by_and_named(folder, tmp_path, capsys):
     main(flags(tmp_path, "run", "--data.train", str(folder)))
-    told = json.loads(capsys.readouterr().out)
+    summary = json.loads(capsys.readouterr().out)
     expected = {str(folder / name) for name in ("sound.mp4", "zero.avi", "text.mov", "cut.mp4")}
-    assert told["broken"].keys() == expected
+    assert summary["broken"].keys() == expected
     assert json.loads((tmp_path / "run" / "broken.json").read_text()).keys() == expected
-    AdapTok.from_pretrained(told["model"], device="cpu")
+    AdapTok.from_pretrained(summary["model"], device="cpu")
     with pytest.raises(SystemExit, match="2"):
         main(flags(tmp_path, "strict", "--data.train", str(folder), "--data.max-broken-fraction", "0.04"))
     assert "4 of 80 files cannot be read, more than data.max_broken_fraction 0.04 allows" in capsys.readouterr().err

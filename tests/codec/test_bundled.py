@@ -38,9 +38,9 @@ def test_generator_in_the_box_knows_its_classes():
         tokens = codec.encode(clip[None].numpy(), 256, "clip")
         row = torch.from_numpy(join_blocks(tokens.ids, tokens.lengths, end))
         logits = generator(row[None, :-1].expand(len(CLASSES), -1), torch.arange(len(CLASSES)))
-        found = F.cross_entropy(logits.transpose(1, 2), row.expand(len(CLASSES), -1), reduction="none").mean(1)
-        right += int(found.argmin()) == label
-        losses.append(float(found[label]))
+        result = F.cross_entropy(logits.transpose(1, 2), row.expand(len(CLASSES), -1), reduction="none").mean(1)
+        right += int(result.argmin()) == label
+        losses.append(float(result[label]))
     assert right >= 3
     assert sum(losses) / len(losses) < 3.5  # nats of an entry; log of the vocabulary is 10.4
 

@@ -61,17 +61,17 @@ def formats(copied, monkeypatch) -> Path:
     torch.set_num_threads(threads)
 
 
-def assert_close(found, name: str, atol: float = 1e-5) -> None:
+def assert_close(actual, name: str, atol: float = 1e-5) -> None:
     """Assert that a tensor or array is the expected one: integers exactly, images of bytes to one level."""
     expected = TENSORS[name]
-    found = torch.as_tensor(np.asarray(found))
-    assert found.shape == expected.shape
+    actual = torch.as_tensor(np.asarray(actual))
+    assert actual.shape == expected.shape
     if expected.dtype == torch.uint8:
-        assert (found.int() - expected.int()).abs().max() <= 1
+        assert (actual.int() - expected.int()).abs().max() <= 1
     elif not expected.is_floating_point():
-        assert torch.equal(found.to(expected.dtype), expected)
+        assert torch.equal(actual.to(expected.dtype), expected)
     else:
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=atol)
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=atol)
 
 
 def shown_clips() -> torch.Tensor:
@@ -169,9 +169,9 @@ def test_lists_of_videos(capsys, tmp_path, source):
     out = tmp_path / "tokens"
     flags = ("--model", "model", "--device", "cpu", "--budget", 32, "--limit", 1, "--uniform")
     assert run(capsys, "tokenize", source, "--out", out, *flags)["clips"] == 8
-    found = {(Path(row.source).parent.name, row.label) for row in TokenDataset.open(out)}
+    actual = {(Path(row.source).parent.name, row.label) for row in TokenDataset.open(out)}
     numbered = source in ("list-official.csv", "list.txt")
-    assert found == {(name, str(number) if numbered else name) for number, name in enumerate(CLASSES)}
+    assert actual == {(name, str(number) if numbered else name) for number, name in enumerate(CLASSES)}
 
 
 def test_drawn_shapes_are_kept(capsys):
@@ -193,10 +193,10 @@ def dry_run(capsys, path: Path) -> dict:
     return {name: document[name] for name in DRY_RUN}
 
 
-def assert_numbers(found: dict, expected: dict, rel: float = 1e-5) -> None:
-    assert found.keys() == expected.keys()
+def assert_numbers(actual: dict, expected: dict, rel: float = 1e-5) -> None:
+    assert actual.keys() == expected.keys()
     for name, value in expected.items():
-        assert found[name] == (value if isinstance(value, dict) else pytest.approx(value, rel=rel)), name
+        assert actual[name] == (value if isinstance(value, dict) else pytest.approx(value, rel=rel)), name
 
 
 @pytest.mark.parametrize("name", sorted(NUMBERS["dry_runs"]))
@@ -219,10 +219,10 @@ def test_runs_are_resumed(capsys, tmp_path, stage, config):
     shutil.copytree(Path("runs") / stage, folder)
     path = folder / "config.yaml" if config == "own" else f"training/{stage}-run.yaml"
     run(capsys, "train", stage, "--config", path, "--out", folder)
-    found = load_file(folder / "model" / "model.safetensors")
+    actual = load_file(folder / "model" / "model.safetensors")
     prefix = f"runs.{stage}."
-    assert found.keys() == {name.removeprefix(prefix) for name in TENSORS if name.startswith(prefix)}
-    for name, tensor in found.items():
+    assert actual.keys() == {name.removeprefix(prefix) for name in TENSORS if name.startswith(prefix)}
+    for name, tensor in actual.items():
         assert_close(tensor, prefix + name, atol=1e-6)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, 9))
@@ -243,8 +243,8 @@ def test_reports_are_compared(capsys):
     assert not compared["differs"]
     assert [f"{result['budget']:g}" for result in compared["results"]] == list(NUMBERS["comparison"])
     for result, expected in zip(compared["results"], NUMBERS["comparison"].values(), strict=True):
-        found = {name: [each["a"], each["b"]] for name, each in result["metrics"].items()}
-        assert_numbers(found, expected)
+        actual = {name: [each["a"], each["b"]] for name, each in result["metrics"].items()}
+        assert_numbers(actual, expected)
     main(["compare", "reports/a", "reports/b"])
     printed = capsys.readouterr().out
     assert all(f"{value:.2f} dB" in printed for value in NUMBERS["comparison"]["12"]["psnr"])
@@ -262,8 +262,8 @@ def test_an_unfinished_evaluation_is_finished(capsys, tmp_path):
     run(capsys, "evaluate", "clips", "--out", out, *flags)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     for result in run(capsys, "compare", "reports/a", out)["results"]:
-        for found in result["metrics"].values():
-            assert found["difference"] == pytest.approx(0, abs=1e-4)
+        for actual in result["metrics"].values():
+            assert actual["difference"] == pytest.approx(0, abs=1e-4)
 
 
 def test_feature_statistics():

@@ -19,12 +19,12 @@ def test_comparison(tmp_path, capsys):
     a = write_report(tmp_path / "a", level, videos)
     b = write_report(tmp_path / "b", level + rng.normal(0.3, 0.2, 40).repeat(4), videos)
     other = write_report(tmp_path / "other", level + 0.3, videos, sha="1")
-    found = run(capsys, "compare", a, b)["results"][0]["metrics"]["psnr"]
-    assert found["difference"] == pytest.approx(found["b"] - found["a"])
-    assert 0 < found["low"] < found["difference"] < found["high"]
-    assert found["better"] == "b"
+    result = run(capsys, "compare", a, b)["results"][0]["metrics"]["psnr"]
+    assert result["difference"] == pytest.approx(result["b"] - result["a"])
+    assert 0 < result["low"] < result["difference"] < result["high"]
+    assert result["better"] == "b"
     deviation = (level[::4] * 0 + rng.normal(0.3, 0.2, 40)).std() / np.sqrt(40)  # of the mean over 40 videos
-    assert (found["high"] - found["low"]) / 2 == pytest.approx(1.96 * deviation, rel=0.4)
+    assert (result["high"] - result["low"]) / 2 == pytest.approx(1.96 * deviation, rel=0.4)
     apart = compare_reports(a, other).results[0].metrics["psnr"]
     assert apart.low < 0 < apart.high
     assert apart.better is None
@@ -46,12 +46,12 @@ def test_comparison_of_measures_of_patches(tmp_path, capsys):
     a = write_report(tmp_path / "a", psnr, videos, edge_ratio=[1.5] * 79 + [None], sharpness=sharp)
     more = [None] + [x + 0.1 for x in sharp[1:]]
     b = write_report(tmp_path / "b", psnr, videos, edge_ratio=[None] + [1.2] * 79, sharpness=more)
-    found = run(capsys, "compare", a, b)["results"][0]["metrics"]
-    assert (found["edge_ratio"]["a"], found["edge_ratio"]["b"]) == pytest.approx((1.5, 1.2))
-    assert found["edge_ratio"]["better"] == "b"
-    assert found["sharpness"]["low"] == pytest.approx(0.1)
-    assert found["sharpness"]["a"] == pytest.approx(np.mean(sharp[1:]))  # of the clips that both know
-    assert found["sharpness"]["better"] is None
+    result = run(capsys, "compare", a, b)["results"][0]["metrics"]
+    assert (result["edge_ratio"]["a"], result["edge_ratio"]["b"]) == pytest.approx((1.5, 1.2))
+    assert result["edge_ratio"]["better"] == "b"
+    assert result["sharpness"]["low"] == pytest.approx(0.1)
+    assert result["sharpness"]["a"] == pytest.approx(np.mean(sharp[1:]))  # of the clips that both know
+    assert result["sharpness"]["better"] is None
     assert list(run(capsys, "compare", old, b)["results"][0]["metrics"]) == ["psnr", "tokens_per_clip"]
     main(["compare", str(a), str(b), "--output", str(tmp_path / "page.md")])
     assert "edge ratio" in (tmp_path / "page.md").read_text()

@@ -90,7 +90,7 @@ def test_clips_without_a_number(tmp_path, capsys):
     printed = json.loads(capsys.readouterr().out)
     assert printed["edge_ratio"] is None
     assert printed["undefined"] == {"edge_ratio": 2, "sharpness": 1}
-    found = compare_reports(tmp_path / "report", tmp_path / "none")
-    assert found.differs == ["patch_size"]
-    assert "edge_ratio" not in found.results[0].metrics
-    assert found.results[0].metrics["sharpness"].difference == 0
+    result = compare_reports(tmp_path / "report", tmp_path / "none")
+    assert result.differs == ["patch_size"]
+    assert "edge_ratio" not in result.results[0].metrics
+    assert result.results[0].metrics["sharpness"].difference == 0

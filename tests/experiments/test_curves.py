@@ -19,6 +19,6 @@ def test_a_power_law_is_continued(power):
     sys.modules[specification.name] = module
     specification.loader.exec_module(module)
     clips = np.array([100.0, 300, 1000, 3000, 5000])
-    value, found = module.extrapolate(clips, 0.3 + 2 * clips**-power, 300_000)
-    assert found == pytest.approx(power)
+    value, result = module.extrapolate(clips, 0.3 + 2 * clips**-power, 300_000)
+    assert result == pytest.approx(power)
     assert value == pytest.approx(0.3 + 2 * 300_000**-power)

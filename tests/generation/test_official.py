@@ -81,8 +81,8 @@ def test_condition_and_copied_block(pair, codec):
         return
     video = load_file(DATA / "official_golden.safetensors")["video"]
     frames = video[:, :, : int(golden["num_cond_frames"])].permute(0, 2, 3, 4, 1).numpy()
-    found = torch.cat([generator.condition(clip) for clip in frames])
-    assert torch.equal(found, conditions(golden))
+    result = torch.cat([generator.condition(clip) for clip in frames])
+    assert torch.equal(result, conditions(golden))
     samples = sample(generator, golden, top_k=1)
     assert torch.equal(samples.ids[:, 0], conditions(golden)[:, : generator.config.latents])
     assert samples.lengths[:, 0].tolist() == [generator.config.latents] * len(video)

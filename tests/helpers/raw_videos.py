@@ -1,4 +1,4 @@
-"""Frames that can be told apart, and video files with unusual properties."""
+"""Distinguishable frames, and video files with unusual properties."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from tests.helpers.clips import similar_clips
 
 def test_all_five_scales_are_torchmetrics():
     made, true = (x.transpose(0, 1) for x in similar_clips(176, 180, frames=2))
-    found = frame_similarity(made, true)
+    result = frame_similarity(made, true)
     theirs = multiscale_structural_similarity_index_measure(made, true, data_range=1.0)
     assert ssim_scales(176) == 5
-    assert found.ms_ssim.mean().item() == pytest.approx(theirs.item(), abs=1e-5)
+    assert result.ms_ssim.mean().item() == pytest.approx(theirs.item(), abs=1e-5)

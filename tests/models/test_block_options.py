@@ -276,9 +276,9 @@ def test_muon_gets_the_matrices(full):
     parameters = dict(full.named_parameters())
     muon = build_optimizers(OptimizerConfig(kind="muon"), parameters)["muon"]
     names = {id(p): name for name, p in parameters.items()}
-    found = {names[id(p)] for group in muon.param_groups for p in group["params"]}
+    result = {names[id(p)] for group in muon.param_groups for p in group["params"]}
     layer = ("attn.qkv", "attn.proj", "mlp.gate_up", "mlp.down")
-    assert found == {f"{s}.blocks.{i}.{n}.weight" for s in ("encoder", "decoder") for i in (0, 1) for n in layer}
+    assert result == {f"{s}.blocks.{i}.{n}.weight" for s in ("encoder", "decoder") for i in (0, 1) for n in layer}
 
 
 def test_options_cannot_be_grown_or_written():

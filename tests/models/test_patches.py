@@ -84,9 +84,9 @@ def test_a_grown_tokenizer_computes_the_same(name, clips):
     grown = Tokenizer(configuration(name).tokenizer)
     grow(grown, source)
     lengths = [[8, 5, 2, 8]] * 3
-    (expected, ids), (found, grown_ids) = (model(clips, lengths) for model in (source, grown))
+    (expected, ids), (result, grown_ids) = (model(clips, lengths) for model in (source, grown))
     assert torch.equal(ids.ids, grown_ids.ids)
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(result, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_other_differences_cannot_be_grown():

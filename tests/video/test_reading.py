@@ -18,8 +18,8 @@ def test_constant_rate_gives_each_frame_once(tmp_path, rate):
     frames = numbered_frames(30)
     with VideoWriter(tmp_path / "x.mp4", rate) as writer:
         writer.write(frames)
-    back, found = read_video(tmp_path / "x.mp4")
-    assert found == rate
+    back, result = read_video(tmp_path / "x.mp4")
+    assert result == rate
     assert numbers(back, frames) == list(range(30))
 
 

@@ -209,7 +209,7 @@ def _fill(reduced: Floats, choice: Ints, left: int, lmbda: float, exact: bool) -
     options: dict[int, list[int]] = {delta: np.flatnonzero(move == delta)[:2].tolist() for delta in deltas}  # two best
     best = math.inf if exact else lmbda * left  # the gap: reduced costs, and lmbda for each unused level
     change: tuple[int, ...] = ()
-    trials: list[tuple[int, ...]] = [(index,) for found in options.values() for index in found]
+    trials: list[tuple[int, ...]] = [(index,) for row in options.values() for index in row]
     trials += [
         (i, k)
         for a, first in options.items()
