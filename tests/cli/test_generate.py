@@ -44,7 +44,7 @@ def error_of(capsys, *arguments):
     return captured
 
 
-def test_generate_goes_on_where_it_was(capsys, tmp_path):
+def test_generate_resumes(capsys, tmp_path):
     whole = run(capsys, *GENERATE, "--label", "1", "3", "-n", 4, "--output", tmp_path / "a", "--budget", 20)
     assert whole["sampled"] == 4
     assert Path(whole["sheet"]).exists()

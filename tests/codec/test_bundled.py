@@ -26,7 +26,7 @@ def test_figures_of_the_card():
         assert report.psnr == pytest.approx(expected, abs=0.05)
 
 
-def test_generator_in_the_box_knows_its_classes():
+def test_bundled_generator_knows_its_classes():
     """Drawn clips that it was not trained on are likeliest under their own class."""
     generator = Generator.from_pretrained(device="cpu")
     codec, end = generator.check_codec(), generator.config.eob
@@ -45,7 +45,7 @@ def test_generator_in_the_box_knows_its_classes():
     assert sum(losses) / len(losses) < 3.5  # nats of an entry; log of the vocabulary is 10.4
 
 
-def test_generator_in_the_box_is_small_and_samples():
+def test_bundled_generator_is_small_and_samples():
     with as_file(files("adaptok") / "assets" / "adaptok-tiny-generator" / "model.safetensors") as weights:
         assert weights.stat().st_size < 12e6
     generator = Generator.from_pretrained(device="cpu")
