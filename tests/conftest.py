@@ -37,6 +37,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """A cache of downloads and features for the tests alone."""
+    os.environ["ADAPTOK_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(params=[False, True], ids=["scalar", "vector"])
 def codec(request) -> AdapTok:
     torch.manual_seed(0)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from adaptok.evaluation.measures import Measures
 from adaptok.evaluation.protocols import ClipSelection
 from adaptok.metrics.frechet import FeatureStatistics, frechet_distance
 from tests.helpers.commands import fails, run
-from tests.helpers.detector import Detector, detector_flags
+from tests.helpers.detector import detector_flags
+from tests.helpers.evaluation import measures
 from tests.helpers.videos import write_video
 
 
@@ -22,7 +22,7 @@ def test_samples_against_data(tmp_path, capsys):
     sides = []
     for side in ("data", "samples"):
         clips = [next(ClipSelection("official", 16, 128).clips(p)) for p in sorted((tmp_path / side).rglob("*.mp4"))]
-        sides.append(FeatureStatistics.of([Measures(detector=Detector()).features(clip) for clip in clips]))
+        sides.append(FeatureStatistics.of([measures().features(clip) for clip in clips]))
     assert result["fvd"] == pytest.approx(frechet_distance(*sides), rel=1e-6)
     assert result["data"]["label_distance"] == pytest.approx(2 / 3 - 1 / 2)
     statistics = "--statistics", tmp_path / "out" / "statistics-reference.safetensors"

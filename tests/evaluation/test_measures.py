@@ -11,12 +11,10 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
-from adaptok.evaluation.measures import DETECTOR, Measures, Weights, load_detector, open_measures
+from adaptok.evaluation.measures import Measures, Weights, open_measures
 from adaptok.metrics.lpips import Lpips
 from adaptok.metrics.similarity import SCALE_WEIGHTS, ssim_scales
-from adaptok.utils.files import sha256_of
 from tests.helpers.clips import similar_clips
-from tests.helpers.detector import Detector
 
 CPU = torch.device("cpu")
 SIMILARITIES = ("psnr", "psnr_frame", "ssim", "ms_ssim")
@@ -68,16 +66,3 @@ def test_weights_that_are_not_there(tmp_path, monkeypatch):
     assert "lpips_vgg is skipped: vgg16-397923af.pth (528 MB, https://" in said[0]
     with pytest.raises(ValueError, match="metrics vmaf, expected some of psnr"):
         open_measures(["vmaf"], Weights(), CPU)
-
-
-def test_a_detector_is_only_run_if_it_is_vouched_for(tmp_path):
-    path = tmp_path / "other.pt"
-    torch.jit.script(Detector()).save(str(path))
-    with pytest.raises(ValueError, match=rf"SHA-256 {sha256_of(path)}, expected {DETECTOR.sha256}; .* --fvd-sha256"):
-        load_detector(path, None, CPU)
-    detector, name = load_detector(path, sha256_of(path).upper(), CPU)
-    assert name == sha256_of(path)
-    clip = torch.rand(3, 4, 16, 16)
-    features = Measures(detector=detector).features(clip)
-    quarters = clip[0].view(4, 2, 8, 2, 8).mean((0, 2, 4)).flatten()
-    torch.testing.assert_close(torch.from_numpy(features)[:4], quarters * 2 - 1)

@@ -10,7 +10,7 @@ from torch import nn
 from adaptok.utils.files import sha256_of
 
 
-class Detector(nn.Module):
+class StandIn(nn.Module):
     """A stand-in: means of the four quarters of every colour."""
 
     def forward(self, clips: torch.Tensor, resize: bool = False, return_features: bool = False) -> torch.Tensor:
@@ -22,5 +22,5 @@ class Detector(nn.Module):
 def detector_flags(folder: Path) -> tuple[object, ...]:
     """Save the stand-in, and return the flags of `adaptok evaluate` that select it."""
     path = folder / "detector.pt"
-    torch.jit.script(Detector()).save(str(path))
+    torch.jit.script(StandIn()).save(str(path))
     return "--fvd", path, "--fvd-sha256", sha256_of(path)

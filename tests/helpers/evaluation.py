@@ -15,7 +15,8 @@ from adaptok.evaluation.report.build import build
 from adaptok.evaluation.report.clip_table import clip_rows
 from adaptok.evaluation.summary import summarize
 from adaptok.evaluation.tokenizer import TokenizerEvaluation
-from tests.helpers.detector import Detector
+from adaptok.metrics.fvd import Detector
+from tests.helpers.detector import StandIn
 
 BUDGETS = (12.0, 20.0, 32.0)
 FRAMES = {"a/one": 19, "a/two": 8, "b/three": 25}
@@ -24,7 +25,7 @@ FRAMES = {"a/one": 19, "a/two": 8, "b/three": 25}
 
 def measures():
     """Metrics of clips, and FVD with a stand-in for its detector."""
-    return Measures(detector=Detector(), detector_name="stand-in")
+    return Measures(detector=Detector(StandIn(), "stand-in"))
 
 
 def evaluate(codec, data, folder, processes=1, **options):

@@ -38,9 +38,10 @@ class Weights:
     lpips_alex: Annotated[Path | None, option("FILE")] = None
     """Weights of LPIPS with AlexNet: torchvision's alexnet-owt-7be5be79.pth, or a safetensors file as above."""
     fvd: Annotated[Path | None, option("FILE")] = None
-    """The detector of FVD, i3d_torchscript.pt."""
+    """The detector of FVD: i3d_kinetics400.safetensors, or the TorchScript program i3d_torchscript.pt."""
     fvd_sha256: Annotated[str | None, option("HASH")] = None
-    """SHA-256 of the file of --fvd, required if it is another detector. The file is a program that will be executed."""
+    """Expected SHA-256 of the file of --fvd. It is required for another TorchScript program than the published one,
+    because the program will be executed."""
     download: Switch = False
     """Download missing weights into the cache (up to 800 MB). Metrics named with --metrics are always downloaded."""
 
@@ -248,6 +249,7 @@ class Generation:
             count=(self.count or protocol.count) if is_sample else None,
             root=None if is_sample else self.run_options.root,
             device=pick_process_device(self.computation.device),
+            real=not is_sample,
         )
 
     def _merge_statistics(self, samples: Side) -> FeatureStatistics:

@@ -8,19 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from adaptok.config.choices import Metric
 from adaptok.metrics.distortion import edge_ratio, psnr, sharpness
+from adaptok.metrics.fvd import Detector, FeatureCache, open_detector
 from adaptok.metrics.lpips import WEIGHTS, Lpips, Network
-from adaptok.metrics.pretrained import Published, WeightsError
+from adaptok.metrics.pretrained import WeightsError
 from adaptok.metrics.similarity import frame_similarity
-from adaptok.utils.files import sha256_of
 
 
 class MetricInfo(NamedTuple):
@@ -47,14 +47,6 @@ CLIP_METRICS = tuple(name for name in METRICS if name != "fvd")
 """Metrics of a single clip."""
 _NETWORKS: dict[Metric, Network] = {"lpips_vgg": "vgg", "lpips_alex": "alex"}
 
-DETECTOR = Published(
-    "i3d_torchscript.pt",
-    "https://huggingface.co/flateon/FVD-I3D-torchscript/resolve/main/i3d_torchscript.pt",
-    "bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2",
-    51,
-)
-"""I3D trained on Kinetics-400, the detector of FVD in StyleGAN-V and in the official protocol."""
-
 Floats = NDArray[np.float64]
 
 
@@ -65,17 +57,16 @@ class Measures:
     Attributes:
         metrics: metrics of clips in their order, without "fvd".
         lpips: networks of "lpips_vgg" and "lpips_alex".
-        detector: network of FVD. It is called as `detector(clips, resize=True, return_features=True)` with
-            `[B, 3, T, H, W]` in [-1, 1], and returns features `[B, F]`. None does not measure FVD.
-        detector_name: SHA-256 of the detector's file.
+        detector: detector of FVD. None does not measure FVD.
+        cache: features of real clips on disk. None computes them every time.
         skipped: reason for each default metric that cannot be measured.
         patch_size: side in pixels of the patches on whose grid "edge_ratio" is measured.
     """
 
     metrics: tuple[Metric, ...] = ("psnr", "psnr_frame", "ssim", "ms_ssim", "edge_ratio", "sharpness")
     lpips: dict[Network, Lpips] = field(default_factory=dict)
-    detector: Callable[..., Tensor] | None = None
-    detector_name: str | None = None
+    detector: Detector | None = None
+    cache: FeatureCache | None = None
     skipped: dict[str, str] = field(default_factory=dict)
     patch_size: int = 16
 
@@ -88,6 +79,11 @@ class Measures:
     def used_patch_size(self) -> int | None:
         """The patch size, or None if no metric depends on it."""
         return self.patch_size if "edge_ratio" in self.metrics else None
+
+    @property
+    def detector_name(self) -> str | None:
+        """SHA-256 of the detector's file."""
+        return None if self.detector is None else self.detector.sha256
 
     @torch.no_grad()
     def clip(self, prediction: Tensor, target: Tensor) -> Floats:
@@ -116,15 +112,12 @@ class Measures:
                 values[metric] = float(torch.cat(distances).double().mean())
         return np.array([values[metric] for metric in self.metrics])
 
-    @torch.no_grad()
-    def features(self, clip: Tensor) -> NDArray[np.float32]:
-        """Compute the features `[F]` of a clip `[3, T, H, W]`."""
+    def features(self, clip: Tensor, *, real: bool = False) -> NDArray[np.float32]:
+        """Compute the features `[F]` of a clip `[3, T, H, W]`. Those of real clips are cached."""
         assert self.detector is not None
-        output = self.detector(clip[None].float() * 2 - 1, resize=True, return_features=True)
-        if output.ndim != 2 or len(output) != 1:
-            raise ValueError(f"the detector returned the shape {tuple(output.shape)} for one clip, expected [1, F]")
-        features: NDArray[np.float32] = output[0].float().cpu().numpy()
-        return features
+        source = self.cache if real and self.cache is not None else self.detector
+        row: NDArray[np.float32] = source.features(clip[None])[0]
+        return row
 
 
 def _exact(values: Tensor) -> Tensor:
@@ -138,9 +131,9 @@ class Weights:
 
     Attributes:
         lpips_vgg, lpips_alex: safetensors files or torchvision's files, see `Lpips.from_file`.
-        fvd: the detector, a TorchScript archive.
-        fvd_sha256: SHA-256 of another detector than the published one. An archive is a program, so it runs only if its
-            checksum is known.
+        fvd: the detector: weights of I3D as safetensors, or a TorchScript archive.
+        fvd_sha256: expected SHA-256 of the detector's file. A TorchScript archive is a program, so another one than the
+            published one runs only if its checksum is given.
         download: download missing files.
     """
 
@@ -197,27 +190,5 @@ def _open(measures: Measures, metric: Metric, weights: Weights, device: torch.de
         path = WEIGHTS[network].find(getattr(weights, metric), download=download)
         measures.lpips[network] = Lpips.from_file(path, network).to(device)
     elif metric == "fvd":
-        path = DETECTOR.find(weights.fvd, download=download)
-        measures.detector, measures.detector_name = load_detector(path, weights.fvd_sha256, device)
-
-
-def load_detector(path: Path, sha256: str | None, device: torch.device) -> tuple[nn.Module, str]:
-    """Load a detector; also returns the SHA-256 of its file.
-
-    Args:
-        path: TorchScript archive.
-        sha256: expected SHA-256 of the file; None expects the published file.
-        device: device of the detector.
-
-    Raises:
-        ValueError: the file has another SHA-256.
-    """
-    expected = (sha256 or DETECTOR.sha256).lower()
-    actual = sha256_of(path)
-    if actual != expected:
-        raise ValueError(
-            f"{path}: SHA-256 {actual}, expected {expected}; a TorchScript archive is a program and runs only if it is"
-            f" {DETECTOR.name} as published, or if its checksum is given with --fvd-sha256"
-        )
-    detector: Any = torch.jit.load(str(path), map_location=device)
-    return detector.eval(), actual
+        measures.detector = open_detector(weights.fvd, weights.fvd_sha256, device, download=download)
+        measures.cache = FeatureCache(measures.detector)

@@ -141,7 +141,7 @@ class PairsEvaluation:
     def _features(self, reference: Tensor, prediction: Tensor) -> NDArray[np.float32] | None:
         if reference.shape[1] < self.plan.frames:
             return None
-        return np.stack([self.measures.features(clip) for clip in (reference, prediction)])
+        return np.stack([self.measures.features(reference, real=True), self.measures.features(prediction)])
 
     def _pairs(self, video: PlannedVideo, record: VideoRecord) -> Iterator[tuple[Tensor, Tensor]]:
         """Read the clips of both videos, on the device.
@@ -177,6 +177,7 @@ class FeaturesEvaluation:
         count: number of videos to use, the first ones; None uses all.
         root: folder that relative paths of a list refer to.
         device: device that measures.
+        real: whether the videos are real ones, whose features are cached.
 
     Raises:
         ValueError: there are fewer videos than `count`.
@@ -192,6 +193,7 @@ class FeaturesEvaluation:
         count: int | None = None,
         root: Path | None = None,
         device: torch.device | None = None,
+        real: bool = True,
     ) -> None:
         videos = plan_videos(data, root)
         if count is not None and len(videos) < count:
@@ -200,6 +202,7 @@ class FeaturesEvaluation:
                 " for a figure that does not compare with others"
             )
         self.measures, self.root, self.device = measures, collection_root(data, root), device or torch.device("cpu")
+        self.real = real
         self.plan = Plan(
             kind="features",
             protocol="official",
@@ -220,6 +223,6 @@ class FeaturesEvaluation:
             record = VideoRecord(video.path, video.label)
             records.append(record)
             for clip in record.read(self.root / video.path, self.selection):
-                features.append(self.measures.features(clip.to(self.device))[None])
+                features.append(self.measures.features(clip.to(self.device), real=self.real)[None])
         arrays = {"features": np.stack(features)} if features else {}
         return PartialResult(records, arrays, {"measure": time.perf_counter() - started})

@@ -175,7 +175,8 @@ class TokenizerEvaluation:
         lpips = self.measures.lpips.get("vgg")
         row: dict[str, NDArray[Any]] = {"metrics": np.stack([self.measures.clip(each, clip) for each in decoded])}
         if self.measures.detector is not None:
-            row["features"] = np.stack([self.measures.features(each) for each in (clip, *decoded)])
+            made = [self.measures.features(each) for each in decoded]
+            row["features"] = np.stack([self.measures.features(clip, real=True), *made])
         if scorer is None or (scorer.distortion == "lpips" and lpips is None):
             row["actual"] = np.full((len(decoded), clip.shape[1] // pt), np.nan)
         else:

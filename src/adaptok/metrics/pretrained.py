@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -26,14 +27,17 @@ class Published:
     Attributes:
         name: name of the file.
         url: address to download it from.
-        sha256: SHA-256 of its bytes.
+        sha256: SHA-256 of the downloaded bytes.
         megabytes: approximate size.
+        convert: writes the file (second path) from the downloaded one (first path), if it is published in another form
+            only. Both may be the same path.
     """
 
     name: str
     url: str
     sha256: str
     megabytes: int
+    convert: Callable[[Path, Path], None] | None = None
 
     @property
     def cached(self) -> Path:
@@ -76,6 +80,8 @@ class Published:
                         f"{self.url}: not the published {self.name} (SHA-256 {actual[:12]}…, expected"
                         f" {self.sha256[:12]}…); give the path of a good copy"
                     )
+                if self.convert is not None:
+                    self.convert(temporary, temporary)
         except (OSError, HTTPException) as error:
             reason = getattr(error, "reason", None) or error
             raise WeightsError(
