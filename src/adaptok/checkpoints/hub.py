@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from adaptok.checkpoints.folders import CONFIG_FILE, WEIGHTS_FILE
+from adaptok.checkpoints.official_training import SUFFIXES
 
 BUNDLED_MODEL = "adaptok-tiny"
 """Name of the bundled tokenizer, under `assets/`."""
@@ -34,6 +35,10 @@ def resolve(name: str | Path) -> Path:
     path = Path(name)
     if path.is_dir():
         return path
+    if path.suffix in SUFFIXES:
+        raise FileNotFoundError(
+            f"{name}: expected a model folder; convert the checkpoint with 'adaptok convert {name}'"
+        )
     if re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)) and not path.parent.is_dir():
         from huggingface_hub import snapshot_download
 

@@ -3,7 +3,8 @@
 A folder holds `config.json` and `model.safetensors`. In this project's layout, `config.json` is
 `{"format": "adaptok", "version": 1, "model": {...}}`, with the format "adaptok-generator" for generators, and the names
 of weights begin with the module they belong to: `tokenizer.`, `scorer.` or `prior.`. Official folders have a flat
-`config.json` and other names, which `official_tokenizer` and `official_generator` convert.
+`config.json` and other names, which `official_tokenizer` and `official_generator` convert. Checkpoints (`.pth`) of the
+official training hold the same configuration and weights, and are read wherever a folder is.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from adaptok.checkpoints import official_generator, official_tokenizer
 from adaptok.checkpoints.folders import CONFIG_FILE, WEIGHTS_FILE, describe_folder
+from adaptok.checkpoints.official_training import SUFFIXES, read_training_checkpoint
 from adaptok.config.base import ConfigT
 from adaptok.config.generator import GeneratorConfig
 from adaptok.config.model import ModelConfig
@@ -84,7 +86,7 @@ def check_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
 
 
 def read_folder(folder: str | Path) -> Checkpoint:
-    """Read a tokenizer from a model folder of either layout.
+    """Read a tokenizer from a model folder of either layout, or from a checkpoint (`.pth`) of the official training.
 
     Raises:
         FileNotFoundError: The folder or one of its two files is missing.
@@ -107,7 +109,9 @@ def read_folder(folder: str | Path) -> Checkpoint:
 
 
 def read_generator(folder: str | Path, dtype: torch.dtype = torch.float32) -> GeneratorModel:
-    """Read a generator from a model folder of either layout, onto the CPU.
+    """Read a generator from a model folder of either layout, or from a checkpoint of the official training.
+
+    The model is in evaluation mode on the CPU.
 
     Raises:
         FileNotFoundError: The folder or one of its two files is missing.
@@ -133,7 +137,13 @@ def read_generator(folder: str | Path, dtype: torch.dtype = torch.float32) -> Ge
 
 
 def holds_generator(folder: Path) -> bool:
-    """Return whether a folder holds a generator. False if it holds no model."""
+    """Return whether a folder, or a checkpoint of the official training, holds a generator. False if it holds no model.
+
+    Raises:
+        CheckpointError: A checkpoint of the official training cannot be read.
+    """
+    if _is_training_checkpoint(folder):
+        return _kind(_read_files(folder)[0]) == "generator"
     try:
         document = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -154,14 +164,21 @@ def write_folder(model: Model | GeneratorModel, folder: str | Path, dtype: torch
     _write_files(Path(folder), document, _stored_weights(model, dtype))
 
 
-def write_official_generator(model: GeneratorModel, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write a generator in the official layout. Arguments as for `write_folder`.
+def write_official_folder(
+    model: Model | GeneratorModel, folder: str | Path, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write a tokenizer or a generator in the official layout. Arguments as for `write_folder`.
 
     Raises:
         ValueError: The official layout does not support this architecture.
     """
-    document = official_generator.to_document(model.config)
-    _write_files(Path(folder), document, official_generator.to_official_names(_stored_weights(model, dtype)))
+    state = _stored_weights(model, dtype)
+    if isinstance(model, GeneratorModel):
+        document, state = official_generator.to_document(model.config), official_generator.to_official_names(state)
+    else:
+        document = official_tokenizer.to_document(model.config)
+        state = official_tokenizer.to_official_names(model.config, state)
+    _write_files(Path(folder), document, state)
 
 
 def _kind(document: Mapping[str, Any]) -> Kind:
@@ -172,8 +189,17 @@ def _kind(document: Mapping[str, Any]) -> Kind:
     return "tokenizer" if is_tokenizer else "unknown"
 
 
+def _is_training_checkpoint(path: Path) -> bool:
+    return path.suffix in SUFFIXES and path.is_file()
+
+
 def _read_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read the two files of a model folder."""
+    """Read the two files of a model folder, or a checkpoint of the official training."""
+    if _is_training_checkpoint(folder):
+        try:
+            return read_training_checkpoint(folder)
+        except ValueError as error:
+            raise CheckpointError(str(error)) from None
     for file in (folder, folder / CONFIG_FILE, folder / WEIGHTS_FILE):
         if not file.exists():
             raise FileNotFoundError(

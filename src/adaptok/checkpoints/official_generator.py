@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adaptok.checkpoints.official_fields import refuse_unsupported
 from adaptok.config.generator import GeneratorConfig
+from adaptok.config.ucf101 import UCF101_CLASSES
 
 _NAMES = {  # name in this project -> official name, of the model and of a layer
     "tokens.weight": "tok_embeddings.weight",
@@ -32,20 +34,23 @@ _FIXED: dict[str, Any] = {  # options with a single supported value
     "with_block_sep": True,
     "attn_dropout_p": 0.0,
     "drop_path_rate": 0.0,
+    "model_type": "class_cond",
+    "use_fixed_pe": False,
 }
 
 
 def translate(c: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple[GeneratorConfig, dict[str, Tensor]]:
     """Convert the configuration and weights of a generator to this project's.
 
+    A generator of 101 classes gets the class names of UCF-101, on which the official one was trained.
+
     Raises:
         KeyError: A field is missing.
         ValueError: The architecture is not supported, or weights are unknown.
     """
-    for name, value in _FIXED.items():
-        allowed = (value, c["n_head"]) if name == "n_kv_head" else (value,)
-        if c.get(name, value) not in allowed:
-            raise ValueError(f"{name} {c[name]!r} is not supported, expected {value!r}")
+    supported: dict[str, tuple[Any, ...]] = {name: (value,) for name, value in _FIXED.items()}
+    dropout = c.get("resid_dropout_p", 0.1)
+    refuse_unsupported(c, supported | {"n_kv_head": (None, c["n_head"]), "ffn_dropout_p": (dropout,)})
     predicts = bool(c.get("frame_prediction"))
     total, blocks = c["max_seq_len"], c["tot_blocks"]
     if total % blocks:
@@ -59,9 +64,10 @@ def translate(c: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple[Genera
         blocks=blocks,
         latents=total // blocks,
         classes=0 if predicts else c["num_classes"],
+        labels=UCF101_CLASSES if not predicts and c["num_classes"] == len(UCF101_CLASSES) else (),
         condition_ids=c["cls_token_num"] - 1 if predicts else 0,
         first_block=c.get("start_ar_block_idx", 0) if predicts else 0,
-        dropout=c.get("resid_dropout_p", 0.1),
+        dropout=dropout,
         token_dropout=c.get("token_dropout_p", 0.1),
         class_dropout=c.get("class_dropout_prob", 0.1),
     )
@@ -90,7 +96,6 @@ def to_document(config: GeneratorConfig) -> dict[str, Any]:
         "initializer_range": 0.02,
         "max_seq_len": config.blocks * config.latents,
         "mode": "train_adap_ar_fp" if predicts else "train_adap_ar",
-        "model_type": "class_cond",
         "n_head": config.heads,
         "n_layer": config.depth,
         "num_classes": config.classes,
@@ -98,7 +103,6 @@ def to_document(config: GeneratorConfig) -> dict[str, Any]:
         "start_ar_block_idx": config.first_block,
         "token_dropout_p": config.token_dropout,
         "tot_blocks": config.blocks,
-        "use_fixed_pe": False,
         "vocab_size": config.codebook_size,
     }
 

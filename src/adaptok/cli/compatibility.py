@@ -20,6 +20,7 @@ RENAMED_FLAGS = {
     "--most": "--max-tokens",
     "--batch": "--batch-size",
     "--warm": "--warmup-steps",
+    "--layout": "--to",
 }
 _EVALUATIONS = ("reconstruction", "generation", "prediction", "files")
 

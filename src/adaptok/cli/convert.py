@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from tyro.conf import Positional
 
 from adaptok.cli.options import ModelOutput, option
-from adaptok.cli.output import model_output, show
+from adaptok.cli.output import input_path, model_output, show
 from adaptok.config.choices import ModelLayout
 
 
@@ -17,12 +17,19 @@ from adaptok.config.choices import ModelLayout
 class Convert(ModelOutput):
     """Convert a tokenizer or a generator between the layout of adaptok and the official one."""
 
+    notes: ClassVar[str] = (
+        "A checkpoint of the official training is read without running code from it. Options of the official "
+        "program that adaptok does not implement are refused by name, and so are options of adaptok that the official "
+        "program lacks."
+    )
+
     src: Annotated[Positional[str], option("SRC")]
-    """Model folder in either layout, or id of a model on the Hugging Face hub (owner/name)."""
+    """Model folder in either layout, id of a model on the Hugging Face hub (owner/name), or checkpoint of the official
+    training (.pth)."""
     dst: Annotated[Positional[Path | None], option("[DST]")] = None
     """Model folder to write. The default is the name of SRC followed by the layout, in the current folder."""
-    layout: ModelLayout = "adaptok"
-    """Layout to write. Only generators can be written in the official layout."""
+    to: ModelLayout = "adaptok"
+    """Layout to write: that of adaptok, or the official one, which the official program loads."""
 
     def run(self) -> None:
         from adaptok.checkpoints.hub import resolve
@@ -31,25 +38,26 @@ class Convert(ModelOutput):
             read_folder,
             read_generator,
             write_folder,
-            write_official_generator,
+            write_official_folder,
         )
+        from adaptok.checkpoints.official_training import SUFFIXES
+        from adaptok.models.generator import GeneratorModel
+        from adaptok.models.model import Model
         from adaptok.utils.devices import DTYPES
 
-        out = model_output(self.dst, self.output, Path(f"{Path(self.src).name}-{self.layout}"), self.force)
-        source, dtype = resolve(self.src), DTYPES[self.dtype]
+        path = Path(self.src)
+        is_checkpoint = path.suffix in SUFFIXES
+        name = path.stem if is_checkpoint else path.name
+        out = model_output(self.dst, self.output, Path(f"{name}-{self.to}"), self.force)
+        source = input_path(path) if is_checkpoint else resolve(self.src)
+        model: Model | GeneratorModel
         if holds_generator(source):
-            generator = read_generator(source)
-            write = write_official_generator if self.layout == "official" else write_folder
-            write(generator, out, dtype)
-            parameters, kind = generator.parameter_counts(), "a generator"
+            model, kind = read_generator(source), "a generator"
         else:
-            if self.layout == "official":
-                raise ValueError(
-                    f"{self.src}: a tokenizer, which can only be written in the layout of adaptok; leave out --layout"
-                )
             checkpoint = read_folder(source)
-            model = checkpoint.build()
-            write_folder(model, out, dtype)
-            parameters, kind = model.parameter_counts(), f"the {checkpoint.layout} layout"
+            model, kind = checkpoint.build(), f"the {checkpoint.layout} layout"
+        write = write_official_folder if self.to == "official" else write_folder
+        write(model, out, DTYPES[self.dtype])
+        parameters = model.parameter_counts()
         document = {"out": str(out), "source": kind, "parameters": parameters}
         show(self.messages, document, f"{out}: {sum(parameters.values()):,} parameters from {kind}")

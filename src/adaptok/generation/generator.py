@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptok.checkpoints.hub import local_folder
-from adaptok.checkpoints.model_folder import read_generator, write_folder, write_official_generator
+from adaptok.checkpoints.model_folder import read_generator, write_folder, write_official_folder
 from adaptok.codec.codec import AdapTok
 from adaptok.config.choices import ModelLayout
 from adaptok.config.generator import GeneratorConfig
@@ -111,7 +111,7 @@ class Generator:
             dtype: type of the stored weights. None is that of the model.
             layout: ours, or the official one.
         """
-        write = write_official_generator if layout == "official" else write_folder
+        write = write_official_folder if layout == "official" else write_folder
         write(self.model, folder, self.model.dtype if dtype is None else pick_dtype(dtype))
 
     @property
@@ -164,8 +164,10 @@ class Generator:
 
     def _class(self, label: Label) -> int:
         c = self.config
-        if str(label) in c.labels:
-            return c.labels.index(str(label))
+        names = [name.casefold() for name in c.labels]
+        for name, known in ((str(label), list(c.labels)), (str(label).casefold(), names)):  # file names of UCF-101
+            if name in known:  # differ from its folders in case
+                return known.index(name)
         if isinstance(label, int) or label.isdecimal():
             if int(label) < c.classes:
                 return int(label)
