@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from adaptok.allocation.knapsack import allocate, allocate_exact
-from adaptok.allocation.policy import ClipLayout, LengthPolicy, check_budget
+from adaptok.allocation.policy import ClipLayout, LengthPolicy, check_budget, official_block_budgets
 
 LAYOUT = ClipLayout(blocks=4, latents=8, length_step=2)
 
@@ -82,3 +82,13 @@ def test_uniform_streams_never_exceed_their_budget():
     lengths = np.cumsum([stream.choose(None) for _ in range(20)])
     assert (lengths <= 13 / 4 * np.arange(1, 21)).all()
     assert lengths[-1] == check_budget(13, 20, LAYOUT, uniform=True) == 65
+
+
+def test_official_budgets_of_block_indices():
+    """Rows of the official table, by tokens per block or per clip."""
+    layout = ClipLayout(blocks=4, latents=512, length_step=64)
+    assert official_block_budgets(256, layout) == official_block_budgets(1024.0, layout) == (456, 242, 172, 150)
+    assert official_block_budgets(512, layout) == (512, 512, 512, 512)
+    assert official_block_budgets(64, layout) == (64, 64, 64, 64)
+    assert official_block_budgets(300, layout) is None
+    assert official_block_budgets(256, LAYOUT) is None

@@ -22,6 +22,19 @@ from adaptok.config.model import ModelConfig
 
 Lengths = NDArray[np.int64]
 Scores = NDArray[np.float32]
+OFFICIAL_LAYOUT = (4, 512)
+"""Blocks per clip and latents per block of the models that the official budgets are for."""
+OFFICIAL_BLOCK_BUDGETS: dict[int, tuple[int, ...]] = {
+    64: (64, 64, 64, 64),
+    128: (284, 80, 72, 72),
+    192: (408, 140, 114, 102),
+    256: (456, 242, 172, 150),
+    320: (478, 342, 246, 210),
+    384: (490, 418, 342, 282),
+    448: (498, 468, 440, 384),
+    512: (512, 512, 512, 512),
+}
+"""Budget of each block index in the official procedure, by mean tokens per block."""
 LengthChooser = Callable[[Scores, int], Lengths]
 """Chooses lengths `[B]` from the scores `[B, L]` of one block of each of B clips, and the block's index in its clip."""
 
@@ -229,3 +242,20 @@ def check_budget(budget: float, blocks: int, layout: ClipLayout, *, uniform: boo
             f" {layout.latents})"
         )
     return math.floor(budget * blocks / layout.blocks + 1e-9)
+
+
+def official_block_budgets(budget: float, layout: ClipLayout) -> tuple[int, ...] | None:
+    """Return the budget of each block index in the official procedure (arXiv 2505.17011), for the scope "batch".
+
+    Args:
+        budget: A row of the official table, by its mean tokens per block (64, 128, … 512) or by tokens per clip (four
+            times as many). 256 and 512 are read as tokens per block.
+        layout: Layout of the model's clips.
+
+    Returns:
+        None if the table does not hold the budget, or is for other models; the budget is then one of tokens per clip.
+    """
+    if (layout.blocks, layout.latents) != OFFICIAL_LAYOUT:
+        return None
+    rows: dict[float, tuple[int, ...]] = {layout.blocks * mean: row for mean, row in OFFICIAL_BLOCK_BUDGETS.items()}
+    return (rows | OFFICIAL_BLOCK_BUDGETS).get(budget)

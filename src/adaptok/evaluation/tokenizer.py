@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptok.allocation.policy import LengthChooser, LengthPolicy
+from adaptok.allocation.policy import LengthChooser, LengthPolicy, official_block_budgets
 from adaptok.codec.clips import EncodedClips
 from adaptok.codec.codec import AdapTok
 from adaptok.config.choices import ProtocolName, Scope
@@ -38,18 +38,6 @@ BUDGET_FRACTIONS = (0.125, 0.25, 0.5, 1.0)
 MAX_KEPT_CLIPS = 32
 """Maximum number of clips of a unit that stay in memory between encoding and decoding. Larger units are read twice."""
 MAX_EXAMPLE_BUDGETS = 4
-
-OFFICIAL_BUDGETS: dict[float, tuple[int, ...]] = {
-    256: (64, 64, 64, 64),
-    512: (284, 80, 72, 72),
-    768: (408, 140, 114, 102),
-    1024: (456, 242, 172, 150),
-    1280: (478, 342, 246, 210),
-    1536: (490, 418, 342, 282),
-    1792: (498, 468, 440, 384),
-    2048: (512, 512, 512, 512),
-}
-"""Budget of each block index in the official procedure, by tokens per clip, for 4 blocks of up to 512 tokens."""
 
 Lengths = NDArray[np.int64]
 Scores = NDArray[np.float32]
@@ -253,8 +241,8 @@ class _Encoder:
     def _block_budgets(self, variant: int) -> float | tuple[int, ...]:
         """Budget of each block index where the official procedure defines one, else the budget of a clip."""
         budget, layout = self.variants[variant].budget or 0.0, self.codec.layout
-        if self.scope == "batch" and self.plan.protocol == "official" and (layout.blocks, layout.latents) == (4, 512):
-            return OFFICIAL_BUDGETS.get(budget, budget)
+        if self.scope == "batch" and self.plan.protocol == "official":
+            return official_block_budgets(budget, layout) or budget
         return budget
 
     def arrays(self) -> dict[str, NDArray[Any]]:
