@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import pytest
 import torch
@@ -69,12 +70,17 @@ def config(tmp_path, stage: str, **changes) -> TrainingConfig:
     return TrainingConfig.parse({**values, **changes})
 
 
-def train(config, folder, stop_at=None, bad=None):
-    """One run, stopped like a killed one after the step `stop_at`."""
+def train(config, folder, stop_at=None, bad=None, signal_at=None):
+    """One run, stopped like a killed one after the step `stop_at`, or sent a signal.
+
+    `signal_at` is the step and the name of a metric whose record triggers the signal, and its number.
+    """
 
     def report(record):
         if stop_at is not None and record.step >= stop_at:
             raise KeyboardInterrupt
+        if signal_at is not None and record.step == signal_at[0] and signal_at[1] in record.values:
+            signal.raise_signal(signal_at[2])
 
     validation = torch.stack([Clips()[i] for i in (900, 901)])
     Trainer(config, ClipData(Clips(bad), validation), folder, report).train()

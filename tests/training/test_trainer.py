@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import signal
+from itertools import pairwise
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -9,9 +13,11 @@ from safetensors.torch import load_file
 from adaptok import AdapTok
 from adaptok.cli.main import main
 from adaptok.training.checkpointing import list_checkpoints
+from adaptok.training.interruption import TrainingInterrupted
 from adaptok.training.metrics_logger import LogRecord
+from adaptok.training.precision import LossScaler
 from tests.helpers.models import small_config
-from tests.helpers.training import assert_resumes, config, everything, train
+from tests.helpers.training import LOSSES, assert_resumes, config, everything, train
 
 
 @pytest.mark.parametrize("stage", ["tokenizer", "scorer"])
@@ -74,10 +80,98 @@ def test_non_finite_losses_stop_before_the_weights_change(tmp_path):
     assert all(torch.equal(tensor, mended[name]) for name, tensor in good.items())
 
 
-def test_another_configuration_does_not_continue_a_run(tmp_path):
-    train(config(tmp_path, "tokenizer", max_steps=2), tmp_path / "run")
-    with pytest.raises(ValueError, match="another configuration"):
-        train(config(tmp_path, "tokenizer", max_steps=3), tmp_path / "run")
+def test_float16_runs_skip_overflows_and_resume_exactly(tmp_path):
+    options = config(tmp_path, "tokenizer", precision="float16", max_steps=8, losses={**LOSSES, "l1": 300}, trackers=[])
+    metrics = assert_resumes(options, tmp_path, (6,))
+    scales = [line["loss_scale"] for line in metrics if "loss_scale" in line]
+    assert scales[0] == 2.0**16
+    assert scales[-1] < scales[0]  # halved by each overflow
+    skipped = [line for line in metrics if "loss_scale" in line and "gradient_norm" not in line]
+    assert len(skipped) == sum(before != after for before, after in pairwise([*scales, scales[-1]]))
+    assert len(skipped) < len(scales)
+
+
+def test_loss_scaler_follows_the_published_rule():
+    scaler = LossScaler(enabled=True)
+    weight = torch.nn.Parameter(torch.ones(3))
+    scaler.scaled((2 * weight).sum()).backward()
+    scaler.unscale([weight])
+    torch.testing.assert_close(weight.grad, torch.full((3,), 2.0))
+    for norm, scale, good in ((1.0, 65536.0, 1), (math.inf, 32768.0, 0), (math.nan, 16384.0, 0), (2.0, 16384.0, 1)):
+        assert scaler.accepts(torch.tensor(norm)) == math.isfinite(norm)
+        scaler.update()
+        assert scaler.state == (scale, good)
+    scaler.load((4.0, 1999))
+    scaler.update()
+    assert scaler.state == (8.0, 0)
+    scaler.load((2.0**-10, 0))
+    assert not scaler.accepts(torch.tensor(math.inf))
+    with pytest.raises(FloatingPointError, match="overflow in float16"):
+        scaler.update()
+
+
+def test_a_refused_resume_names_the_fields_that_differ(tmp_path):
+    plain = {"max_steps": 2, "trackers": []}
+    train(config(tmp_path, "tokenizer", **plain), tmp_path / "run")
+    before = (tmp_path / "run" / "config.yaml").read_text()
+    changed = config(tmp_path, "tokenizer", **plain, seed=3, optimizer={"warmup_steps": 3, "lr": 1e-3})
+    with pytest.raises(ValueError, match=r"optimizer\.lr is 0\.0003 there and 0\.001 here; seed is 0 there and 3 here"):
+        train(changed, tmp_path / "run")
+    with pytest.raises(ValueError, match="a run of 2 steps, but 1 are configured"):
+        train(config(tmp_path, "tokenizer", **{**plain, "max_steps": 1}), tmp_path / "run")
+    assert (tmp_path / "run" / "config.yaml").read_text() == before
+    longer = {**plain, "max_steps": 4, "log_every": 2, "validate_every": 1, "checkpoint_every": 1}
+    train(config(tmp_path, "tokenizer", **longer), tmp_path / "run")
+    assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["step-00000003", "step-00000004"]
+    assert "max_steps: 4" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+def test_a_failed_start_leaves_no_folder(tmp_path):
+    initial = {"initial": str(tmp_path / "nowhere"), "optimizer": {"lr": 1e-3}}
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        train(config(tmp_path, "tokenizer", **initial), tmp_path / "runs" / "run")
+    assert not (tmp_path / "runs").exists()
+    with pytest.raises(KeyboardInterrupt):
+        train(config(tmp_path, "tokenizer"), tmp_path / "run", stop_at=1)
+    train(config(tmp_path, "tokenizer", max_steps=1, seed=5), tmp_path / "run")  # nothing was there to resume
+
+
+def test_signals_save_a_checkpoint(tmp_path):
+    """Also during the validation of a step, which is then repeated."""
+    options = config(tmp_path, "tokenizer", max_steps=8, checkpoint_every=8, trackers=[])
+    train(options, tmp_path / "whole")
+    for step, metric, number in ((4, "loss", signal.SIGTERM), (6, "validation_psnr_8", signal.SIGINT)):
+        with pytest.raises(
+            TrainingInterrupted, match=f"by {number.name} after step {step} of 8.* with step {step + 1}"
+        ):
+            train(options, tmp_path / "parts", signal_at=(step, metric, number))
+        assert list_checkpoints(tmp_path / "parts")[-1].name == f"step-{step:08d}"
+    train(options, tmp_path / "parts")
+    (tensors, metrics), (again, metrics_again) = everything(tmp_path / "whole"), everything(tmp_path / "parts")
+    assert all(torch.equal(tensor, again[name]) for name, tensor in tensors.items())
+    assert metrics == metrics_again
+
+
+def test_tensorboard_gets_configuration_images_and_losses_and_is_resumed(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    options = config(tmp_path, "tokenizer", max_steps=6, checkpoint_every=4)
+    with pytest.raises(KeyboardInterrupt):
+        train(options, tmp_path / "run", stop_at=5)
+    train(options, tmp_path / "run")
+    (folder,) = {path.parent for path in (tmp_path / "run").rglob("events.out.tfevents.*")}
+    events = EventAccumulator(str(folder)).Reload()
+    assert [event.step for event in events.Scalars("train/l1")] == list(range(1, 7))
+    assert [event.step for event in events.Images("samples")] == [6]
+    assert {"train/adversarial", "validation/psnr_8"} <= set(events.Tags()["scalars"])
+    assert {"configuration/text_summary", "_hparams_/session_start_info"} <= set(events.summary_metadata)
+
+
+def test_missing_trackers_are_an_error_at_the_start(tmp_path):
+    with pytest.raises(ImportError, match="trackers wandb needs wandb; install it with: pip install"):
+        train(config(tmp_path, "tokenizer", trackers=["wandb"]), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert config(tmp_path, "tokenizer", trackers="none").trackers == ()
 
 
 def test_metrics_are_averaged_over_accumulation_steps(tmp_path):

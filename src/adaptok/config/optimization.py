@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
-from pydantic import AliasChoices, Field, model_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from adaptok.config.base import Config, Fraction01, Positive
 
@@ -82,8 +82,9 @@ class RunConfig(Config):
         Positive | None, Field(validation_alias=AliasChoices("gradient_accumulation_steps", "accumulation"))
     ] = None
     """Number of micro-batches per optimizer step. By default it follows from the batch sizes, or is 1."""
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
-    """Precision of the computation. Weights are always kept in float32."""
+    precision: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """Precision of the computation. Weights are always kept in float32. With float16, the loss is scaled, and steps
+    whose gradients overflow are skipped."""
     compile: bool = False
     """Compile those parts of the layers whose shapes do not depend on lengths, with torch.compile."""
     activation_checkpointing: bool = False
@@ -104,7 +105,12 @@ class RunConfig(Config):
     keep_checkpoints: Positive = 2
     """Number of most recent checkpoints to keep. The model with the best validation result is kept separately."""
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
-    """Experiment trackers that metrics are sent to, in addition to metrics.jsonl."""
+    """Experiment trackers that metrics are sent to, in addition to metrics.jsonl. 'none' uses no tracker."""
+
+    @field_validator("trackers", mode="before")
+    @classmethod
+    def _no_trackers(cls, value: Any) -> Any:
+        return () if value is None or value == "none" or list(value) == ["none"] else value
 
     @model_validator(mode="before")
     @classmethod

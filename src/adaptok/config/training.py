@@ -85,6 +85,11 @@ class TrainingConfig(RunConfig):
                 "discriminator.adaptive weighs the adversarial loss against the reconstruction losses, but all their"
                 f" weights are 0; give one of losses.{', losses.'.join(RECONSTRUCTION_TERMS)}"
             )
+        if self.discriminator.adaptive and self.precision == "float16":
+            raise ValueError(
+                "discriminator.adaptive compares gradients that are too small for float16; set precision to bfloat16 or"
+                " float32"
+            )
         if self.losses.borders and self.model.tokenizer.grid < 2:
             raise ValueError(
                 f"losses.borders {self.losses.borders:g} needs more than one patch along a side, but patch_size is"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from adaptok.config.discriminator import DiscriminatorConfig
 from adaptok.config.tokenizer import TokenizerConfig
 from adaptok.models.discriminator import build_discriminator
+from adaptok.training.precision import LossScaler
 
 
 class AdversarialLoss(nn.Module):
@@ -151,10 +152,14 @@ class DiscriminatorTrainer:
         loss: adversarial loss with a new discriminator.
         accelerator: moves and wraps them for the processes of the run.
         start_step: step from which the adversarial loss counts and the discriminator is trained.
+        scaler: scaler of the losses. None leaves them as they are.
     """
 
-    def __init__(self, loss: AdversarialLoss, accelerator: Accelerator, start_step: int) -> None:
+    def __init__(
+        self, loss: AdversarialLoss, accelerator: Accelerator, start_step: int, scaler: LossScaler | None = None
+    ) -> None:
         self.loss, self.start_step = loss.to(accelerator.device), start_step
+        self.scaler = scaler or LossScaler(enabled=False)
         config = loss.config
         self.optimizer = torch.optim.AdamW(loss.parameters(), lr=config.lr, betas=config.betas, weight_decay=0.0)
         self.prepared, self._prepared_optimizer = accelerator.prepare(self.loss, self.optimizer)
@@ -168,6 +173,15 @@ class DiscriminatorTrainer:
         return self.active(step) and step % self.loss.config.update_interval == 0
 
     def optimizer_step(self) -> None:
-        """Update the discriminator from its accumulated gradients."""
-        self._prepared_optimizer.step()
+        """Update the discriminator from its accumulated gradients, unless they overflowed in float16."""
+        if self._unscale():
+            self._prepared_optimizer.step()
         self._prepared_optimizer.zero_grad()
+
+    def _unscale(self) -> bool:
+        """Undo the scaling of the gradients. Returns whether they are finite."""
+        if not self.scaler.enabled:
+            return True
+        parameters = [p for p in self.loss.parameters() if p.grad is not None]
+        self.scaler.unscale(parameters)
+        return self.scaler.accepts(torch.stack([torch.linalg.vector_norm(p.grad) for p in parameters]).norm())

@@ -20,7 +20,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,6 @@ from torch import Tensor, nn
 
 from adaptok.config.generator import GeneratorConfig
 from adaptok.config.model import ModelConfig
-from adaptok.config.training import AnyConfig, dump_config
 from adaptok.models.generator import GeneratorModel
 from adaptok.models.model import Model
 from adaptok.training.sharding import gather, local_part, shard_like
@@ -59,38 +58,24 @@ class RunState:
     changes."""
     broken: dict[str, str] = field(default_factory=dict)
     """Files that could not be read, with the reason."""
+    validated: int = 0
+    """Last step that was validated."""
+    loss_scale: tuple[float, int] | None = None
+    """State of the loss scaler, if there is one."""
+    exported: bool = False
+    """Whether the model was exported at the end of the run."""
 
     @classmethod
     def load(cls, checkpoint: Path) -> RunState:
         """Read the state of a checkpoint."""
         values = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+        values.setdefault("validated", values["step"])  # old checkpoints were saved after validation
         return cls(**{each.name: values[each.name] for each in fields(cls) if each.name in values})
 
 
 def list_checkpoints(run: Path) -> list[Path]:
     """List the complete checkpoints of a run, oldest first."""
     return sorted(path for path in (run / "checkpoints").glob("step-*") if STEP_FOLDER.fullmatch(path.name))
-
-
-def claim_folder(run: Path, config: AnyConfig, processes: int) -> None:
-    """Write `config.yaml` into a new run folder, or check that it holds the same configuration.
-
-    Raises:
-        ValueError: the folder holds a run of another configuration.
-    """
-    path = run / "config.yaml"
-    if path.exists() and not _is_same_run(path, config, processes):
-        raise ValueError(f"{run} holds a run of another configuration; choose another folder, or remove this one")
-    with replacing(path) as temporary:
-        temporary.write_text(dump_config(config), encoding="utf-8")
-
-
-def _is_same_run(path: Path, config: AnyConfig, processes: int) -> bool:
-    """Compare configurations, with defaults for fields that are newer than the file."""
-    try:
-        return type(config).load(path).with_batch_plan(processes) == config.with_batch_plan(processes)
-    except ValueError:
-        return False
 
 
 def collect_tensors(
@@ -136,6 +121,14 @@ def save_checkpoint(run: Path, tensors: Tensors, state: RunState, keep: int) -> 
     for old in list_checkpoints(run)[:-keep]:
         _remove(old)
     return final
+
+
+def mark_exported(run: Path) -> None:
+    """Note in the last checkpoint of a run that its model was exported."""
+    checkpoint = list_checkpoints(run)[-1]
+    with replacing(checkpoint / STATE_FILE) as temporary:
+        state = replace(RunState.load(checkpoint), exported=True)
+        temporary.write_text(json.dumps(asdict(state)), encoding="utf-8")
 
 
 def restore_checkpoint(

@@ -81,7 +81,7 @@ def step_memory(config: TrainingConfig) -> float:
     trained += counts["discriminator"]
     fixed = 4 * sum(counts.values()) + (12 + 4 * bool(config.ema_decay)) * trained
     tokenizer = config.model.tokenizer
-    size = 2 if config.precision == "bfloat16" else 4
+    size = 4 if config.precision == "float32" else 2
     positions = tokenizer.blocks * (tokenizer.patches + tokenizer.latents)
     if config.stage == "scorer":
         assert config.model.scorer is not None
@@ -192,7 +192,7 @@ def _generator_memory(
     config: GeneratorTrainingConfig, model: GeneratorConfig, parameters: int, entries: float
 ) -> float:
     """Estimate the bytes of weights, gradients, optimizer state, moving average and activations of a micro-batch."""
-    size = 2 if config.precision == "bfloat16" else 4
+    size = 4 if config.precision == "float32" else 2
     positions = config.pass_size * (model.prefix + entries)
     # norms, qkv, attention and its projection; gate, up and their product
     values = 1.0 if config.activation_checkpointing else 9 + 4 * model.hidden / model.width

@@ -105,8 +105,8 @@ FPS = 8
 
 
 @torch.inference_mode()
-def save_reconstructions(stem: Path, model: Model, clips: Tensor) -> None:
-    """Save the first clips above their reconstructions at rising lengths.
+def save_reconstructions(stem: Path, model: Model, clips: Tensor) -> Path:
+    """Save the first clips above their reconstructions at rising lengths. Returns the picture.
 
     Args:
         stem: path without suffix. Writes a picture of the first frames (.png) and a video (.mp4).
@@ -119,11 +119,14 @@ def save_reconstructions(stem: Path, model: Model, clips: Tensor) -> None:
     for divisor in LENGTH_DIVISORS:
         lengths = [[max(1, tokenizer.config.latents // divisor)] * tokenizer.config.blocks] * len(clips)
         rows.append(tokenizer.decode(inputs, lengths).float().clamp(0, 1))
-    save_sheet(stem, rows)
+    return save_sheet(stem, rows)
 
 
-def save_sheet(stem: Path, rows: Sequence[Tensor], picture: NDArray[np.uint8] | None = None) -> None:
-    """Save rows of clips `[N, C, T, S, S]` in [0, 1] as a video, and a picture, by default of the first frames."""
+def save_sheet(stem: Path, rows: Sequence[Tensor], picture: NDArray[np.uint8] | None = None) -> Path:
+    """Save rows of clips `[N, C, T, S, S]` in [0, 1] as a video, and a picture, by default of the first frames.
+
+    Returns the picture, a PNG file.
+    """
     from matplotlib.image import imsave
 
     sheet = torch.cat([torch.cat(list(row), -1) for row in rows], -2)  # [C, T, rows * S, N * S]
@@ -133,6 +136,7 @@ def save_sheet(stem: Path, rows: Sequence[Tensor], picture: NDArray[np.uint8] | 
         imsave(path, frames[0] if picture is None else picture, format="png")
     with VideoWriter(stem.with_suffix(".mp4"), FPS) as writer:
         writer.write(frames)
+    return stem.with_suffix(".png")
 
 
 def film_strips(clips: Tensor, count: int) -> NDArray[np.uint8]:
@@ -192,10 +196,11 @@ def save_generated(
     codec: AdapTok,
     examples: Sequence[TokenClip],
     labels: Mapping[str, int],
-) -> None:
+) -> Path:
     """Save clips of the training data, and clips that are generated under their conditions.
 
-    Writes a picture with a row of frames for each clip, in pairs, and a video with the former above the latter.
+    Writes a picture with a row of frames for each clip, in pairs, and a video with the former above the latter. Returns
+    the picture.
     """
     config = model.config
     condition = torch.from_numpy(np.stack([condition_of(clip, config, labels) for clip in examples])).to(model.device)
@@ -203,7 +208,7 @@ def save_generated(
     generated = codec.decode_clips(ids, lengths).float().clamp(0, 1)
     original = codec.decode_clips(*pad_ids(examples, config.latents, model.device)).float().clamp(0, 1)
     pairs = torch.stack([original, generated], 1).flatten(0, 1)
-    save_sheet(stem, [original, generated], film_strips(pairs, NUM_FRAMES))
+    return save_sheet(stem, [original, generated], film_strips(pairs, NUM_FRAMES))
 
 
 def pad_ids(clips: Sequence[TokenClip], latents: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -88,9 +88,9 @@ class Stage(ABC, Generic[ModelT]):
         """Reduce validation results to one number for choosing the best model. Higher is better."""
         return -measurements["validation_loss"]
 
-    def save_samples(self, model: ModelT, stem: Path) -> None:
-        """Write pictures of the model's output to `stem` with the suffixes .png and .mp4."""
-        return
+    def save_samples(self, model: ModelT, stem: Path) -> Path | None:
+        """Write pictures of the model's output to `stem` with the suffixes .png and .mp4. Returns the picture."""
+        return None
 
     def finish(self, model: ModelT) -> ModelT:
         """Complete a trained model before export. Called on the main process only."""
@@ -200,9 +200,10 @@ class TokenizerStage(ClipStage):
         """Return the sum of the PSNR at all lengths."""
         return sum(value for name, value in measurements.items() if name.startswith("validation_psnr_"))
 
-    def save_samples(self, model: Model, stem: Path) -> None:
-        if self.data.validation is not None:
-            save_reconstructions(stem, model, self.data.validation.to(self.device))
+    def save_samples(self, model: Model, stem: Path) -> Path | None:
+        if self.data.validation is None:
+            return None
+        return save_reconstructions(stem, model, self.data.validation.to(self.device))
 
 
 class ScorerStage(ClipStage):
@@ -280,9 +281,10 @@ class GeneratorStage(Stage[GeneratorModel]):
         sequences = self.data.validation
         return {} if sequences is None else validate_generator(model, sequences, self.config.pass_size)
 
-    def save_samples(self, model: GeneratorModel, stem: Path) -> None:
-        if self.decoder is not None:
-            save_generated(stem, model, self.decoder, self.data.examples, self.data.train.labels)
+    def save_samples(self, model: GeneratorModel, stem: Path) -> Path | None:
+        if self.decoder is None:
+            return None
+        return save_generated(stem, model, self.decoder, self.data.examples, self.data.train.labels)
 
     def card_text(self) -> CardText:
         config = self.data.config

@@ -8,45 +8,42 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from adaptok.checkpoints.model_folder import write_folder
-from adaptok.config.optimization import RunConfig
 from adaptok.config.training import AnyConfig
 from adaptok.training import sharding
 from adaptok.training.adversarial import DiscriminatorTrainer
+from adaptok.training.averaging import averaged_state, update_average
+from adaptok.training.batches import Batches, ProcessRank, iterate_batches
 from adaptok.training.checkpointing import (
     AnyModel,
     RunState,
     build_model,
-    claim_folder,
     collect_tensors,
     list_checkpoints,
+    mark_exported,
     restore_checkpoint,
     save_checkpoint,
 )
-from adaptok.training.clip_data import ClipBatch
+from adaptok.training.interruption import StopSignals, TrainingInterrupted
 from adaptok.training.metrics_logger import LogRecord, MetricsLogger
 from adaptok.training.objectives import StepContext
 from adaptok.training.optim import RunLength, lr_factor, run_length
+from adaptok.training.precision import LossScaler, check_finite
+from adaptok.training.processes import create_accelerator, gather_broken, mean_over_processes
 from adaptok.training.reporting import plot_metrics, write_model_card
-from adaptok.training.sequences import TokenBatch
+from adaptok.training.resuming import check_folder, resumed_length, write_config
 from adaptok.training.stages import AnyData, build_stage
+from adaptok.utils.devices import DTYPES
 from adaptok.utils.files import replacing
-
-Batches = Iterator[ClipBatch | TokenBatch]
 
 
 @dataclass
@@ -79,31 +76,41 @@ class Trainer:
         folder: Path,
         log: Callable[[LogRecord], None] | None = None,
     ) -> None:
-        self.accelerator = _create_accelerator(config, folder)
+        self.accelerator = create_accelerator(config, folder)
         processes = self.accelerator.num_processes
         self.batch = config.batch_plan(processes)
-        self.config, self.data, self.folder = config.with_batch_plan(processes), data, folder
-        folder.mkdir(parents=True, exist_ok=True)
-        if self.accelerator.is_main_process:
-            claim_folder(folder, config, processes)
-        self.accelerator.wait_for_everyone()
+        self.config, self._given_config = config.with_batch_plan(processes), config
+        self.data, self.folder, self._log = data, folder, log
+        changed_length = check_folder(folder, config, processes)
         checkpoints = list_checkpoints(folder)
         state = RunState.load(checkpoints[-1]) if checkpoints else None
-        plan = None if state is None else state.plan
-        self.length = RunLength(*plan) if plan else run_length(self.config, data.epoch_size, processes)
+        self.length = self._run_length(None if state is None else state.plan, changed_length)
         self.stage = build_stage(self.config, data, self.accelerator.device)
         model = self.stage.initial_model() if state is None else self.stage.checkpoint_model(state.model)
         self.model: AnyModel = model.to(self.accelerator.device)
         self.stage.configure(self.model)
+        self.scaler = LossScaler(config.precision == "float16")
         self._prepare_objective()
         self._prepare_discriminator()
         self.average = {n: p.detach().clone() for n, p in self.parameters.items()} if config.ema_decay else None
-        self.step, self.best, self.broken = 0, -math.inf, dict(data.broken)
+        self.state = RunState(0, {}) if state is None else state
+        self.step, self.best, self.validated = self.state.step, self.state.best, self.state.validated
+        self.broken = dict(data.broken) | self.state.broken
         if state is not None:
             restore_checkpoint(checkpoints[-1], self._modules, self.average, self._optimizers)
-            self.step, self.best = state.step, state.best
-            self.broken |= state.broken
-        self.logger = MetricsLogger(folder / "metrics.jsonl", self.accelerator, self.step, self.length.steps, log)
+            self.scaler.load(state.loss_scale)
+        self._signals = StopSignals()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the folder holds the exported model of the last step."""
+        return self.state.exported and self.step >= self.length.steps
+
+    def _run_length(self, plan: tuple[int, int] | None, changed: bool) -> RunLength:
+        if plan is not None and not changed:
+            return RunLength(*plan)
+        new = run_length(self.config, self.data.epoch_size, self.accelerator.num_processes)
+        return new if plan is None else resumed_length(self.folder, RunLength(*plan), new)
 
     def _prepare_objective(self) -> None:
         objective = self.stage.objective(self.model)
@@ -122,12 +129,39 @@ class Trainer:
         if loss is not None:
             assert self.config.stage != "generator"
             start_step = self.config.losses.start_steps.get("adversarial", 0)
-            self.discriminator = DiscriminatorTrainer(loss, self.accelerator, start_step)
+            self.discriminator = DiscriminatorTrainer(loss, self.accelerator, start_step, self.scaler)
             self._modules["adversary"] = self.discriminator.loss
             self._optimizers["adversary-optimizer"] = self.discriminator.optimizer
 
     def train(self) -> AnyModel:
-        """Train to the last step and return the exported model."""
+        """Train to the last step and return the exported model.
+
+        SIGINT and SIGTERM stop the run after the current step, once a checkpoint is saved.
+
+        Raises:
+            TrainingInterrupted: the run was stopped by a signal.
+        """
+        self._start()
+        with StopSignals() as self._signals:
+            if self._validation_due and self.validated < self.step:
+                self.validate()  # the run was stopped before it had validated this step
+                self._stop_if_asked()
+            self._run_steps()
+        self._report_broken()
+        model = self.export()
+        self.accelerator.end_training()  # shuts down the process group
+        return model
+
+    def _start(self) -> None:
+        if self.accelerator.is_main_process:
+            write_config(self.folder, self._given_config)
+        self.accelerator.wait_for_everyone()
+        self.logger = MetricsLogger(
+            self.folder, self.accelerator, self.step, self.length.steps, self.validated, self._log
+        )
+        self.logger.start_trackers(self.config)
+
+    def _run_steps(self) -> None:
         batches = self.batches()
         started, logged_step, data_seconds = time.monotonic(), self.step, 0.0
         while self.step < self.length.steps:
@@ -139,16 +173,41 @@ class Trainer:
                 elapsed = time.monotonic() - started
                 clips = (self.step - logged_step) * self.batch.batch_size
                 speed = {"clips_per_second": clips / elapsed, "waiting_for_data": data_seconds / elapsed}
-                self.logger.log(self.step, {**self._average_over_processes(result.metrics), **speed})
+                self.logger.log(self.step, {**mean_over_processes(self.accelerator, result.metrics), **speed})
                 started, logged_step, data_seconds = time.monotonic(), self.step, 0.0
-            if self.step % self.config.validate_every == 0 or last:
+            else:
+                self.logger.show_first(self.step, result.metrics)
+            self._stop_if_asked()
+            if self._validation_due:
                 self.validate()
+                self._stop_if_asked()
             if self.step % self.config.checkpoint_every == 0 or last:
                 self.save()
-        self._report_broken()
-        model = self.export()
-        self.accelerator.end_training()  # shuts down the process group
-        return model
+
+    @property
+    def _validation_due(self) -> bool:
+        return self.step > 0 and (self.step % self.config.validate_every == 0 or self.step == self.length.steps)
+
+    def _stop_if_asked(self) -> None:
+        """Save a checkpoint and raise TrainingInterrupted if any process received a signal."""
+        if self._signals.received is not None:
+            self.accelerator.set_trigger()
+        if self.accelerator.num_processes == 1:
+            stop = self._signals.received is not None
+        else:
+            stop = bool(self.accelerator.check_trigger())
+        if not stop:
+            return
+        if self.step != self.state.step or self.validated != self.state.validated:
+            self.save()
+        self.accelerator.end_training()
+        raise TrainingInterrupted(
+            f"interrupted by {self._signals.received or 'a signal'} after step {self.step} of {self.length.steps}; a"
+            f" checkpoint is saved, and the same command resumes with step {self.step + 1}"
+            if self.step < self.length.steps
+            else f"interrupted by {self._signals.received or 'a signal'} after the last step; a checkpoint is saved,"
+            " and the same command validates and exports the model"
+        )
 
     def train_step(self, batches: Batches) -> StepResult:
         """Take one optimizer step on the next micro-batches.
@@ -159,9 +218,13 @@ class Trainer:
         """
         result = self.forward_backward(batches)
         norm = self._clip_gradients()
-        self._check_finite(result.metrics, norm)
+        if not self.scaler.enabled:  # which skips such steps
+            check_finite(result.metrics, norm, self.parameters, self.step, self.folder)
         result.metrics |= {"gradient_norm": norm, "lr": norm.new_tensor(self._update_lr())}
-        self.optimizer_step()
+        if self.scaler.enabled:
+            result.metrics["loss_scale"] = norm.new_tensor(self.scaler.scale)
+        self.optimizer_step(norm)
+        self.scaler.update()
         return result
 
     def forward_backward(self, batches: Batches) -> StepResult:
@@ -181,50 +244,41 @@ class Trainer:
             with self._gradient_sync(last=micro_step == accumulation - 1):
                 with self._autocast():
                     output = self.objective(clips, context)
-                self.accelerator.backward(output.loss / accumulation)
+                self.accelerator.backward(self.scaler.scaled(output.loss / accumulation))
             metrics = {"loss": output.loss.detach(), **output.metrics}
             if discriminator is not None and discriminator.updates(self.step):
                 with self._autocast():
                     loss, more = discriminator.prepared(clips, output.reconstructions, context.device_generator)
-                self.accelerator.backward(loss / accumulation)
+                self.accelerator.backward(self.scaler.scaled(loss / accumulation))
                 metrics |= more
             for name, value in metrics.items():
                 totals[name] = totals.get(name, 0.0) + value.float() / accumulation
         return StepResult(totals, data_seconds)
 
-    def optimizer_step(self) -> None:
-        """Update the weights and their moving average from the accumulated gradients."""
+    def optimizer_step(self, norm: Tensor) -> None:
+        """Update the weights and their moving average from the accumulated gradients of this norm."""
+        accepted = self.scaler.accepts(norm)
         for optimizer in self.optimizers:
-            optimizer.step()
+            if accepted:
+                optimizer.step()
             optimizer.zero_grad()
         if self.discriminator is not None and self.discriminator.updates(self.step):
             self.discriminator.optimizer_step()
-        if self.average is None:
-            return
-        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            averages = [sharding.local_part(average) for average in self.average.values()]
-            weights = [sharding.local_part(parameter.detach()) for parameter in self.parameters.values()]
-            torch._foreach_lerp_(averages, weights, 1 - decay)
+        if self.average is not None and accepted:
+            decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+            update_average(self.average, self.parameters, decay)
 
     def batches(self) -> Batches:
         """Iterate over the micro-batches of this process, from the current step to the last."""
-        processes, rank, size = self.accelerator.num_processes, self.accelerator.process_index, self.batch
-
-        def indices() -> Iterator[list[int]]:
-            for step in range(self.step, self.length.steps):
-                for micro_step in range(size.gradient_accumulation_steps):
-                    first = step * size.batch_size + (micro_step * processes + rank) * size.micro_batch_size
-                    yield list(range(first, first + size.micro_batch_size))
-
-        loader: DataLoader[Any] = DataLoader(
+        return iterate_batches(
             self.data.train,
-            batch_sampler=_LazySampler(indices),
-            num_workers=self.config.data.workers,
-            collate_fn=self.stage.collate(size.batch_size, size.micro_batch_size),
+            self.stage.collate(self.batch.batch_size, self.batch.micro_batch_size),
+            self.batch,
+            ProcessRank(self.accelerator.process_index, self.accelerator.num_processes),
+            range(self.step, self.length.steps),
+            workers=self.config.data.workers,
             pin_memory=self.accelerator.device.type == "cuda",
         )
-        return iter(loader)
 
     def _step_context(self, micro_step: int, discriminator: DiscriminatorTrainer | None) -> StepContext:
         position = (self.step * self.batch.gradient_accumulation_steps + micro_step) * self.accelerator.num_processes
@@ -236,8 +290,9 @@ class Trainer:
         )
 
     def _autocast(self) -> torch.autocast:
-        enabled = self.config.precision == "bfloat16"
-        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=enabled)
+        enabled = self.config.precision != "float32"
+        dtype = DTYPES[self.config.precision] if enabled else None
+        return torch.autocast(self.accelerator.device.type, dtype, enabled=enabled)
 
     def _gradient_sync(self, last: bool) -> AbstractContextManager[None]:
         """Reduce gradients over processes in the last backward pass of a step only."""
@@ -249,23 +304,10 @@ class Trainer:
 
     def _clip_gradients(self) -> Tensor:
         """Clip the gradients and return their norm before clipping."""
+        self.scaler.unscale(self.parameters.values())
         limit = self.config.optimizer.max_grad_norm
         norm = self.accelerator.clip_grad_norm_(self.parameters.values(), math.inf if limit is None else limit)
         return sharding.gather(norm).detach()
-
-    def _check_finite(self, metrics: dict[str, Tensor], norm: Tensor) -> None:
-        losses = [metrics[name] for name in ("loss", "discriminator", "lecam") if name in metrics]
-        if all(torch.isfinite(value) for value in (*losses, norm)):
-            return
-        values = [name for name, value in metrics.items() if name != "loss" and not torch.isfinite(value)]
-        gradients = [n for n, p in self.parameters.items() if p.grad is not None and not p.grad.isfinite().all()]
-        if torch.isfinite(metrics["loss"]):
-            cause = f"the gradient of step {self.step} is not finite (in {', '.join(gradients[:3]) or 'its norm'})"
-        else:
-            cause = f"the loss of step {self.step} is {metrics['loss'].item()} (from {', '.join(values) or 'the sum'})"
-        raise FloatingPointError(
-            f"{cause}; the weights are unchanged, resume from the last checkpoint in {self.folder}"
-        )
 
     def _update_lr(self) -> float:
         """Set the learning rates of this step. Returns that of the weights without a multiplier."""
@@ -275,47 +317,48 @@ class Trainer:
                 group["lr"] = group["initial_lr"] * factor
         return self.config.optimizer.lr * factor
 
-    def _average_over_processes(self, metrics: dict[str, Tensor]) -> dict[str, float]:
-        means = self.accelerator.reduce(torch.stack([value.float() for value in metrics.values()]), "mean")
-        return dict(zip(metrics, means.tolist(), strict=True))
-
     def averaged_model(self) -> AnyModel:
         """Return a copy of the model on the CPU with averaged weights. Every process must call this method."""
         model: AnyModel = build_model(self.stage.kind, self.model.config.model_dump())
-        weights = {name: sharding.gather(t.detach()).cpu() for name, t in self.model.state_dict().items()}
-        if self.average is not None:
-            weights |= {name: sharding.gather(t).cpu() for name, t in self.average.items()}
-        model.load_state_dict(weights)
+        model.load_state_dict(averaged_state(self.model, self.average))
         return model.eval()
 
     def validate(self) -> None:
         """Measure the averaged model, save samples and curves, and keep the best model so far."""
         model = self.averaged_model().to(self.accelerator.device)
         if self.accelerator.is_main_process:
-            measurements = self.stage.validate(model)
-            self.logger.log(self.step, measurements)
-            plot_metrics(self.folder / "metrics.jsonl", self.folder / "metrics.png")
-            self.stage.save_samples(model, self.folder / "samples" / f"step-{self.step:08d}")
-            if measurements and (score := self.stage.score(measurements)) > self.best:
-                self.best = score
-                write_folder(model, self.folder / "best")
+            with self._signals.interruptible():
+                self._validate_on_main(model)
+        if self._signals.received is None:
+            self.validated = self.step
         self.accelerator.wait_for_everyone()
+
+    def _validate_on_main(self, model: AnyModel) -> None:
+        measurements = self.stage.validate(model)
+        samples = self.stage.save_samples(model, self.folder / "samples" / f"step-{self.step:08d}")
+        self.logger.log(self.step, measurements)
+        self.logger.log_image(self.step, samples)
+        plot_metrics(self.folder / "metrics.jsonl", self.folder / "metrics.png")
+        if measurements and (score := self.stage.score(measurements)) > self.best:
+            write_folder(model, self.folder / "best")
+            self.best = score
 
     def save(self) -> None:
         """Write a checkpoint of the current step. Every process must call this method."""
         main = self.accelerator.is_main_process
         tensors = collect_tensors(self._modules, self.average, self._optimizers, keep=main)
+        self.state = RunState(
+            self.step,
+            self.model.config.model_dump(mode="json"),
+            self.stage.kind,
+            self.best,
+            (self.length.steps, self.length.warmup_steps),
+            self.broken,
+            validated=self.validated,
+            loss_scale=self.scaler.state,
+        )
         if main:
-            config = self.model.config.model_dump(mode="json")
-            state = RunState(
-                self.step,
-                config,
-                self.stage.kind,
-                self.best,
-                (self.length.steps, self.length.warmup_steps),
-                self.broken,
-            )
-            save_checkpoint(self.folder, tensors, state, self.config.keep_checkpoints)
+            save_checkpoint(self.folder, tensors, self.state, self.config.keep_checkpoints)
         self.accelerator.wait_for_everyone()
 
     def export(self) -> AnyModel:
@@ -332,37 +375,13 @@ class Trainer:
                 steps=self.step,
                 batch_size=self.batch.batch_size,
             )
+            mark_exported(self.folder)
         self.accelerator.wait_for_everyone()  # no process ends while files are being written
         return model
 
     def _report_broken(self) -> None:
         """List the files that any process could not read in `broken.json`."""
-        gathered = gather_object([self.broken])
-        self.broken = {path: reason for broken in gathered for path, reason in broken.items()}
+        self.broken = gather_broken(self.broken)
         if self.broken and self.accelerator.is_main_process:
             with replacing(self.folder / "broken.json") as path:
                 path.write_text(json.dumps(dict(sorted(self.broken.items())), indent=2), encoding="utf-8")
-
-
-class _LazySampler:
-    """Batch sampler that generates the indices anew for each iteration, since those of a long run fill memory."""
-
-    def __init__(self, generate: Callable[[], Iterator[list[int]]]) -> None:
-        self._generate = generate
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return self._generate()
-
-
-def _create_accelerator(config: RunConfig, folder: Path) -> Accelerator:
-    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
-        raise ValueError("accelerate is configured for FSDP; set sharding: true (--sharding) in the run instead")
-    accelerator = Accelerator(
-        mixed_precision="no",  # would hold for all runs of this process; Trainer uses autocast
-        cpu=not torch.cuda.is_available(),
-        log_with=list(config.trackers) or None,
-        project_dir=folder,
-    )
-    if config.sharding and accelerator.num_processes == 1:
-        raise ValueError("sharding needs several processes; launch the run with: torchrun --nproc-per-node N")
-    return accelerator
