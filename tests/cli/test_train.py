@@ -61,6 +61,75 @@ def test_broken_files_are_passed_by_and_named(folder, tmp_path, capsys):
     assert "4 of 80 files cannot be read, more than data.max_broken_fraction 0.04 allows" in capsys.readouterr().err
 
 
+def test_one_folder_of_videos_is_enough(tmp_path, monkeypatch, capsys):
+    """Presets name no data of their own, and the bundled models are known by name."""
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "videos" / "0.mp4", 20)
+    for stage, *more in (
+        ["tokenizer"],
+        ["tokenizer", "--initial", "adaptok-tiny"],
+        ["scorer", "--initial", "adaptok-tiny"],
+    ):
+        main(["train", stage, "--data.train", "videos", *more, "--dry-run"])
+        text = capsys.readouterr().out
+        assert "1 readable files, 0 unreadable; no validation" in text
+        assert text.endswith("Ready to start.\n")
+    flags = ["train", "tokenizer", "--initial", "adaptok-tiny", "--data.train", "videos", "--dry-run", "--json"]
+    main([*flags, "--processes", "2"])
+    document = json.loads(capsys.readouterr().out)
+    assert document["configuration"]["model"]["name"] == "adaptok-tiny-finetuned"
+    assert document["configuration"]["model"]["scorer"] is not None
+    assert (document["processes"], document["micro_batch_size"], document["missing"]) == (2, 2, [])
+    main(["train", "scorer", "--dry-run"])
+    text = capsys.readouterr().out
+    assert "Not ready to start:\n- data.train is empty" in text
+    assert "- initial runs/tiny-tokenizer/model: no such model folder" in text
+    assert [path.name for path in tmp_path.iterdir()] == ["videos"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--initial", "nowhere"], "nowhere: no such model folder"),
+        (["--data.train", "nowhere"], "nowhere: no such folder or list of files"),
+        (["--lpips-weights", "nowhere", "--losses.lpips.weight", "1"], "nowhere: no such file"),
+        (["--trackers", "wandb"], "trackers wandb needs wandb"),
+        (["--processes", "3"], "batch_size 4 is not a multiple of processes 3"),
+        (["--output", "file"], "file: a file, expected a folder"),
+    ],
+)
+def test_dry_runs_refuse_what_a_start_would(tmp_path, monkeypatch, capsys, flags, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit):
+        main(["train", "tokenizer", "--dry-run", *flags])
+    assert message in capsys.readouterr().err
+
+
+def test_finished_runs_say_so_and_can_become_longer(tmp_path, capsys):
+    write_video(tmp_path / "videos" / "0.mp4", 20)
+
+    def run(*more):
+        data = ["--data.train", str(tmp_path / "videos"), "--data.workers", "0", "--losses.adversarial", "0"]
+        main([flag for flag in flags(tmp_path, "run", *data, *more) if flag not in ("--quiet", "--json")])
+        return capsys.readouterr().err
+
+    text = run("--max-steps", "1")
+    assert text.startswith(f"Preparing the tokenizer run in {tmp_path / 'run'} ...\nStarting: 1 steps of 2 clips")
+    assert "step 1/1, loss" in text
+    assert f"model: {tmp_path / 'run' / 'model'}\nnext: adaptok train scorer --initial" in text
+    assert "The run is finished (1 of 1 steps); its model is in" in run("--max-steps", "1")
+    with pytest.raises(SystemExit, match="2"):
+        run("--max-steps", "1", "--optimizer.lr", "1e-2")
+    assert "optimizer.lr is 0.0003 there and 0.01 here" in capsys.readouterr().err
+    text = run("--max-steps", "2")
+    assert "Resuming after step 1: 2 steps" in text
+    assert "finished: 2 steps" in text
+    with pytest.raises(SystemExit, match="2"):
+        run("--max-steps", "1", "--dry-run")
+    assert "holds a run of 2 steps, but 1 are configured" in capsys.readouterr().err
+
+
 def test_files_that_vanish_are_named_by_whoever_reads_them(folder, tmp_path, capsys):
     main(["data", "index", str(folder), "--quiet"])
     readable = [entry.path for entry in read_manifest(folder / "index.parquet") if entry.error is None]

@@ -14,6 +14,8 @@ from adaptok.checkpoints.official_training import SUFFIXES
 
 BUNDLED_MODEL = "adaptok-tiny"
 """Name of the bundled tokenizer, under `assets/`."""
+BUNDLED = (BUNDLED_MODEL, "adaptok-tiny-generator")
+"""Names of all bundled models."""
 
 
 @contextmanager
@@ -29,6 +31,8 @@ def local_folder(name: str | Path | None, bundled: str = BUNDLED_MODEL) -> Itera
 def resolve(name: str | Path) -> Path:
     """Return a local folder. The hub id `owner/name` of a model is downloaded, unless a folder has that path.
 
+    The names of bundled models stand for their folders in the package.
+
     Raises:
         FileNotFoundError: There is no such folder, and the name is not a hub id.
     """
@@ -39,11 +43,17 @@ def resolve(name: str | Path) -> Path:
         raise FileNotFoundError(
             f"{name}: expected a model folder; convert the checkpoint with 'adaptok convert {name}'"
         )
+    bundled = files("adaptok") / "assets" / str(name)
+    if name in BUNDLED and isinstance(bundled, Path):
+        return bundled
     if re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)) and not path.parent.is_dir():
         from huggingface_hub import snapshot_download
 
         return Path(snapshot_download(str(name), allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))
-    raise FileNotFoundError(f"{name}: no such model folder, and not a hub id of the form owner/name")
+    raise FileNotFoundError(
+        f"{name}: no such model folder, and not a hub id of the form owner/name; the bundled models are"
+        f" {' and '.join(BUNDLED)}"
+    )
 
 
 def upload(save: Callable[[Path], None], repo_id: str, *, private: bool, token: str | None) -> str:

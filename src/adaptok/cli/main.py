@@ -51,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
             logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
         command.run()
-    except KeyboardInterrupt:
-        _fail("interrupted; no incomplete files are left behind", INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        _fail(str(stop) or "interrupted; no incomplete files are left behind", INTERRUPTED)
     except BrokenPipeError:
         sys.exit(FAILURE)
     except Exception as error:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -14,11 +15,13 @@ from tyro.conf import Suppress, UseAppendAction, arg, subcommand
 from adaptok.cli.compatibility import RENAMED_FLAGS
 from adaptok.cli.errors import UsageError, nearest
 from adaptok.cli.options import Messages, Switch, group, option
-from adaptok.cli.output import progress, refuse_streams, say
+from adaptok.cli.output import progress, refuse_streams, say, show
+from adaptok.cli.training_text import plan_text, summary_text
 from adaptok.config.choices import Stage
 
 if TYPE_CHECKING:
     from adaptok.config.training import AnyConfig
+    from adaptok.training.trainer import Trainer
 
 
 @dataclass(kw_only=True)
@@ -43,8 +46,11 @@ class TrainingRun:
     print_config: Switch = False
     """Print the resolved configuration as YAML, which --config accepts, and exit."""
     dry_run: Switch = False
-    """Check the configuration, print the size of the model and the memory and work of a step, and exit. Needs no
-    data."""
+    """Check the configuration, the data, weights and models that it names, and the folder of the run; print the size
+    of the model and the memory and work of a step, and exit. Inputs that are not given yet are listed."""
+    processes: Annotated[int | None, option("N")] = None
+    """Number of training processes that --dry-run plans for. The default is the number that torchrun or accelerate has
+    started."""
     overrides: Suppress[tuple[tuple[str, Any], ...]] = ()
     messages: Annotated[Messages, group("message")] = field(default_factory=Messages)
 
@@ -93,7 +99,26 @@ class TrainingRun:
             if not equals:
                 raise UsageError(f"--set {assignment}: expected KEY=VALUE")
             values[key.strip()] = value.strip()
-        return load_training_config(self.config, self.stage, values)
+        config = load_training_config(self.config, self.stage, values)
+        return self._adopt_initial(config, values) if config.initial is not None else config
+
+    def _adopt_initial(self, config: AnyConfig, values: Mapping[str, Any]) -> AnyConfig:
+        """Check the initial model, if the command line names it, and give a preset its architecture."""
+        from adaptok.checkpoints.hub import resolve
+        from adaptok.config.overrides import resolve_key
+        from adaptok.config.training import STAGES
+        from adaptok.training.initialization.adoption import adopt_initial
+
+        assert config.initial is not None
+        given = {resolve_key(STAGES[self.stage], key) for key in values}
+        try:
+            resolve(config.initial)
+        except FileNotFoundError:
+            if "initial" in given:
+                raise
+            return config
+        is_preset = Path(self.config).suffix not in (".yaml", ".yml", ".json")
+        return adopt_initial(config, given) if is_preset else config
 
     def run(self) -> None:
         config = self.load_config()
@@ -108,38 +133,73 @@ class TrainingRun:
 
     def _describe(self, config: AnyConfig) -> None:
         from adaptok.training.estimate import describe
+        from adaptok.training.optim import RunLength
+        from adaptok.training.processes import is_main_process, started_processes
+        from adaptok.training.resuming import resumed_step
 
-        document = describe(config)
-        if self.messages.json:
-            print(json.dumps(document))
-            return
-        for name, value in document.items():
-            print(f"{name}: {value if isinstance(value, str) else json.dumps(value)}")
+        processes = self.processes or started_processes()
+        document = describe(config, processes)
+        self._check_output()
+        length = None if document["steps"] is None else RunLength(document["steps"], document["warmup_steps"])
+        document["resumes_after"] = resumed_step(self.folder, config, length, processes)
+        if is_main_process():
+            show(self.messages, document, plan_text(document, self.folder))
 
-    def _train(self, config: AnyConfig) -> None:
-        import os
-
-        from adaptok.utils.extras import require
-
-        require("accelerate", extra="train", purpose="training")
+    def _check_output(self) -> None:
         refuse_streams(self.folder)
         if self.resume == "never" and (self.folder / "checkpoints").exists():
             raise ValueError(f"{self.folder} holds a run; choose another --output, or resume it with --resume auto")
+        existing = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists())
+        if not os.access(existing, os.W_OK):
+            raise PermissionError(f"{self.folder}: {existing} cannot be written; choose another --output")
+
+    def _train(self, config: AnyConfig) -> None:
+        from adaptok.utils.extras import require
+
+        require("accelerate", extra="train", purpose="training")
+        main_messages = self.messages if os.environ.get("RANK", "0") == "0" else Messages(quiet=True)
+        say(main_messages, f"Preparing the {self.stage} run in {self.folder} ...")
+        self._check_output()
         if self.device == "cpu":
             os.environ["ACCELERATE_USE_CPU"] = "true"
         elif self.device != "auto":
             self._check_device()
+        from adaptok.training.estimate import missing_inputs
+        from adaptok.training.interruption import TrainingInterrupted
         from adaptok.training.stages import open_stage_data
         from adaptok.training.trainer import Trainer
 
-        quiet = Messages(quiet=self.messages.quiet or not sys.stderr.isatty())
+        if missing := missing_inputs(config):
+            raise ValueError(missing[0])
+        quiet = Messages(quiet=main_messages.quiet or not sys.stderr.isatty())
         with progress(quiet, "opening files", None, "files") as advance:
             data = open_stage_data(config, advance)
-        trainer = Trainer(config, data, self.folder, lambda line: say(self.messages, str(line)))
-        trainer.train()
+        trainer = Trainer(config, data, self.folder, lambda record: say(main_messages, str(record)))
+        try:
+            self._run(trainer, main_messages)
+        except TrainingInterrupted:
+            if not trainer.accelerator.is_main_process:
+                from adaptok.cli.main import INTERRUPTED
+
+                sys.exit(INTERRUPTED)  # the main process prints the message
+            raise
         if self.messages.json and trainer.accelerator.is_main_process:
             document = {"out": str(self.folder), "model": str(self.folder / "model"), "steps": trainer.step}
             print(json.dumps({**document, "broken": trainer.broken}))
+
+    def _run(self, trainer: Trainer, messages: Messages) -> None:
+        from adaptok.training.reporting import last_metrics
+
+        steps = trainer.length.steps
+        if trainer.finished:
+            model = self.folder / "model"
+            say(messages, f"The run is finished ({trainer.step} of {steps} steps); its model is in {model}.")
+            say(messages, f"To train longer, give more steps, such as --max-steps {2 * steps}.")
+            return
+        how = f"Resuming after step {trainer.step}" if trainer.step else "Starting"
+        say(messages, f"{how}: {steps} steps of {trainer.batch.batch_size} clips on {trainer.describe_device()}")
+        trainer.train()
+        say(messages, summary_text(self.stage, self.folder, steps, last_metrics(self.folder / "metrics.jsonl")))
 
     def _check_device(self) -> None:
         """Raise ValueError unless accelerate will train on the requested device."""
@@ -186,7 +246,7 @@ class TrainScorer(TrainingRun):
     """Train a scorer for an existing tokenizer: it predicts the distortion of a block at every length.
 
     Fields of the configuration are set by --KEY VALUE, for example:
-    adaptok train scorer --initial runs/tiny-tokenizer/model --data.train my/videos
+    adaptok train scorer --initial adaptok-tiny --data.train my/videos
     """
 
     stage: ClassVar[Stage] = "scorer"

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from adaptok.checkpoints.hub import resolve as resolve_folder
 from adaptok.config.discriminator import PatchDiscriminatorConfig
 from adaptok.config.generator import GeneratorConfig
 from adaptok.config.tokenizer import TokenizerConfig
@@ -26,9 +27,12 @@ from adaptok.models.flops import (
 from adaptok.models.generator import GeneratorModel
 from adaptok.models.model import Model
 from adaptok.training.clip_data import open_clip_data
-from adaptok.training.losses import missing_weights
+from adaptok.training.initialization.initial_model import load_initial
+from adaptok.training.losses import LpipsNetworks, missing_weights
 from adaptok.training.objectives import draw_lengths
 from adaptok.training.optim import RunLength, run_length
+from adaptok.training.processes import check_processes
+from adaptok.training.stages import check_generator
 from adaptok.training.token_data import open_token_data, resolve
 
 NUM_SAMPLES = 256
@@ -74,8 +78,9 @@ def step_flops(config: TrainingConfig) -> float:
     return clips * flops
 
 
-def step_memory(config: TrainingConfig) -> float:
-    """Estimate the bytes of weights, gradients, optimizer state, moving average and activations of a micro-batch."""
+def step_memory(config: TrainingConfig, processes: int = 1) -> float:
+    """Estimate the memory of one of several processes, in bytes: weights, gradients, optimizer state, moving average,
+    and activations of a micro-batch."""
     counts = parameter_counts(config)
     trained = counts["scorer"] if config.stage == "scorer" else counts["tokenizer"] + counts["prior"]
     trained += counts["discriminator"]
@@ -93,7 +98,12 @@ def step_memory(config: TrainingConfig) -> float:
     kept: float = sum(s.depth * positions * s.width * (1 if checkpointing else layer_activations(s)) for s in stacks)
     if config.stage == "tokenizer" and config.losses.adversarial:
         kept += _discriminator_activations(config)
-    return fixed + config.pass_size * size * kept
+    return fixed / _shards(config, processes) + config.batch_plan(processes).micro_batch_size * size * kept
+
+
+def _shards(config: AnyConfig, processes: int) -> int:
+    """Return over how many processes weights, gradients and optimizer state are split."""
+    return processes if config.sharding else 1
 
 
 def layer_activations(stack: TransformerConfig) -> int:
@@ -110,61 +120,107 @@ def _discriminator_activations(config: TrainingConfig) -> float:
     return discriminator.depth * LAYER_ACTIVATIONS * transformer_rows(discriminator, clips) * discriminator.width
 
 
-def describe(config: AnyConfig) -> dict[str, Any]:
-    """Describe a run before it starts, as a JSON object: sizes, FLOPs, memory and data.
+def describe(config: AnyConfig, processes: int = 1) -> dict[str, Any]:
+    """Describe a run before it starts, as a JSON object: sizes, FLOPs, memory, data, and what it still lacks.
 
-    Data is opened only if the configuration names any. Without, values that depend on it are None, and a generator is
-    assumed to be trained on tokens of half the maximum length.
+    Everything that is given is checked as at the start of a run. Data is opened only if the configuration names any.
+    Without, values that depend on it are None, and a generator is assumed to be trained on tokens of half the maximum
+    length.
+
+    Args:
+        config: configuration of the run.
+        processes: number of training processes.
 
     Raises:
-        FileNotFoundError: a folder, list or dataset does not exist.
-        ValueError: the data does not fit the configuration, or too much of it is broken.
+        FileNotFoundError: a folder, list, dataset or file of weights does not exist.
+        ValueError: the data, the initial model or the processes do not fit the configuration, or too much data is
+            broken.
     """
+    check_processes(config, processes)
+    plan, missing = config.batch_plan(processes), missing_inputs(config)
+    common = {
+        "processes": processes,
+        "clips_per_step": plan.batch_size,
+        "micro_batch_size": plan.micro_batch_size,
+        "gradient_accumulation_steps": plan.gradient_accumulation_steps,
+        "missing": missing,
+        "configuration": config.model_dump(mode="json"),
+    }
     if isinstance(config, GeneratorTrainingConfig):
-        return _describe_generator(config)
+        return {**_describe_generator(config, processes), **common}
+    check_inputs(config)
     data = open_clip_data(config) if config.data.train or config.data.drawn_fraction == 1 else None
-    length = _known_length(config, None if data is None else data.epoch_size)
+    length = _known_length(config, None if data is None else data.epoch_size, processes)
     return {
         "parameters": parameter_counts(config),
         "steps": None if length is None else length.steps,
         "warmup_steps": None if length is None else length.warmup_steps,
-        "clips_per_step": config.batch_plan(1).batch_size,
         "gflop_per_step": step_flops(config) / 1e9,
-        "memory_gb": step_memory(config) / 1e9,
+        "memory_gb": step_memory(config, processes) / 1e9,
         "files": None if data is None else data.epoch_size,
         "broken": {} if data is None else dict(data.broken),
-        "missing": missing_weights(config),
         "validation_clips": 0 if data is None or data.validation is None else len(data.validation),
-        "configuration": config.model_dump(mode="json"),
+        **common,
     }
 
 
-def _known_length(config: AnyConfig, epoch_size: int | None) -> RunLength | None:
-    return None if config.max_steps is None and epoch_size is None else run_length(config, epoch_size)
+def missing_inputs(config: AnyConfig) -> list[str]:
+    """List what a run needs but the configuration does not name, or not yet: data, weights, and the initial model."""
+    missing = []
+    if not config.data.train and (isinstance(config, GeneratorTrainingConfig) or config.data.drawn_fraction < 1):
+        kind = "token datasets" if isinstance(config, GeneratorTrainingConfig) else "folders or lists of files"
+        missing.append(f"data.train is empty; give {kind} with --data.train")
+    if not isinstance(config, GeneratorTrainingConfig) and (weights := missing_weights(config)) is not None:
+        missing.append(weights)
+    if config.initial is None and config.stage == "scorer":
+        missing.append("a scorer run needs a tokenizer; give its model folder with --initial")
+    if config.initial is not None:
+        try:
+            resolve_folder(config.initial)
+        except FileNotFoundError as error:
+            missing.append(f"initial {error}; train that model first, or give another with --initial")
+    return missing
 
 
-def _describe_generator(config: GeneratorTrainingConfig) -> dict[str, Any]:
+def check_inputs(config: TrainingConfig) -> None:
+    """Check the LPIPS weights and the initial model, where they are given, by loading them.
+
+    Raises:
+        FileNotFoundError: a file of weights does not exist.
+        ValueError: weights are not the published ones, or the model does not fit the configuration.
+    """
+    if missing_weights(config) is None:
+        LpipsNetworks.load(config, torch.device("cpu"))
+    if config.initial is not None and not any(text.startswith("initial ") for text in missing_inputs(config)):
+        load_initial(config)
+
+
+def _known_length(config: AnyConfig, epoch_size: int | None, processes: int) -> RunLength | None:
+    return None if config.max_steps is None and epoch_size is None else run_length(config, epoch_size, processes)
+
+
+def _describe_generator(config: GeneratorTrainingConfig, processes: int) -> dict[str, Any]:
     data = open_token_data(config) if config.data.train else None
     model = _assumed_generator(config) if data is None else data.config
-    length = _known_length(config, None if data is None else data.epoch_size)
+    if data is not None:
+        check_generator(config, data)
+    length = _known_length(config, None if data is None else data.epoch_size, processes)
     with torch.device("meta"):
         parameters = GeneratorModel(model).parameter_counts()
-    clips, entries = config.batch_plan(1).batch_size, model.blocks * (model.latents / 2 + 1)
+    clips, entries = config.batch_plan(processes).batch_size, model.blocks * (model.latents / 2 + 1)
     if data is not None:
         entries = data.train.count_entries(0, len(data.train)) / len(data.train)
     return {
         "parameters": parameters,
         "steps": None if length is None else length.steps,
         "warmup_steps": None if length is None else length.warmup_steps,
-        "clips_per_step": clips,
         "entries_per_clip": entries,
         "gflop_per_step": 3 * clips * generator_flops(model, round(entries)) / 1e9,
-        "memory_gb": _generator_memory(config, model, parameters["generator"], entries) / 1e9,
+        "memory_gb": _generator_memory(config, model, parameters["generator"], entries, processes) / 1e9,
         "clips": None if data is None else len(data.train),
         "labels": list(model.labels),
         "validation_clips": 0 if data is None or data.validation is None else len(data.validation),
         "model": model.model_dump(mode="json"),
-        "configuration": config.model_dump(mode="json"),
     }
 
 
@@ -189,13 +245,15 @@ def _assumed_generator(config: GeneratorTrainingConfig) -> GeneratorConfig:
 
 
 def _generator_memory(
-    config: GeneratorTrainingConfig, model: GeneratorConfig, parameters: int, entries: float
+    config: GeneratorTrainingConfig, model: GeneratorConfig, parameters: int, entries: float, processes: int
 ) -> float:
-    """Estimate the bytes of weights, gradients, optimizer state, moving average and activations of a micro-batch."""
+    """Estimate the memory of a process as `step_memory` does."""
     size = 4 if config.precision == "float32" else 2
-    positions = config.pass_size * (model.prefix + entries)
+    clips = config.batch_plan(processes).micro_batch_size
+    positions = clips * (model.prefix + entries)
     # norms, qkv, attention and its projection; gate, up and their product
     values = 1.0 if config.activation_checkpointing else 9 + 4 * model.hidden / model.width
     kept = positions * model.depth * values * model.width * size
-    logits = 0 if model.levels else 2 * 4 * config.pass_size * entries * model.vocabulary
-    return (16 + 4 * bool(config.ema_decay)) * parameters + kept + logits
+    logits = 0 if model.levels else 2 * 4 * clips * entries * model.vocabulary
+    fixed = (16 + 4 * bool(config.ema_decay)) * parameters
+    return fixed / _shards(config, processes) + kept + logits

@@ -42,6 +42,7 @@ def check_processes(config: RunConfig, processes: int) -> None:
 
 def create_accelerator(config: RunConfig, folder: Path) -> Accelerator:
     """Join the processes of a run. Errors are those of `check_processes`."""
+    check_trackers(config.trackers)  # accelerate only warns
     accelerator = Accelerator(
         mixed_precision="no",  # would hold for all runs of this process; Trainer uses autocast
         cpu=not torch.cuda.is_available(),

@@ -33,6 +33,14 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
+def last_metrics(path: Path) -> dict[str, Any]:
+    """Return the last value of each metric in `metrics.jsonl`."""
+    latest: dict[str, Any] = {}
+    for line in read_metrics(path):
+        latest |= line
+    return latest
+
+
 def plot_metrics(metrics: Path, output: Path) -> None:
     """Plot loss, learning rate and validation results over the steps, as a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -8,6 +8,7 @@ from typing import Any
 
 from adaptok.checkpoints.folders import CONFIG_FILE
 from adaptok.config.training import AnyConfig, dump_config
+from adaptok.training.checkpointing import RunState, list_checkpoints
 from adaptok.training.optim import RunLength
 from adaptok.utils.files import replacing
 
@@ -81,6 +82,26 @@ def _fields(config: AnyConfig, processes: int) -> dict[str, Any]:
     """Return the fields of a configuration, with the batch size if it follows from others."""
     values = config.model_dump(mode="json")
     return {**values, "batch_size": config.batch_size or config.batch_plan(processes).batch_size}
+
+
+def resumed_step(run: Path, config: AnyConfig, length: RunLength | None, processes: int) -> int:
+    """Return the number of steps after which a run would be resumed, 0 for a new one.
+
+    Args:
+        length: length by the current configuration, if known.
+
+    Raises:
+        ValueError: the folder holds a run that cannot be resumed with this configuration.
+        NotADirectoryError: there is a file in the place of the folder.
+    """
+    changed = check_folder(run, config, processes)
+    checkpoints = list_checkpoints(run)
+    if not checkpoints:
+        return 0
+    state = RunState.load(checkpoints[-1])
+    if state.plan is not None and changed:
+        resumed_length(run, RunLength(*state.plan), length)
+    return state.step
 
 
 def holds_results(run: Path) -> bool:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from adaptok.allocation.policy import Scores
+from adaptok.checkpoints.hub import resolve
 from adaptok.checkpoints.model_folder import read_generator
 from adaptok.codec.codec import AdapTok
 from adaptok.config.generator import GeneratorConfig
@@ -245,13 +246,7 @@ class GeneratorStage(Stage[GeneratorModel]):
         torch.manual_seed(self.config.seed)
         model = GeneratorModel(self.data.config)
         if self.config.initial is not None:
-            source = read_generator(self.config.initial)
-            if _architecture(source.config) != _architecture(model.config):
-                raise ValueError(
-                    f"the generator in {self.config.initial} has another architecture than this run; give the same"
-                    " model.* values or leave initial out"
-                )
-            model.load_state_dict(source.state_dict())
+            model.load_state_dict(load_initial_generator(self.config.initial, self.data.config).state_dict())
         return model
 
     def checkpoint_model(self, config: Mapping[str, Any]) -> GeneratorModel:
@@ -294,6 +289,31 @@ class GeneratorStage(Stage[GeneratorModel]):
             description=f"A generator of the ids of clips of the tokenizer {config.model}, from {condition}",
             code=("from adaptok import Generator", "generator = Generator.from_pretrained('path/to/this/folder')"),
         )
+
+
+def load_initial_generator(name: str, config: GeneratorConfig) -> GeneratorModel:
+    """Load the generator that a run starts from.
+
+    Raises:
+        FileNotFoundError: there is no such model.
+        ValueError: its architecture differs from `config`.
+    """
+    source = read_generator(resolve(name))
+    if _architecture(source.config) != _architecture(config):
+        raise ValueError(
+            f"the generator in {name} has another architecture than this run; give the same model.* values or leave"
+            " initial out"
+        )
+    return source
+
+
+def check_generator(config: GeneratorTrainingConfig, data: TokenData) -> None:
+    """Check that the initial generator and the tokenizer of samples fit the token dataset, by loading them. Errors are
+    those of `load_initial_generator` and `load_decoder`."""
+    if config.initial is not None:
+        load_initial_generator(config.initial, data.config)
+    if config.samples:
+        load_decoder(config.tokenizer, data.config, torch.device("cpu"))
 
 
 def _architecture(config: GeneratorConfig) -> dict[str, Any]:

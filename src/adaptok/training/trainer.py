@@ -106,6 +106,11 @@ class Trainer:
         """Whether the folder holds the exported model of the last step."""
         return self.state.exported and self.step >= self.length.steps
 
+    def describe_device(self) -> str:
+        """Describe where the run computes, such as "2 processes (cuda)"."""
+        processes = self.accelerator.num_processes
+        return f"{processes} process{'es' * (processes > 1)} ({self.accelerator.device.type})"
+
     def _run_length(self, plan: tuple[int, int] | None, changed: bool) -> RunLength:
         if plan is not None and not changed:
             return RunLength(*plan)

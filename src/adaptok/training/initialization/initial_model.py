@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from adaptok.checkpoints.hub import resolve
 from adaptok.checkpoints.model_folder import read_folder
 from adaptok.config.training import TrainingConfig
 from adaptok.config.transformer import StackConfig
@@ -74,7 +75,7 @@ STATISTICS_BATCHES = 16
 def new_model(config: TrainingConfig, data: ClipData) -> Model:
     """Create the model that a run starts from, with random weights, linear weights or those of a model folder."""
     torch.manual_seed(config.seed)
-    model = _random_or_linear(config, data) if config.initial is None else _from_folder(config)
+    model = _random_or_linear(config, data) if config.initial is None else load_initial(config)
     if config.fit_output_clips:
         fit_output_layer(model.tokenizer, _fitting_batches(config, data))
     return model
@@ -102,9 +103,15 @@ def _fitting_batches(config: TrainingConfig, data: ClipData) -> Iterator[tuple[T
         yield clips, draw_lengths(config.lengths, len(clips), blocks, generator)
 
 
-def _from_folder(config: TrainingConfig) -> Model:
+def load_initial(config: TrainingConfig) -> Model:
+    """Create the model of a run with the weights of its `initial` model.
+
+    Raises:
+        FileNotFoundError: there is no such model.
+        ValueError: the model has another configuration than the run.
+    """
     assert config.initial is not None
-    source = read_folder(config.initial).build()
+    source = read_folder(resolve(config.initial)).build()
     model = Model(config.model)
     try:
         grow(model.tokenizer, source.tokenizer)
