@@ -189,6 +189,8 @@ def dry_run(capsys, path: Path) -> dict:
         frames = path.stem in ("base-predictor", "tiny-generator")
         data = "clips" if stage != "generator" else f"token-datasets/{'frames' if frames else 'labels'}"
         flags = ["--data.train", data, "--data.validation", "None"]
+    if stage == "tokenizer":  # what a start needs and is lacking here
+        flags += ["--lpips-weights", "None", "--lpips-alex-weights", "None", "--no-sharding", "--trackers", "none"]
     document = run(capsys, "train", stage, "--config", path, "--dry-run", *flags)
     return {name: document[name] for name in DRY_RUN}
 

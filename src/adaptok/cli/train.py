@@ -114,7 +114,7 @@ class TrainingRun:
         try:
             resolve(config.initial)
         except FileNotFoundError:
-            if "initial" in given:
+            if "initial" in given and not self.print_config:
                 raise
             return config
         is_preset = Path(self.config).suffix not in (".yaml", ".yml", ".json")
