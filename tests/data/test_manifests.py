@@ -14,8 +14,7 @@ def labels(entries):
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("list.csv", "id,path,action,label\n7,a/0.mp4,jump,3\n8,b/1.mp4,run,4\n"),
-        ("list.csv", "7,a/0.mp4,jump,3\n8,b/1.mp4,run,4\n"),
+        ("list.csv", "7,a/0.mp4,,3\n8,b/1.mp4,,4\n"),
         ("list.csv", "path,label\na/0.mp4,3\nb/1.mp4,4\n"),
         ("list.csv", "a/0.mp4,3\n\nb/1.mp4,4\n"),
         ("trainlist01.txt", "a/0.mp4 3\nb/1.mp4 4\n"),
@@ -27,6 +26,26 @@ def test_lists(tmp_path, name, text):
     assert labels(entries) == [("0.mp4", "3"), ("1.mp4", "4")]
     assert entries[1].path == tmp_path / "b/1.mp4"
     assert read_manifest(tmp_path / name, root="/elsewhere")[1].path.as_posix() == "/elsewhere/b/1.mp4"
+
+
+@pytest.mark.parametrize("header", ["", "id,path,action,label\n"])
+def test_actions_of_official_lists_are_the_labels(tmp_path, header):
+    (tmp_path / "list.csv").write_text(header + "7,a/0.mp4,jump,3\n8,b/1.mp4,run,4\n")
+    assert labels(read_manifest(tmp_path / "list.csv")) == [("0.mp4", "jump"), ("1.mp4", "run")]
+
+
+@pytest.mark.parametrize("place", ["lists", "videos"])
+def test_numbers_of_ucf101_become_names(tmp_path, place):
+    for name in ("lists", "videos"):
+        (tmp_path / name).mkdir()
+    (tmp_path / place / "classInd.txt").write_text("1 Hammering\n2 HammerThrow\n\n")
+    path = tmp_path / "lists" / "trainlist01.txt"
+    path.write_text("a/0.avi 2\nb/1.avi 1\nb/2.avi\n")
+    entries = read_manifest(path, tmp_path / "videos")
+    assert labels(entries) == [("0.avi", "HammerThrow"), ("1.avi", "Hammering"), ("2.avi", None)]
+    path.write_text("a/0.avi 3\n")
+    with pytest.raises(ValueError, match=r"class 3 is not in .*classInd.txt, which has 2 classes"):
+        read_manifest(path, tmp_path / "videos")
 
 
 def test_paths_may_contain_spaces(tmp_path):

@@ -53,6 +53,18 @@ def test_invalid_rows_are_not_written(tmp_path, changes, message):
     assert not list(tmp_path.iterdir())
 
 
+def test_shards_of_earlier_versions_are_read_with_new_ones(tmp_path):
+    old, new = info(), info(class_names=("orbit", "spin"))
+    clips = make_clips(4, old)
+    write_shard(tmp_path / "b.parquet", [clip._replace(fps=25.0, width=32, height=24) for clip in clips[2:]], new)
+    write_shard(tmp_path / "a.parquet", clips[:2], old)
+    table = pq.read_table(tmp_path / "a.parquet").drop_columns(["fps", "width", "height"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    dataset = TokenDataset.open(tmp_path)
+    assert [(clip.fps, clip.width, clip.height) for clip in dataset] == 2 * [(None,) * 3] + 2 * [(25.0, 32, 24)]
+    assert dataset.labels() == ["bounce", "orbit", "slide", "spin"]  # spin is a class without clips
+
+
 def test_files_that_are_not_shards(tmp_path):
     (tmp_path / "text.parquet").write_text("no table")
     pq.write_table(pa.table({"x": [1]}), tmp_path / "table.parquet")

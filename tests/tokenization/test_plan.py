@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from adaptok.allocation.policy import ClipLayout
 from adaptok.codec.codec import AdapTok
+from adaptok.config.training import PartialGeneratorConfig
 from adaptok.data.manifests import find_entries, write_index
 from adaptok.data.statistics import collect_statistics
+from adaptok.data.token_datasets import TokenDataset
 from adaptok.models.model import Model
-from adaptok.tokenization import tokenize
+from adaptok.tokenization import TokenOptions, tokenize
+from adaptok.tokenization.options import with_block_budgets
+from adaptok.training.token_data import resolve
 from tests.helpers.models import small_config
 from tests.helpers.tokenization import contents, options, rows, write_brightening_video
 
@@ -22,6 +27,26 @@ def test_lists_and_indices_give_the_dataset_of_the_folder(codec, videos, tmp_pat
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     tokenize(tmp_path / "index.parquet", tmp_path / "c", codec, options())
     assert [row["ids"] for row in rows(tmp_path / "a")] == [row["ids"] for row in rows(tmp_path / "c")]
+
+
+def test_shards_store_rates_geometry_and_classes(codec, videos, tmp_path):
+    tokenize(videos, tmp_path / "out", codec, options(fps=15, limit=1, condition_frames=3, shard_clips=1))
+    dataset = TokenDataset.open(tmp_path / "out")
+    assert {(clip.fps, clip.width, clip.height, clip.start) for clip in dataset} == {(15.0, 64, 48, 0)}
+    assert dataset.info.class_names == ("class0", "class1")
+    assert (dataset.info.condition_frames, dataset.info.settings.fps, dataset.info.settings.fit) == (3, 15.0, "crop")
+    config = resolve(PartialGeneratorConfig(width=8, depth=1, heads=1), dataset.info, dataset.labels())
+    assert config.condition_frames == 3
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"), [(256, (456, 242, 172, 150)), (1024, (456, 242, 172, 150)), (300, None)]
+)
+def test_official_budgets_of_the_scope_batch(budget, expected):
+    given = TokenOptions(budget=budget, scope="batch")
+    assert with_block_budgets(given, ClipLayout(4, 512, 64)).budget == (expected or budget)
+    assert with_block_budgets(given, ClipLayout(4, 192, 16)).budget == budget
+    assert with_block_budgets(TokenOptions(budget=budget), ClipLayout(4, 512, 64)).budget == budget
 
 
 def test_added_files_are_reported_and_removed_files_stop_the_run(codec, tmp_path):

@@ -31,6 +31,16 @@ class Workload:
 
 
 @dataclass(kw_only=True)
+class TokenLengths(Lengths):
+    """How many tokens are kept, and in which blocks."""
+
+    budget: Annotated[float | None, option("N")] = None
+    """Tokens per clip, on average. All tokens are kept if neither a budget nor a target is given. With the scope batch
+    and an official model, the budgets of the official table (64, 128 … 512 tokens per block, or four times as many per
+    clip) are spread over the blocks of a clip as the table says: 256 gives 456, 242, 172 and 150."""
+
+
+@dataclass(kw_only=True)
 class Clips:
     """Which clips are taken, and what is stored with them."""
 
@@ -64,7 +74,7 @@ class Tokenize:
     output: Annotated[Path | None, option("FOLDER", "-o")] = None
     """Folder to write: new, empty, or one that holds the same dataset in part. The default is the name of the
     collection followed by -tokens, in the current folder."""
-    lengths: Annotated[Lengths, group("length")] = field(default_factory=Lengths)
+    lengths: Annotated[TokenLengths, group("length")] = field(default_factory=TokenLengths)
     frames: Annotated[FrameSampling, group("frame")] = field(default_factory=FrameSampling)
     clips: Annotated[Clips, group("clip")] = field(default_factory=Clips)
     workload: Annotated[Workload, group("workload")] = field(default_factory=Workload)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from adaptok.utils.files import replacing
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"})
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 LIST_SUFFIXES = (".csv", ".txt", ".parquet")
+CLASSES_FILE = "classInd.txt"
+"""Names of the classes of UCF-101, beside its lists."""
 
 Paths = str | Path | Sequence[str | Path]
 """One folder or list, or several."""
@@ -78,14 +80,16 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> list[Entr
     """Read a list of files.
 
     CSV files have the columns `id,path,action,label`, as in the official lists, or `path[,label]`, with or without a
-    header. Lines of text files are `path [label]`, as in the lists of UCF-101. Parquet files are indices written by
-    `adaptok data index`.
+    header. The action is the name of the class, and replaces the label if it is not empty. Lines of text files are
+    `path [label]`, as in the lists of UCF-101; if the dataset's file `classInd.txt`, with lines of `number name`, lies
+    in the folder of the list or of the videos, numbers become names. Parquet files are indices written by `adaptok data
+    index`.
 
     Args:
         root: Folder of the relative paths. None is the folder of the list.
 
     Raises:
-        ValueError: The format is unknown, or a path is missing.
+        ValueError: The format is unknown, a path is missing, or the number of a class has no name.
     """
     path = Path(path)
     folder = path.parent if root is None else Path(root)
@@ -99,7 +103,9 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> list[Entr
     rows = [row for row in rows if any(cell.strip() for cell in row)]
     if not rows:
         raise ValueError(f"{path}: the list is empty, expected lines of path[,label] or id,path,action,label")
-    return _parse_rows(rows, path, folder)
+    entries = _parse_rows(rows, path, folder)
+    names = next((place / CLASSES_FILE for place in (path.parent, folder) if (place / CLASSES_FILE).is_file()), None)
+    return entries if suffix != ".txt" or names is None else list(_name_classes(entries, names))
 
 
 def _parse_rows(rows: list[list[str]], path: Path, folder: Path) -> list[Entry]:
@@ -113,8 +119,21 @@ def _parse_rows(rows: list[list[str]], path: Path, folder: Path) -> list[Entry]:
         cells = dict(zip(header, map(str.strip, row), strict=False))
         if not cells.get("path"):
             raise ValueError(f"{path}: entry {number} {row} has no path, expected it in column {column}")
-        entries.append(Entry(folder / cells["path"], cells.get("label") or None))
+        entries.append(Entry(folder / cells["path"], cells.get("action") or cells.get("label") or None))
     return entries
+
+
+def _name_classes(entries: Sequence[Entry], file: Path) -> Iterator[Entry]:
+    """Replace numbers of classes by the names in a file of lines `number name`."""
+    lines = (line.split(maxsplit=1) for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+    names = {line[0]: line[1].strip() for line in lines if len(line) == 2}
+    for entry in entries:
+        if entry.label is not None and entry.label not in names:
+            raise ValueError(
+                f"{entry.path}: class {entry.label} is not in {file}, which has {len(names)} classes; remove that file,"
+                " or correct the list"
+            )
+        yield entry if entry.label is None else replace(entry, label=names[entry.label])
 
 
 def _split_label(line: str) -> list[str]:

@@ -9,12 +9,15 @@ A dataset is one or more `*.parquet` files, usually in one folder. Each row is a
 | label | string or null | class of the clip |
 | source | string | video file, relative to the root of the collection if it lies in it |
 | start | int64 | index of the clip's first frame in the sampled video |
+| fps | float64 or null | frames per second at which the clip was sampled |
+| width, height | int32 or null | size of the video's frames in pixels, before they were fitted to the square |
 | scores | list of float32 or null | predicted distortions `[G, L]`, row by row |
 | condition | list of uint16 or null | all ids of the first frames encoded alone, the condition of frame prediction |
 
 The schema metadata has two entries in JSON. `adaptok` holds the fields of `TokenDatasetInfo`, the same in all shards of
-a dataset. `adaptok.shard` holds the fields of `ShardNotes` and is optional. Readers that ignore both, such as
-`datasets.load_dataset("parquet", data_files=...)`, pandas and DuckDB, see plain columns.
+a dataset. `adaptok.shard` holds the fields of `ShardNotes` and is optional. Shards of earlier versions lack the columns
+fps, width and height. Readers that ignore the metadata, such as `datasets.load_dataset("parquet", data_files=...)`,
+pandas and DuckDB, see plain columns.
 
 Legend: `B` clips, `G` blocks per clip, `K` latents per block, `L` candidate lengths.
 """
@@ -22,7 +25,7 @@ Legend: `B` clips, `G` blocks per clip, `K` latents per block, `L` candidate len
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -53,7 +56,8 @@ class TokenizationSettings(Config):
 
     budget: float | tuple[float, ...] | None = None
     """Tokens per clip on average, or tokens per block for each block index with the scope "batch". None keeps every
-    token, unless a target is given."""
+    token, unless a target is given. With official models and the scope "batch", a number of the official table stands
+    for its budgets of the block indices; see `adaptok.allocation.policy.official_block_budgets`."""
     scope: Scope = "video"
     """Blocks that share the budget: all clips of a "video", each "clip", the same block of all clips in a "batch", or
     the past of a "stream", which needs consecutive clips."""
@@ -94,6 +98,9 @@ class TokenDatasetInfo(Config):
     """Number of first frames that form the condition. 0 means no condition."""
     stride: int = Field(default=1, ge=1)
     """Frames between the starts of neighbouring clips of a video."""
+    class_names: tuple[str, ...] = ()
+    """Classes of the collection, numbers by value and names by character code. Empty if there are none, or in datasets
+    of earlier versions."""
     settings: TokenizationSettings = TokenizationSettings()
     """Settings of the tokenization."""
 
@@ -132,6 +139,8 @@ class TokenClip(NamedTuple):
         lengths: int64 `[G]`. Their sum is the number of ids.
         scores: float32 `[G, L]` or None.
         condition: uint16 `[condition_ids]` or None.
+        fps: Frames per second at which the clip was sampled, or None if unknown.
+        width, height: Size of the video's frames in pixels, or None if unknown.
     """
 
     ids: Ids
@@ -141,6 +150,15 @@ class TokenClip(NamedTuple):
     start: int
     scores: NDArray[np.float32] | None = None
     condition: Ids | None = None
+    fps: float | None = None
+    width: int | None = None
+    height: int | None = None
+
+
+def sorted_labels(labels: Iterable[str | None]) -> list[str]:
+    """Return the different labels. Numbers come first and are sorted by value, names by character code."""
+    unique = {label for label in labels if label is not None}
+    return sorted(unique, key=lambda label: (not label.isdecimal(), int(label) if label.isdecimal() else 0, label))
 
 
 def schema(info: TokenDatasetInfo) -> pa.Schema:
@@ -157,6 +175,9 @@ def schema(info: TokenDatasetInfo) -> pa.Schema:
         pa.field("label", pa.string()),
         pa.field("source", pa.string(), nullable=False),
         pa.field("start", pa.int64(), nullable=False),
+        pa.field("fps", pa.float64()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
         pa.field("scores", pa.list_(pa.float32())),
         pa.field("condition", ids),
     ]
@@ -215,7 +236,7 @@ class TokenDataset:
 
     Attributes:
         info: Properties that all shards share.
-        table: All rows, with the columns `ids`, `lengths`, `label`, `condition`, `source` and `start`.
+        table: All rows, with all columns but `scores`. Columns that the shards lack hold nulls.
     """
 
     info: TokenDatasetInfo
@@ -236,16 +257,23 @@ class TokenDataset:
         import pyarrow.parquet as pq
 
         shards = list(_iter_shards([paths] if isinstance(paths, str | Path) else paths))
-        info = read_info(shards[0])
+        infos = [read_info(shard) for shard in shards]
+        names = sorted_labels(name for info in infos for name in info.class_names)
+        info = infos[0].model_copy(update={"class_names": tuple(names)})
+        columns = [field for field in schema(info) if field.name != "scores"]
         tables = []
-        for shard in shards:
-            other = read_info(shard)
-            if difference := other.first_difference(info):
+        for shard, other in zip(shards, infos, strict=True):
+            if difference := other.first_difference(info, ("class_names",)):
                 name, value, first = difference
                 raise ValueError(
                     f"{shard}: another {name} ({value!r}, not {first!r}) than {shards[0]}; train on one of them"
                 )
-            tables.append(pq.read_table(shard, columns=["ids", "lengths", "label", "condition", "source", "start"]))
+            present = set(pq.read_schema(shard).names)
+            table = pq.read_table(shard, columns=[field.name for field in columns if field.name in present])
+            for field in columns:
+                if field.name not in present:  # a shard of an earlier version
+                    table = table.append_column(field, pa.nulls(len(table), field.type))
+            tables.append(table.select([field.name for field in columns]))
         table = pa.concat_tables(tables).combine_chunks()
         if len(table) == 0:
             raise ValueError(f"{shards[0].parent}: an empty token dataset, expected at least one clip")
@@ -264,15 +292,17 @@ class TokenDataset:
             row["source"].as_py(),
             row["start"].as_py(),
             condition=row["condition"].values.to_numpy() if row["condition"].is_valid else None,
+            fps=row["fps"].as_py(),
+            width=row["width"].as_py(),
+            height=row["height"].as_py(),
         )
 
     def __iter__(self) -> Iterator[TokenClip]:
         return (self[index] for index in range(len(self)))
 
     def labels(self) -> list[str]:
-        """Return the labels that occur. Numbers come first and are sorted by value, names alphabetically."""
-        labels = [label for label in self.table["label"].unique().to_pylist() if label is not None]
-        return sorted(labels, key=lambda label: (not label.isdecimal(), int(label) if label.isdecimal() else 0, label))
+        """Return the classes of the collection and all labels that occur, in the order of `sorted_labels`."""
+        return sorted_labels([*self.info.class_names, *self.table["label"].unique().to_pylist()])
 
 
 def read_notes(path: Path) -> ShardNotes:

@@ -6,7 +6,7 @@ from typing import Annotated, get_args
 
 from pydantic import Field
 
-from adaptok.allocation.policy import LengthPolicy
+from adaptok.allocation.policy import ClipLayout, LengthPolicy, official_block_budgets
 from adaptok.codec.codec import AdapTok
 from adaptok.config.base import Positive
 from adaptok.config.choices import Fit
@@ -39,7 +39,7 @@ def describe_dataset(codec: AdapTok, options: TokenOptions) -> TokenDatasetInfo:
         ValueError: The options do not fit the model.
     """
     c = codec.config.tokenizer
-    stride = options.stride or c.frames
+    stride, options = options.stride or c.frames, with_block_budgets(options, codec.layout)
     _check(codec, options, stride)
     return TokenDatasetInfo(
         model=codec.config.name,
@@ -55,6 +55,14 @@ def describe_dataset(codec: AdapTok, options: TokenOptions) -> TokenDatasetInfo:
         stride=stride,
         settings=TokenizationSettings.parse(options.model_dump(include=set(TokenizationSettings.model_fields))),
     )
+
+
+def with_block_budgets(options: TokenOptions, layout: ClipLayout) -> TokenOptions:
+    """Replace a budget of the scope "batch", the official procedure, by the official budgets of the block indices."""
+    if options.scope != "batch" or options.uniform or not isinstance(options.budget, float):
+        return options
+    budgets = official_block_budgets(options.budget, layout)
+    return options if budgets is None else options.model_copy(update={"budget": tuple(map(float, budgets))})
 
 
 def _check(codec: AdapTok, options: TokenOptions, stride: int) -> None:

@@ -12,7 +12,7 @@ from adaptok.codec.codec import AdapTok
 from adaptok.config.base import Config
 from adaptok.data.manifests import VIDEO_SUFFIXES, Entry, find_entries, no_readable_message
 from adaptok.data.statistics import collect_statistics
-from adaptok.data.token_datasets import TokenDatasetInfo, schema
+from adaptok.data.token_datasets import TokenDatasetInfo, schema, sorted_labels
 from adaptok.tokenization.options import TokenOptions, describe_dataset
 from adaptok.utils.files import claiming
 from adaptok.video.container import DEFAULT_FPS
@@ -139,7 +139,9 @@ def make_plan(
             if file is not None:
                 file.write((new.model_dump_json(indent=1) + "\n").encode())
     plan = TokenPlan.read(out)
-    unused = () if options.scope == "batch" else ("batch_size",)  # the result does not depend on it
+    unused = ["class_names"]  # follow from the videos
+    if options.scope != "batch":
+        unused.append("batch_size")  # the result does not depend on it
     if difference := settings.first_difference(plan, unused):
         name, given, planned = difference
         raise ValueError(
@@ -198,6 +200,8 @@ def _new_plan(settings: PlanSettings, entries: Sequence[Entry]) -> TokenPlan:
     if not videos:
         raise ValueError(no_readable_message("video", settings.source, broken))
     shards = tuple(_shard_starts(videos, settings.shard_clips))
+    names = tuple(sorted_labels(video.label for video in videos))
+    settings = settings.model_copy(update={"info": settings.info.model_copy(update={"class_names": names})})
     return TokenPlan.parse({**settings.model_dump(), "videos": tuple(videos), "shards": shards, "broken": broken})
 
 

@@ -53,12 +53,21 @@ class ModelReference:
         return AdapTok.from_pretrained(self.name, device=self.device, dtype=self.dtype)
 
 
+class _Source(NamedTuple):
+    """Frames per second at which a video is sampled, and the size of its frames."""
+
+    fps: float
+    width: int
+    height: int
+
+
 class _VideoClip(NamedTuple):
-    """A clip of a video: the index of its first frame, and pixels `[3, T, S, S]`."""
+    """A clip of a video: the index of its first frame, pixels `[3, T, S, S]`, and properties of the sampled video."""
 
     video: PlannedVideo
     start: int
     pixels: Tensor
+    source: _Source
 
 
 class _EncodedClip(NamedTuple):
@@ -66,6 +75,7 @@ class _EncodedClip(NamedTuple):
 
     video: PlannedVideo
     start: int
+    source: _Source
     ids: Ids
     scores: Scores | None
     lengths: Lengths | None
@@ -135,13 +145,14 @@ class ShardWriter:
                 raise FileNotFoundError(f"{path}: removed since the dataset was planned; restore it to resume")
             try:
                 with VideoReader(path, fps=info.settings.fps, threads=1) as reader:
-                    geometry = Geometry(info.settings.fit, reader.info.width, reader.info.height, size)
+                    source = _Source(float(reader.fps), reader.info.width, reader.info.height)
+                    geometry = Geometry(info.settings.fit, source.width, source.height, size)
                     for start, pixels in iter_clips(
                         reader, geometry.apply, info.frames, stride=info.stride, max_clips=self.plan.limit
                     ):
                         is_short_video = start == 0 and pixels.shape[1] < info.frames and _damage(reader) is None
                         if pixels.shape[1] == info.frames or is_short_video:
-                            yield _VideoClip(video, start, pad_clip(pixels, info.frames))
+                            yield _VideoClip(video, start, pad_clip(pixels, info.frames), source)
                     if damage := _damage(reader):
                         broken[video.source] = damage
             except DECODING_ERRORS as error:
@@ -153,10 +164,11 @@ class ShardWriter:
         scores, lengths = self._score(batch, encoded, streams)
         ids = encoded.ids.cpu().numpy().astype(np.uint16)
         conditions = self._encode_conditions(pixels, ids)
-        for n, (video, start, _) in enumerate(batch):
+        for n, (video, start, _, source) in enumerate(batch):
             yield _EncodedClip(
                 video,
                 start,
+                source,
                 ids[n],
                 None if scores is None else scores[n],
                 None if lengths is None else lengths[n],
@@ -212,6 +224,7 @@ class ShardWriter:
                 clip.start,
                 clip.scores if self.plan.scores else None,
                 clip.condition,
+                *clip.source,
             )
             for clip, own in zip(clips, lengths, strict=True)
         ]

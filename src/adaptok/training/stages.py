@@ -316,12 +316,15 @@ def check_generator(config: GeneratorTrainingConfig, data: TokenData) -> None:
         load_decoder(config.tokenizer, data.config, torch.device("cpu"))
 
 
+_NOT_ARCHITECTURE = {"name", "model", "model_hash", "dropout", "token_dropout", "class_dropout", "condition_frames"}
+
+
 def _architecture(config: GeneratorConfig) -> dict[str, Any]:
     """Return the settings that must agree for weights to be reused.
 
     The tokenizer may differ, for example be a newer version with the same codebook.
     """
-    return config.model_dump(exclude={"name", "model", "model_hash", "dropout", "token_dropout", "class_dropout"})
+    return config.model_dump(exclude=_NOT_ARCHITECTURE)
 
 
 AnyData = ClipData | TokenData

@@ -119,9 +119,11 @@ def resolve(partial: PartialGeneratorConfig, info: TokenDatasetInfo, labels: Seq
                 " leave it out, or tokenize again"
             )
     kept = partial.model_dump(exclude={"condition", *derived})
-    return GeneratorConfig.parse(
-        {**kept, **derived, **given, "labels": () if frames else tuple(labels)}, "generator configuration"
-    )
+    condition = {
+        "labels": () if frames else tuple(labels),
+        "condition_frames": info.condition_frames if frames else 0,
+    }
+    return GeneratorConfig.parse({**kept, **derived, **given, **condition}, "generator configuration")
 
 
 def _show(value: Any) -> str:
