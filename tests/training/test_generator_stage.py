@@ -176,7 +176,10 @@ def test_resumed_runs_equal_uninterrupted_ones(tmp_path, capsys):
     exported, finished = read_generator(tmp_path / "exported"), read_generator(tmp_path / "parts/model")
     assert exported.config == finished.config == data.config
     assert all(torch.equal(t, finished.state_dict()[name]) for name, t in exported.state_dict().items())
-    assert "test" in (tmp_path / "parts/model/README.md").read_text()
+    for name in ("exported", "parts/model"):
+        card = (tmp_path / name / "README.md").read_text()
+        assert "tokenizer test, from one of 3 classes, trained for 12 steps" in card
+        assert "| validation_accuracy |" in card
 
 
 def test_the_command_line(tmp_path, capsys):

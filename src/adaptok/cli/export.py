@@ -14,7 +14,8 @@ from adaptok.cli.output import model_output, show
 
 @dataclass(kw_only=True)
 class Export(ModelOutput):
-    """Write a model folder from the latest checkpoint of a training run, with its averaged weights."""
+    """Write a model folder from the latest checkpoint of a training run, with its averaged weights,
+    and a model card (README.md)."""
 
     src: Annotated[Positional[Path], option("RUN")]
     """Folder of the run."""
@@ -24,6 +25,7 @@ class Export(ModelOutput):
     def run(self) -> None:
         from adaptok.checkpoints.model_folder import write_folder
         from adaptok.training.checkpointing import list_checkpoints, load_averaged_model
+        from adaptok.training.model_card import write_card_of_run
         from adaptok.utils.devices import DTYPES
 
         checkpoints = list_checkpoints(self.src)
@@ -32,5 +34,6 @@ class Export(ModelOutput):
         out = model_output(self.dst, self.output, Path(f"{self.src.resolve().name}-model"), self.force)
         model, step = load_averaged_model(checkpoints[-1])
         write_folder(model, out, DTYPES[self.dtype])
+        write_card_of_run(out, model, self.src, step)
         document = {"out": str(out), "step": step, "parameters": model.parameter_counts()}
         show(self.messages, document, f"{out}: the model of step {step}")

@@ -1,4 +1,4 @@
-"""Files for people that a run writes: curves, the model card, and pictures and videos of samples.
+"""Files for people that a run writes: curves, and pictures and videos of samples.
 
 Legend: `B` and `N` clips, `C` channels, `T` frames, `S` pixels, `G` blocks of a clip, `K` latents of a block.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from torch import Tensor
 
 from adaptok.codec.codec import AdapTok
 from adaptok.config.generator import GeneratorConfig
-from adaptok.config.training import AnyConfig, GeneratorTrainingConfig
 from adaptok.data.token_datasets import TokenClip
 from adaptok.generation import Generator, Samples
 from adaptok.models.generator import GeneratorModel
@@ -60,50 +59,6 @@ def plot_metrics(metrics: Path, output: Path) -> None:
             axes.legend(fontsize=7)
     with replacing(output) as path:
         figure.savefig(path, format="png", dpi=100)
-
-
-class CardText(NamedTuple):
-    """Text of a model card that depends on the stage."""
-
-    name: str
-    """Name of the model."""
-    description: str
-    """What the model is, as the beginning of a sentence."""
-    code: Sequence[str]
-    """Lines of Python that load the model."""
-
-
-def write_model_card(
-    path: Path, text: CardText, config: AnyConfig, metrics: Path, *, steps: int, batch_size: int
-) -> None:
-    """Write a model card: what was trained, on which data, and the last validation results."""
-    results: dict[str, float] = {}
-    for line in read_metrics(metrics):
-        results |= {name: value for name, value in line.items() if name.startswith("validation")}
-    lines = [
-        f"# {text.name}",
-        "",
-        f"{text.description}, trained for {steps} steps of {batch_size} clips.",
-        "",
-        f"Training data: {_data_sources(config)}.",
-        "",
-        *(["| measurement | value |", "| --- | --- |"] if results else ["Not validated."]),
-        *(f"| {name} | {value:.4g} |" for name, value in results.items()),
-        "",
-        "```python",
-        *text.code,
-        "```",
-        "",
-    ]
-    with replacing(path) as temporary:
-        temporary.write_text("\n".join(lines), encoding="utf-8")
-
-
-def _data_sources(config: AnyConfig) -> str:
-    sources = list(config.data.train)
-    if not isinstance(config, GeneratorTrainingConfig) and config.data.drawn_fraction:
-        sources.append(f"drawn clips ({config.data.drawn_fraction:.0%})")
-    return ", ".join(sources) or "clips passed from Python"
 
 
 LENGTH_DIVISORS = (8, 4, 2, 1)

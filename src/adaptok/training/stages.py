@@ -32,7 +32,7 @@ from adaptok.training.initialization.linear_codec import INITIALIZED_PREFIXES
 from adaptok.training.losses import LpipsNetworks
 from adaptok.training.objectives import GeneratorObjective, Objective, ScorerObjective, TokenizerObjective
 from adaptok.training.optim import build_optimizers
-from adaptok.training.reporting import CardText, load_decoder, save_generated, save_reconstructions
+from adaptok.training.reporting import load_decoder, save_generated, save_reconstructions
 from adaptok.training.sequences import PackCollate
 from adaptok.training.token_data import TokenData, open_token_data
 from adaptok.training.validation import validate_generator, validate_scorer, validate_tokenizer
@@ -96,10 +96,6 @@ class Stage(ABC, Generic[ModelT]):
     def finish(self, model: ModelT) -> ModelT:
         """Complete a trained model before export. Called on the main process only."""
         return model
-
-    @abstractmethod
-    def card_text(self) -> CardText:
-        """Describe the model for its model card."""
 
 
 NUM_LAMBDAS = 12
@@ -171,15 +167,6 @@ class ClipStage(Stage[Model]):
 
     def check_broken(self, broken: Mapping[str, str]) -> None:
         check_broken(broken, self.data.num_files, self.config.data.max_broken_fraction)
-
-    def card_text(self) -> CardText:
-        tokenizer = self.config.model.tokenizer
-        size = f"{tokenizer.size}x{tokenizer.size}"
-        return CardText(
-            name=self.config.model.name,
-            description=f"A {self.config.stage} for clips of {tokenizer.frames} frames of {size} pixels",
-            code=("from adaptok import AdapTok", "codec = AdapTok.from_pretrained('path/to/this/folder')"),
-        )
 
 
 class TokenizerStage(ClipStage):
@@ -280,15 +267,6 @@ class GeneratorStage(Stage[GeneratorModel]):
         if self.decoder is None:
             return None
         return save_generated(stem, model, self.decoder, self.data.examples, self.data.train.labels)
-
-    def card_text(self) -> CardText:
-        config = self.data.config
-        condition = f"one of {config.classes} classes" if config.classes else "the first frames"
-        return CardText(
-            name=config.name,
-            description=f"A generator of the ids of clips of the tokenizer {config.model}, from {condition}",
-            code=("from adaptok import Generator", "generator = Generator.from_pretrained('path/to/this/folder')"),
-        )
 
 
 def load_initial_generator(name: str, config: GeneratorConfig) -> GeneratorModel:

@@ -35,11 +35,12 @@ from adaptok.training.checkpointing import (
 )
 from adaptok.training.interruption import StopSignals, TrainingInterrupted
 from adaptok.training.metrics_logger import LogRecord, MetricsLogger
+from adaptok.training.model_card import write_model_card
 from adaptok.training.objectives import StepContext
 from adaptok.training.optim import RunLength, lr_factor, run_length
 from adaptok.training.precision import LossScaler, check_finite
 from adaptok.training.processes import create_accelerator, gather_broken, mean_over_processes
-from adaptok.training.reporting import plot_metrics, write_model_card
+from adaptok.training.reporting import plot_metrics
 from adaptok.training.resuming import check_folder, resumed_length, write_config
 from adaptok.training.stages import AnyData, build_stage
 from adaptok.utils.devices import DTYPES
@@ -373,8 +374,8 @@ class Trainer:
             model = self.stage.finish(model)
             write_folder(model, self.folder / "model")
             write_model_card(
-                self.folder / "model" / "README.md",
-                self.stage.card_text(),
+                self.folder / "model",
+                model,
                 self.config,
                 self.folder / "metrics.jsonl",
                 steps=self.step,
