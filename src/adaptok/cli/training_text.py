@@ -79,7 +79,7 @@ def summary_text(stage: str, folder: Path, steps: int, metrics: Mapping[str, flo
         "tokenizer": f"adaptok train scorer --initial {model} --data.train ... (fits the scorer to this tokenizer, for"
         " adaptive lengths)",
         "scorer": f"adaptok reconstruct VIDEO --model {model}",
-        "generator": f"adaptok generate --generator {model} (or adaptok predict VIDEO, if its condition is first frames)",
+        "generator": f"adaptok generate --generator {model} (or adaptok predict VIDEO, after training on first frames)",
     }[stage]
     lines = [f"finished: {steps} steps; {', '.join(results)}", f"model: {model}", f"next: {next_step}"]
     return "\n".join(lines)
