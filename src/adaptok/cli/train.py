@@ -197,7 +197,9 @@ class TrainingRun:
             say(messages, f"To train longer, give more steps, such as --max-steps {2 * steps}.")
             return
         how = f"Resuming after step {trainer.step}" if trainer.step else "Starting"
-        say(messages, f"{how}: {steps} steps of {trainer.batch.batch_size} clips on {trainer.describe_device()}")
+        processes, device = trainer.accelerator.num_processes, trainer.accelerator.device.type
+        where = f"{processes} process{'es' * (processes > 1)} ({device})"
+        say(messages, f"{how}: {steps} steps of {trainer.batch.batch_size} clips on {where}")
         trainer.train()
         say(messages, summary_text(self.stage, self.folder, steps, last_metrics(self.folder / "metrics.jsonl")))
 

@@ -40,6 +40,8 @@ class DataConfig(Config):
     """Smallest crop of a video, as a fraction of the clip's side. Crops smaller than the clip are enlarged."""
     validation: str | None = None
     """Folder of videos whose first clips are reconstructed at each validation. Without it, runs are not validated."""
+    validation_clips: Positive | None = None
+    """Maximum number of validation videos, spread evenly over all. Null uses all."""
     max_broken_fraction: Annotated[
         Fraction01, Field(validation_alias=AliasChoices("max_broken_fraction", "most_broken"))
     ] = 0.2

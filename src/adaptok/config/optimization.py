@@ -100,6 +100,11 @@ class RunConfig(Config):
     """Number of steps between lines of metrics."""
     validate_every: Positive = 500
     """Number of steps between validations, each of which also writes samples and curves."""
+    fvd_every: Annotated[int, Field(ge=0)] = 0
+    """Number of steps between measurements of FVD on the validation clips, a multiple of `validate_every`. 0 disables
+    it. Few clips give a biased FVD, which is only comparable within a run."""
+    i3d_weights: str | None = None
+    """I3D weights for FVD, as for 'adaptok evaluate'. By default, those that an evaluation has downloaded."""
     checkpoint_every: Positive = 500
     """Number of steps between checkpoints. An interrupted run repeats the steps after the last one."""
     keep_checkpoints: Positive = 2
@@ -129,6 +134,11 @@ class RunConfig(Config):
             raise ValueError(
                 f"optimizer.warmup_epochs {self.optimizer.warmup_epochs:g} needs a length in epochs; give"
                 " optimizer.warmup_steps together with max_steps"
+            )
+        if self.fvd_every % self.validate_every:
+            raise ValueError(
+                f"fvd_every {self.fvd_every} is not a multiple of validate_every {self.validate_every}; FVD is measured"
+                " in validations"
             )
         if self.optimizer.kind == "muon" and self.sharding:
             raise ValueError("optimizer.kind muon does not work with sharding; set optimizer.kind to adamw")

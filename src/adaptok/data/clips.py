@@ -16,6 +16,7 @@ from torch import Tensor
 from adaptok.data.augmentation import centre_crop, check_fraction, jitter_colours
 from adaptok.data.decoding import DECODING_ERRORS, FrameCache, decode, describe_error
 from adaptok.data.manifests import VIDEO_SUFFIXES, Paths, find_entries, no_readable_message
+from adaptok.data.statistics import collect_statistics
 from adaptok.data.synthetic.drawings import add_caption
 from adaptok.data.videos import ClipSpec
 
@@ -152,3 +153,47 @@ def fixed_clips(folder: Paths, *, frames: int, size: int, per_video: int) -> Ten
     if not clips:
         raise ValueError(no_readable_message("video", folder, broken))
     return torch.stack(clips)
+
+
+class FirstClips(torch.utils.data.Dataset[Tensor]):
+    """The first clip of each video, in the order of the paths, decoded whenever it is read.
+
+    Clips are cropped and padded as by `fixed_clips`. A video that turns out to be broken is replaced by the next one.
+    """
+
+    def __init__(self, folder: Paths, *, frames: int, size: int, count: int | None = None) -> None:
+        """List the videos.
+
+        Args:
+            folder: As for `find_entries`.
+            frames, size: T and S.
+            count: Largest number of videos, which are spread evenly over all. None uses all.
+
+        Raises:
+            FileNotFoundError: A folder does not exist.
+            ValueError: No video is readable.
+        """
+        entries = collect_statistics(find_entries(folder, VIDEO_SUFFIXES))
+        paths = [entry.path for entry in entries if entry.error is None]
+        if not paths:
+            broken = {str(entry.path): entry.error for entry in entries if entry.error is not None}
+            raise ValueError(no_readable_message("video", folder, broken))
+        chosen = np.linspace(0, len(paths) - 1, min(len(paths), count or len(paths))).round().astype(int)
+        self.paths = [paths[index] for index in chosen]
+        self.frames, self.size = frames, size
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Return clip `index`: float32 `[3, T, S, S]` in [0, 1]."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"clip {index} does not exist: there are {len(self)}")
+        for path in (*self.paths[index:], *self.paths[:index]):
+            try:
+                video = decode(path, self.frames).frames
+            except DECODING_ERRORS as error:
+                logger.warning("skipping %s: %s", path, describe_error(error))
+                continue
+            return centre_crop(video[np.minimum(np.arange(self.frames), len(video) - 1)], self.size)
+        raise ValueError(f"none of {len(self)} validation videos can be read any more, such as {self.paths[0]}")

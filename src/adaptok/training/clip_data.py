@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from adaptok.config.training import TrainingConfig
-from adaptok.data.clips import ClipMixture, ClipSource, fixed_clips
+from adaptok.data.clips import ClipMixture, ClipSource, FirstClips
 from adaptok.data.images import ImageFolder
 from adaptok.data.manifests import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_entries
 from adaptok.data.synthetic.drawings import Drawings
 from adaptok.data.videos import VideoFolder
+
+
+class Clips(Protocol):
+    """Clips `[C, T, S, S]` in [0, 1] by index: a dataset, or a tensor `[N, C, T, S, S]`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -24,8 +32,8 @@ class ClipData:
 
     train: Dataset[Tensor]
     """Training clips `[C, T, S, S]` in [0, 1], by index."""
-    validation: Tensor | None
-    """Validation clips `[N, C, T, S, S]` in [0, 1], or None."""
+    validation: Clips | None
+    """Validation clips `[C, T, S, S]` in [0, 1], by index, or None."""
     epoch_size: int | None = None
     """Number of readable files, which is the number of clips per epoch. None for clips that do not come from files."""
     broken: Mapping[str, str] = field(default_factory=dict)
@@ -94,9 +102,11 @@ def open_clip_data(config: TrainingConfig, advance: Callable[[int], None] | None
         min_crop=data.min_crop,
         cache_bytes=int(data.cache_gib * 2**30),
     )
-    validation = None
+    validation: Clips | None = None
     if data.validation is not None:
-        validation = fixed_clips(data.validation, frames=tokenizer.frames, size=tokenizer.size, per_video=1)
+        validation = FirstClips(
+            data.validation, frames=tokenizer.frames, size=tokenizer.size, count=data.validation_clips
+        )
     return ClipData(train, validation, train.num_readable_files, broken, num_files)
 
 

@@ -27,6 +27,7 @@ from adaptok.models.flops import (
 from adaptok.models.generator import GeneratorModel
 from adaptok.models.model import Model
 from adaptok.training.clip_data import open_clip_data
+from adaptok.training.fvd import find_detector
 from adaptok.training.initialization.initial_model import load_initial
 from adaptok.training.losses import LpipsNetworks, missing_weights
 from adaptok.training.objectives import draw_lengths
@@ -137,6 +138,7 @@ def describe(config: AnyConfig, processes: int = 1) -> dict[str, Any]:
             broken.
     """
     check_processes(config, processes)
+    find_detector(config, torch.device("cpu"))
     plan, missing = config.batch_plan(processes), missing_inputs(config)
     common = {
         "processes": processes,

@@ -33,6 +33,7 @@ from adaptok.models.prior import select_kept
 from adaptok.models.quantizer import Quantized, VectorQuantizer
 from adaptok.models.tokenizer import kept_mask
 from adaptok.training.adversarial import adaptive_loss
+from adaptok.training.codebook import codebook_metrics, count_ids
 from adaptok.training.losses import LpipsNetworks, PixelErrors, border_loss, frequency_loss, perceptual_loss
 from adaptok.training.sequences import PackedSequences
 
@@ -160,6 +161,8 @@ class TokenizerObjective(Objective):
         if self.model.prior is not None:
             terms["prior"] = self._prior_term(quantized, lengths, context)
         metrics = {name: term.detach() for name, term in terms.items()}
+        kept = kept_mask(lengths, tokenizer.config.latents, quantized.ids.device)
+        metrics |= codebook_metrics(count_ids(quantized.ids[kept], tokenizer.config.quantizer.codebook_size))
         metrics["psnr"] = psnr(squared.detach().clamp(max=1)).mean()
         weighted = {name: losses.weight(name, step) * term for name, term in terms.items()}
         if adaptive:

@@ -21,6 +21,8 @@ CHANGEABLE = frozenset(
     {
         "log_every",
         "validate_every",
+        "fvd_every",
+        "i3d_weights",
         "checkpoint_every",
         "keep_checkpoints",
         "trackers",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
@@ -22,10 +25,13 @@ def shard(objective: nn.Module, device: torch.device, processes: int) -> None:
     fully_shard(objective, mesh=mesh)
 
 
-def set_gradient_sync(objective: nn.Module, enabled: bool) -> None:
-    """Choose whether the next backward pass of a sharded objective reduces gradients over processes."""
-    assert isinstance(objective, FSDPModule)
-    objective.set_requires_gradient_sync(enabled)
+def gradient_sync(accelerator: Accelerator, objective: nn.Module, last: bool) -> AbstractContextManager[None]:
+    """Create the context of a backward pass that reduces gradients over processes if it is the `last` of a step."""
+    if isinstance(objective, FSDPModule):
+        objective.set_requires_gradient_sync(last)
+        return nullcontext()
+    context: AbstractContextManager[None] = nullcontext() if last else accelerator.no_sync(objective)
+    return context
 
 
 def gather(tensor: Tensor) -> Tensor:

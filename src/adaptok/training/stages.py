@@ -27,15 +27,16 @@ from adaptok.models.transformer import TransformerStack
 from adaptok.training.adversarial import AdversarialLoss
 from adaptok.training.checkpointing import AnyModel, build_model
 from adaptok.training.clip_data import ClipCollate, ClipData, check_broken, open_clip_data
+from adaptok.training.fvd import find_detector, generation_fvd, reconstruction_fvd
 from adaptok.training.initialization.initial_model import measure_targets, new_model
 from adaptok.training.initialization.linear_codec import INITIALIZED_PREFIXES
 from adaptok.training.losses import LpipsNetworks
 from adaptok.training.objectives import GeneratorObjective, Objective, ScorerObjective, TokenizerObjective
 from adaptok.training.optim import build_optimizers
-from adaptok.training.reporting import load_decoder, save_generated, save_reconstructions
+from adaptok.training.reporting import NUM_CLIPS, load_decoder, save_generated, save_reconstructions
 from adaptok.training.sequences import PackCollate
 from adaptok.training.token_data import TokenData, open_token_data
-from adaptok.training.validation import validate_generator, validate_scorer, validate_tokenizer
+from adaptok.training.validation import read_batches, validate_generator, validate_scorer, validate_tokenizer
 
 ModelT = TypeVar("ModelT", bound=AnyModel)
 
@@ -84,6 +85,10 @@ class Stage(ABC, Generic[ModelT]):
     @abstractmethod
     def validate(self, model: ModelT) -> dict[str, float]:
         """Measure a model on the validation data. Empty if there is none."""
+
+    def measure_fvd(self, model: ModelT) -> dict[str, float]:
+        """Measure the Fréchet video distance on the validation data. Empty if there is none."""
+        return {}
 
     def score(self, measurements: Mapping[str, float]) -> float:
         """Reduce validation results to one number for choosing the best model. Higher is better."""
@@ -145,6 +150,7 @@ class ClipStage(Stage[Model]):
         self.config: TrainingConfig = config
         self.data, self.device = data, device
         self.networks = LpipsNetworks.load(config, device)
+        self.detector = find_detector(config, device)
 
     def initial_model(self) -> Model:
         return new_model(self.config, self.data)
@@ -182,7 +188,13 @@ class TokenizerStage(ClipStage):
 
     def validate(self, model: Model) -> dict[str, float]:
         clips = self.data.validation
-        return {} if clips is None else validate_tokenizer(model, clips.to(self.device), self.networks)
+        return {} if clips is None else validate_tokenizer(model, clips, self.networks)
+
+    def measure_fvd(self, model: Model) -> dict[str, float]:
+        clips = self.data.validation
+        if self.detector is None or clips is None:
+            return {}
+        return reconstruction_fvd(self.detector, model, clips)
 
     def score(self, measurements: Mapping[str, float]) -> float:
         """Return the sum of the PSNR at all lengths."""
@@ -191,7 +203,7 @@ class TokenizerStage(ClipStage):
     def save_samples(self, model: Model, stem: Path) -> Path | None:
         if self.data.validation is None:
             return None
-        return save_reconstructions(stem, model, self.data.validation.to(self.device))
+        return save_reconstructions(stem, model, next(read_batches(self.data.validation, self.device, NUM_CLIPS)))
 
 
 class ScorerStage(ClipStage):
@@ -206,7 +218,7 @@ class ScorerStage(ClipStage):
 
     def validate(self, model: Model) -> dict[str, float]:
         clips = self.data.validation
-        return {} if clips is None else validate_scorer(self.objective(model), clips.to(self.device))
+        return {} if clips is None else validate_scorer(self.objective(model), clips)
 
     def finish(self, model: Model) -> Model:
         """Add the table of λ that streams start from."""
@@ -227,7 +239,9 @@ class GeneratorStage(Stage[GeneratorModel]):
     def __init__(self, config: GeneratorTrainingConfig, data: TokenData, device: torch.device) -> None:
         self.config: GeneratorTrainingConfig = config
         self.data, self.device = data, device
-        self.decoder = load_decoder(config.tokenizer, data.config, device) if config.samples else None
+        self.detector = find_detector(config, device)
+        decodes = config.samples or self.detector is not None
+        self.decoder = load_decoder(config.tokenizer, data.config, device) if decodes else None
 
     def initial_model(self) -> GeneratorModel:
         torch.manual_seed(self.config.seed)
@@ -263,8 +277,14 @@ class GeneratorStage(Stage[GeneratorModel]):
         sequences = self.data.validation
         return {} if sequences is None else validate_generator(model, sequences, self.config.pass_size)
 
+    def measure_fvd(self, model: GeneratorModel) -> dict[str, float]:
+        sequences = self.data.validation
+        if self.detector is None or self.decoder is None or sequences is None:
+            return {}
+        return generation_fvd(self.detector, model, self.decoder, sequences)
+
     def save_samples(self, model: GeneratorModel, stem: Path) -> Path | None:
-        if self.decoder is None:
+        if self.decoder is None or not self.config.samples:
             return None
         return save_generated(stem, model, self.decoder, self.data.examples, self.data.train.labels)
 

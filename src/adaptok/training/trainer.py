@@ -10,7 +10,6 @@ import json
 import math
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,11 +106,6 @@ class Trainer:
         """Whether the folder holds the exported model of the last step."""
         return self.state.exported and self.step >= self.length.steps
 
-    def describe_device(self) -> str:
-        """Describe where the run computes, such as "2 processes (cuda)"."""
-        processes = self.accelerator.num_processes
-        return f"{processes} process{'es' * (processes > 1)} ({self.accelerator.device.type})"
-
     def _run_length(self, plan: tuple[int, int] | None, changed: bool) -> RunLength:
         if plan is not None and not changed:
             return RunLength(*plan)
@@ -198,11 +192,9 @@ class Trainer:
         """Save a checkpoint and raise TrainingInterrupted if any process received a signal."""
         if self._signals.received is not None:
             self.accelerator.set_trigger()
-        if self.accelerator.num_processes == 1:
-            stop = self._signals.received is not None
-        else:
-            stop = bool(self.accelerator.check_trigger())
-        if not stop:
+        if self.accelerator.num_processes == 1 and self._signals.received is None:
+            return
+        if not self.accelerator.check_trigger():
             return
         if self.step != self.state.step or self.validated != self.state.validated:
             self.save()
@@ -247,7 +239,7 @@ class Trainer:
                 self.broken |= broken
                 self.stage.check_broken(self.broken)
             context = self._step_context(micro_step, discriminator)
-            with self._gradient_sync(last=micro_step == accumulation - 1):
+            with sharding.gradient_sync(self.accelerator, self.objective, last=micro_step == accumulation - 1):
                 with self._autocast():
                     output = self.objective(clips, context)
                 self.accelerator.backward(self.scaler.scaled(output.loss / accumulation))
@@ -300,14 +292,6 @@ class Trainer:
         dtype = DTYPES[self.config.precision] if enabled else None
         return torch.autocast(self.accelerator.device.type, dtype, enabled=enabled)
 
-    def _gradient_sync(self, last: bool) -> AbstractContextManager[None]:
-        """Reduce gradients over processes in the last backward pass of a step only."""
-        if self.config.sharding:
-            sharding.set_gradient_sync(self.objective, last)
-            return nullcontext()
-        context: AbstractContextManager[None] = nullcontext() if last else self.accelerator.no_sync(self.objective)
-        return context
-
     def _clip_gradients(self) -> Tensor:
         """Clip the gradients and return their norm before clipping."""
         self.scaler.unscale(self.parameters.values())
@@ -341,6 +325,8 @@ class Trainer:
 
     def _validate_on_main(self, model: AnyModel) -> None:
         measurements = self.stage.validate(model)
+        if self.config.fvd_every and self.step % self.config.fvd_every == 0:
+            measurements |= self.stage.measure_fvd(model)
         samples = self.stage.save_samples(model, self.folder / "samples" / f"step-{self.step:08d}")
         self.logger.log(self.step, measurements)
         self.logger.log_image(self.step, samples)
