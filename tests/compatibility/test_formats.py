@@ -126,7 +126,7 @@ def test_a_token_file_is_truncated_by_its_scores():
 
 def test_the_same_video_gives_the_same_token_file(capsys, tmp_path):
     out = tmp_path / "wide.adaptok"
-    run(capsys, "encode", "wide.mp4", out, "--model", "model", "--device", "cpu", "--budget", 20)
+    run(capsys, "encode", "wide.mp4", out, "--model", "model", "--device", "cpu", "--budget", 20, "--fit", "crop")
     tokens = VideoTokens.load(out)
     assert_close(tokens.ids.astype(np.int64), "tokens.scores.ids")
     assert_close(tokens.lengths, "tokens.scores.lengths")

@@ -137,14 +137,15 @@ class LengthPolicy:
         elif self.budget is not None:
             check_budget(self.budget, layout.blocks, layout, uniform=self.uniform)
 
-    def lengths(self, scores: Scores | None, blocks: int, layout: ClipLayout) -> Lengths:
+    def lengths(self, scores: Scores | None, blocks: int, layout: ClipLayout, tiles: int = 1) -> Lengths:
         """Choose the lengths `[N]` of all blocks of one video, for the scopes "video" and "clip".
 
-        `scores` are predicted distortions `[N, L]`; None if `needs_scores` is False. `blocks` is N.
+        `scores` are predicted distortions `[N, L]`; None if `needs_scores` is False. `blocks` is N. If `tiles` clips
+        show parts of the same frames, N is ordered by block, then by tile, and these clips share a budget.
         """
         if self.keeps_all:
             return np.full(blocks, layout.latents)
-        group = layout.blocks if self.scope == "clip" else blocks
+        group = layout.blocks * tiles if self.scope == "clip" else blocks
         lengths = []
         for first in range(0, blocks, group):
             count = min(group, blocks - first)

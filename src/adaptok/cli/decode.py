@@ -27,7 +27,7 @@ class Decode:
     """Drop tokens first, down to this number per clip on average. Needs a token file with scores. All tokens are
     decoded by default."""
     square: Switch = False
-    """Write the square that the model sees instead of the original frame size."""
+    """Write what the model sees instead of the original frame size: its square, or the whole frame at its scale."""
     any_model: Switch = False
     """Decode even if another model wrote the tokens, as long as their shapes match."""
     force: Switch = False
@@ -61,12 +61,13 @@ class Decode:
                 progress=advance,
             ):
                 writer.write(frames)
+        height, width = info.geometry.canvas if self.square else (info.height, info.width)
         document = {
             "out": str(out),
             "frames": info.frames,
             "rate": info.rate,
-            "width": info.size if self.square else info.width,
-            "height": info.size if self.square else info.height,
+            "width": width,
+            "height": height,
             "tokens": tokens.tokens,
         }
         show(self.messages, document, f"{out}: {info.frames} frames from {tokens.tokens} tokens")

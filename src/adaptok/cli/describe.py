@@ -173,14 +173,27 @@ def tokens_document(tokens: VideoTokens) -> dict[str, Any]:
         **info.model_dump(mode="json"),
         "padding": info.padding,
         "crop": info.crop,
+        "dropped_area": info.geometry.loss,
         "seconds": round(info.seconds, 6),
         "tokens": tokens.tokens,
         "tokens_per_second": tokens.tokens_per_second,
         "bits": tokens.bits,
         "clips": info.clips,
+        "tiles": info.tiles,
         "lengths": tokens.lengths.tolist(),
         "scores": tokens.scores is not None,
     }
+
+
+def describe_loss(tokens: VideoTokens) -> str | None:
+    """Say in one line what part of the frames is lost; None if the tokens cover all of it."""
+    info, (top, left, height, width) = tokens.info, tokens.info.crop
+    if not info.geometry.loss:
+        return None
+    return (
+        f"note: --fit {info.fit} keeps {width}x{height} of {info.width}x{info.height} pixels, from ({left}, {top}) on;"
+        f" the other {info.geometry.loss:.0%} of the frame are dropped and come back black; --fit tile keeps all"
+    )
 
 
 def describe_tokens(tokens: VideoTokens) -> str:
@@ -190,6 +203,7 @@ def describe_tokens(tokens: VideoTokens) -> str:
         f"{tokens.tokens} tokens ({tokens.tokens / info.blocks * info.clip_blocks:.0f} per clip,"
         f" {tokens.tokens_per_second:.0f} per second) for {info.frames} frames in {info.blocks} blocks"
         f" of {tokens.lengths.min()} to {tokens.lengths.max()} tokens"
+        f"{'' if info.tiles == 1 else f' ({info.tiles} tiles)'}"
     )
 
 

@@ -10,15 +10,16 @@ from tyro.conf import Positional
 
 from adaptok.cli.options import (
     Computation,
-    Excerpt,
     Lengths,
     Messages,
     Switch,
+    WholeFrames,
     excerpt_arguments,
+    fit_arguments,
     group,
     option,
 )
-from adaptok.cli.output import TOKEN_SUFFIXES, input_path, one_output, output_path, progress, show, warn
+from adaptok.cli.output import TOKEN_SUFFIXES, input_path, one_output, output_path, progress, say, show, warn
 
 
 @dataclass(kw_only=True)
@@ -37,12 +38,12 @@ class Encode:
     force: Switch = False
     """Overwrite an existing token file."""
     lengths: Annotated[Lengths, group("length")] = field(default_factory=Lengths)
-    frames: Annotated[Excerpt, group("frame")] = field(default_factory=Excerpt)
+    frames: Annotated[WholeFrames, group("frame")] = field(default_factory=WholeFrames)
     computation: Annotated[Computation, group("computation")] = field(default_factory=Computation)
     messages: Annotated[Messages, group("message")] = field(default_factory=Messages)
 
     def run(self) -> None:
-        from adaptok.cli.describe import describe_tokens, tokens_document
+        from adaptok.cli.describe import describe_loss, describe_tokens, tokens_document
         from adaptok.video.reading import probe
 
         video = input_path(self.video, folder_command="tokenize")
@@ -57,12 +58,14 @@ class Encode:
                 self.lengths.scope,
                 target=self.lengths.target,
                 uniform=self.lengths.uniform,
-                fit=self.frames.fit,
                 keep_scores=self.scores,
                 progress=advance,
+                **fit_arguments(self.frames),
                 **excerpt_arguments(self.frames, self.computation.batch_size),
             )
         tokens.save(out)
         warn(tokens.warning)
+        if note := describe_loss(tokens):
+            say(self.messages, note)
         document = {"out": str(out), **tokens_document(tokens), "warning": tokens.warning}
         show(self.messages, document, f"{out}: {describe_tokens(tokens)}")

@@ -13,7 +13,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from adaptok.cli.errors import UsageError
-from adaptok.config.choices import DType, Fit, Scope
+from adaptok.config.choices import DType, Fit, FitChoice, Scope
 
 if TYPE_CHECKING:
     from adaptok.codec.codec import AdapTok
@@ -112,8 +112,8 @@ class FrameSampling:
     """How frames are taken from a video."""
 
     fit: Fit = "crop"
-    """How frames are fitted to the square of the model. crop takes the central square, pad adds black bars, stretch
-    changes the aspect ratio."""
+    """How frames are fitted to the square of the model. crop takes the central square, as generators and published
+    protocols do, and drops the rest; pad adds black bars, stretch changes the aspect ratio."""
     fps: Annotated[float | None, option("N")] = None
     """Frames per second to sample the video at. The frame rate of the video is the default."""
 
@@ -129,11 +129,30 @@ class Excerpt(FrameSampling):
 
 
 @dataclass(kw_only=True)
+class WholeFrames(Excerpt):
+    """Which frames are taken from the video, and how they are covered."""
+
+    fit: FitChoice = "auto"  # type: ignore[assignment]
+    """How frames are fitted to the square of the model. tile covers the whole frame with overlapping squares, each with
+    tokens of its own; crop takes the central square and drops the rest, pad adds black bars, stretch changes the aspect
+    ratio. The default, auto, is tile unless the frame is square."""
+    short_side: Annotated[int | None, option("PIXELS")] = None
+    """Shorter side that frames are resized to before they are cut into tiles. The default is the size of the model,
+    128 pixels for the bundled one. Twice as many pixels need four times as many tiles and tokens."""
+    tile_overlap: Annotated[int | None, option("PIXELS")] = None
+    """Smallest overlap of neighbouring tiles, which are blended there. The default is an eighth of a tile."""
+    window_overlap: Annotated[int, option("FRAMES")] = 0
+    """Number of frames that each clip shares with the next, up to half of a clip. They are cross-faded, which smooths
+    the transition and needs more tokens. The default is 0."""
+
+
+@dataclass(kw_only=True)
 class Lengths:
     """How many tokens are kept, and in which blocks."""
 
     budget: Annotated[float | None, option("N")] = None
-    """Tokens per clip of 16 frames, on average. All tokens are kept if neither a budget nor a target is given."""
+    """Tokens per clip of 16 frames, on average; each tile of a frame has clips of its own. All tokens are kept if
+    neither a budget nor a target is given."""
     target: Annotated[float | None, option("X")] = None
     """Keep the fewest tokens whose predicted distortion stays below this value, instead of a budget."""
     scope: Scope = "video"
@@ -148,8 +167,9 @@ class LengthsForBudgets(Lengths):
     """How many tokens are kept, and in which blocks."""
 
     budget: Budgets = ()  # type: ignore[assignment]
-    """Tokens per clip of 16 frames, on average. Several budgets are compared with each other: separate them by spaces
-    or commas, or repeat the flag. All tokens are kept if neither a budget nor a target is given."""
+    """Tokens per clip of 16 frames, on average; each tile of a frame has clips of its own. Several budgets are compared
+    with each other: separate them by spaces or commas, or repeat the flag. All tokens are kept if neither a budget nor
+    a target is given."""
 
 
 @dataclass(kw_only=True)
@@ -174,3 +194,13 @@ def flatten(budgets: tuple[tuple[float, ...], ...]) -> list[float]:
 def excerpt_arguments(frames: Excerpt, batch_size: int) -> dict[str, Any]:
     """Arguments of `AdapTok.encode` and `compare` for the excerpt of a video."""
     return {"batch_size": batch_size, "start": frames.start, "stop": frames.stop, "fps": frames.fps}
+
+
+def fit_arguments(frames: WholeFrames) -> dict[str, Any]:
+    """Arguments of `AdapTok.encode` for the way in which frames are covered."""
+    return {
+        "fit": frames.fit,
+        "short_side": frames.short_side,
+        "tile_overlap": frames.tile_overlap,
+        "window_overlap": frames.window_overlap,
+    }

@@ -11,11 +11,12 @@ from tyro.conf import Positional
 
 from adaptok.cli.options import (
     Computation,
-    Excerpt,
     LengthsForBudgets,
     Messages,
     Switch,
+    WholeFrames,
     excerpt_arguments,
+    fit_arguments,
     flatten,
     group,
     option,
@@ -27,6 +28,7 @@ from adaptok.cli.output import (
     one_output,
     output_path,
     progress,
+    say,
     show,
     warn,
 )
@@ -61,11 +63,12 @@ class Reconstruct:
     force: Switch = False
     """Overwrite existing outputs."""
     lengths: Annotated[LengthsForBudgets, group("length")] = field(default_factory=LengthsForBudgets)
-    frames: Annotated[Excerpt, group("frame")] = field(default_factory=Excerpt)
+    frames: Annotated[WholeFrames, group("frame")] = field(default_factory=WholeFrames)
     computation: Annotated[Computation, group("computation")] = field(default_factory=Computation)
     messages: Annotated[Messages, group("message")] = field(default_factory=Messages)
 
     def run(self) -> None:
+        from adaptok.cli.describe import describe_loss
         from adaptok.cli.reconstruction_outputs import SampledFrames, VideoOutput
         from adaptok.evaluation.reconstruction import compare
         from adaptok.video.reading import probe
@@ -100,6 +103,8 @@ class Reconstruct:
             kinds = ["uniform", "adaptive"] * len(budgets) if self.compare_uniform else None
             save_figure(self.plot, reports, samples.original, samples.decoded, kinds)
         warn(compared[0].warning)
+        if note := describe_loss(compared[0]):
+            say(self.messages, note)
         self._report(budgets, outputs, reports)
 
     def _check(self) -> None:
@@ -139,7 +144,7 @@ class Reconstruct:
             permits, the video is encoded once and its tokens are shortened.
         """
         lengths = self.lengths
-        options = {"fit": self.frames.fit, **excerpt_arguments(self.frames, self.computation.batch_size)}
+        options = {**fit_arguments(self.frames), **excerpt_arguments(self.frames, self.computation.batch_size)}
         if self.compare_uniform or (lengths.scope in ("video", "clip") and len(budgets) > 1):
             return self._encode_once(codec, budgets, frames, options)
         encodings: list[tuple[VideoTokens | None, VideoTokens]] = []
@@ -173,7 +178,7 @@ class Reconstruct:
 
         def shortened(budget: float | None, uniform: bool) -> VideoTokens:
             policy = LengthPolicy(budget, scope, uniform=uniform)
-            return full.shorten(policy.lengths(full.scores, len(full.lengths), codec.layout))
+            return full.shorten(policy.lengths(full.scores, len(full.lengths), codec.layout, full.info.tiles))
 
         return [
             (shortened(budget, True) if self.compare_uniform else None, shortened(budget, uniform))
@@ -191,7 +196,7 @@ class Reconstruct:
             documents.append({"budget": budget, **_document(report), "out": None if out is None else str(out)})
             kind = ", adaptive" if uniform else ""
             lines.append(_line(report) + kind + (f"  {out}" if out is not None else ""))
-            lines.append("       tokens per block: " + _row(report.tokens.lengths.tolist()))
+            lines.append("       tokens per block: " + _row(report.tokens.block_tokens.tolist()))
             if uniform:
                 documents[-1]["uniform"] = _document(uniform[0])
                 lines.append(f"{_line(uniform[0])}, uniform")

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
-from itertools import islice, pairwise
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptok.allocation.policy import LengthPolicy, Lengths, Scores
+from adaptok.allocation.policy import LengthPolicy
 from adaptok.checkpoints.hub import local_folder, upload
 from adaptok.checkpoints.model_folder import read_folder, write_folder
 from adaptok.codec.clips import ClipCodec
 from adaptok.codec.length_selection import require_scorer
+from adaptok.codec.parts import Part, by_tile, by_time, iter_windows, join_parts, split_tiles
 from adaptok.codec.streaming import Streaming
 from adaptok.codec.token_file import TokenInfo, TokenMismatchError, VideoTokens
-from adaptok.config.choices import Fit, Scope
+from adaptok.config.choices import FitChoice, Scope
 from adaptok.utils.devices import pick_device, pick_dtype
-from adaptok.video.clips import iter_clips, pad_clip
 from adaptok.video.geometry import Geometry
 from adaptok.video.pixels import clip_to_frames
 from adaptok.video.sources import FrameSource, Video, open_frames
+from adaptok.video.windows import CrossFade, check_window_overlap
 
 Frames = NDArray[np.uint8]
 Progress = Callable[[int], None]
@@ -82,7 +85,10 @@ class AdapTok(ClipCodec):
         *,
         target: float | None = None,
         uniform: bool = False,
-        fit: Fit = "crop",
+        fit: FitChoice = "crop",
+        short_side: int | None = None,
+        tile_overlap: int | None = None,
+        window_overlap: int = 0,
         batch_size: int = 4,
         keep_scores: bool = True,
         start: float = 0.0,
@@ -96,7 +102,12 @@ class AdapTok(ClipCodec):
             video: A path; frames uint8 `[T, H, W, 3]`; or consecutive clips float `[B, 3, T, H, W]` in [0, 1].
             budget, scope, target, uniform: How lengths are chosen; see `LengthPolicy`. Without a budget or target,
                 every token is kept.
-            fit: How frames are fitted to the square of the model: "crop", "pad" or "stretch".
+            fit: How frames are fitted to the square of the model: "crop", "pad" or "stretch"; "tile", to cover the
+                whole frame with overlapping squares, each a clip of its own; "auto" for "tile" unless it is square.
+            short_side, tile_overlap: Shorter side that frames are resized to, and smallest overlap of neighbouring
+                tiles, in pixels, with the fit "tile"; see `Geometry`.
+            window_overlap: Number of frames that clips share with the next, up to half of a clip. Decoding cross-fades
+                them, which smooths the transition.
             batch_size: Clips computed at once. Only results of the scope "batch" depend on it.
             keep_scores: Keep predicted distortions, which `VideoTokens.truncate` needs.
             start, stop: Part of the video to encode, in seconds.
@@ -108,18 +119,28 @@ class AdapTok(ClipCodec):
             VideoError: The file cannot be read.
         """
         policy = LengthPolicy(budget, scope, target, uniform)
-        self.check_policy(policy)
-        if batch_size < 1:
-            raise ValueError(f"batch size {batch_size}, expected at least 1")
+        self._check_arguments(policy, batch_size, window_overlap)
+        size = self.config.tokenizer.size
         with open_frames(video, start=start, stop=stop, fps=fps) as source:
-            geometry = Geometry(fit, source.width, source.height, self.config.tokenizer.size)
+            geometry = Geometry.choose(
+                fit, source.width, source.height, size, short_side=short_side, tile_overlap=tile_overlap
+            )
             parts = []
-            for part in self._encode_parts(source, geometry, policy, batch_size, keep_scores):
+            for part in self._encode_parts(source, geometry, policy, batch_size, keep_scores, window_overlap):
                 parts.append(part)
                 if progress is not None:
                     progress(part.frames)
-            info = self._info(geometry, sum(part.frames for part in parts), source.fps)
-            return self._join(parts, policy, info, keep_scores, source.warning)
+            info = self._info(geometry, sum(part.frames for part in parts), source.fps, window_overlap)
+            tokens = join_parts(parts, policy, self.layout, info, keep_scores)
+            return replace(tokens, warning=source.warning)
+
+    def _check_arguments(self, policy: LengthPolicy, batch_size: int, window_overlap: int) -> None:
+        self.check_policy(policy)
+        if batch_size < 1:
+            raise ValueError(f"batch size {batch_size}, expected at least 1")
+        check_window_overlap(window_overlap, self.config.tokenizer.frames)
+        if window_overlap and policy.causal and policy.scope == "stream":
+            raise ValueError(f"window overlap {window_overlap} with the scope 'stream', expected 0 or another scope")
 
     def check_policy(self, policy: LengthPolicy) -> None:
         """Raise a ValueError if a budget is out of range, or the model lacks the scorer that the policy needs."""
@@ -148,17 +169,29 @@ class AdapTok(ClipCodec):
                 progress(clip.shape[1])
 
     def iter_decode_clips(self, tokens: VideoTokens, *, batch_size: int = 4) -> Iterator[Tensor]:
-        """Decode clips float32 `[C, t, S, S]` in [0, 1] one by one. The last one includes its padding."""
-        g = self.config.tokenizer.blocks
-        ids, lengths = torch.from_numpy(tokens.padded()), tokens.lengths.tolist()
-        full = len(lengths) // g * g
-        edges = sorted({*range(0, full, g * batch_size), full, len(lengths)})  # the last clip may have fewer blocks
+        """Decode clips float32 `[C, t, h, w]` in [0, 1] one by one, at the scale of the model.
+
+        The last one includes its padding. Tiles are blended. Clips that overlap in time are cross-faded, and each is
+        returned without the frames that the next one shares.
+        """
+        info, g = tokens.info, self.config.tokenizer.blocks
+        tiles, geometry, fade = info.tiles, info.geometry, CrossFade(info.window_overlap)
+        ids, lengths = torch.from_numpy(tokens.padded()), torch.from_numpy(tokens.lengths)
+        count = info.tile_blocks
+        full = count // g * g
+        step = g * max(1, batch_size // tiles)
+        edges = sorted({*range(0, full, step), full, count})  # the last clip may have fewer blocks
         for first, stop in pairwise(edges):
-            blocks = min(g, stop - first)
-            rows = [lengths[i : i + blocks] for i in range(first, stop, blocks)]
-            longest = max(max(row) for row in rows)
-            batch = ids[first:stop, :longest].unflatten(0, (-1, blocks))
-            yield from self.decode_clips(batch, rows).clamp(0, 1).cpu()
+            blocks, rows = min(g, stop - first), slice(first * tiles, stop * tiles)
+            batches = (by_tile(values[rows], blocks, tiles).split(batch_size) for values in (ids, lengths))
+            decoded = [
+                self.decode_clips(clip_ids[..., : int(kept.max())], kept).clamp(0, 1).cpu()
+                for clip_ids, kept in zip(*batches, strict=True)
+            ]
+            windows = torch.cat(decoded).unflatten(0, (-1, tiles))  # [b, n, C, t, S, S]
+            for index, window in enumerate(windows):
+                last = stop == count and index == len(windows) - 1
+                yield fade.push(geometry.merge(window), last=last)
 
     def decode(
         self,
@@ -174,7 +207,7 @@ class AdapTok(ClipCodec):
         Args:
             tokens: Tokens, or the path of a token file.
             original: Return frames of the video's own size, black where the model saw nothing. False returns the square
-                of the model.
+                of the model, or with tiles the whole frame at the model's scale.
             any_model: Decode tokens that another model wrote, if their layout fits.
             batch_size: Clips computed at once.
             progress: Called with the number of frames that have just been processed.
@@ -206,7 +239,10 @@ class AdapTok(ClipCodec):
         *,
         target: float | None = None,
         uniform: bool = False,
-        fit: Fit = "crop",
+        fit: FitChoice = "crop",
+        short_side: int | None = None,
+        tile_overlap: int | None = None,
+        frame_size: tuple[int, int] | None = None,
     ) -> Streaming:
         """Begin a streaming session, for live video.
 
@@ -214,14 +250,20 @@ class AdapTok(ClipCodec):
             budget: Tokens per clip that the running average follows. None keeps every token.
             target: Largest predicted distortion of a block, as an alternative to a budget.
             uniform: Distribute the budget evenly.
-            fit: How frames are fitted to the square of the model.
+            fit, short_side, tile_overlap: How frames are fitted to the square of the model; see `encode`.
+            frame_size: Width and height of frames, in pixels. By default, the first frame that is pushed determines
+                it. A session that only receives needs it to decode tiles, and to return frames of that size.
 
         Raises:
             ValueError: An argument is out of range, or the model lacks the scorer that the policy needs.
         """
         policy = LengthPolicy(budget, "stream", target, uniform)
         self.check_policy(policy)
-        return Streaming(self.model, policy, fit)
+        choose = partial(
+            Geometry.choose, fit, size=self.config.tokenizer.size, short_side=short_side, tile_overlap=tile_overlap
+        )
+        choose(64, 48)  # checks the arguments
+        return Streaming(self.model, policy, choose if frame_size is None else choose(*frame_size))
 
     def check_tokens(self, tokens: VideoTokens, *, any_model: bool = False) -> None:
         """Check that this model can decode tokens.
@@ -243,54 +285,50 @@ class AdapTok(ClipCodec):
                 f" {self.config.name!r} with {self.weights_hash[:12]}; give that model, or insist with --any-model"
             )
 
-    def iter_clips(self, source: FrameSource, geometry: Geometry, batch: int) -> Iterator[tuple[Tensor, int]]:
-        """Cut a video into batches of clips.
-
-        Yields:
-            Clips `[b, C, t, S, S]` and the number of frames in them. Only in the last batch t may be less than a clip;
-            there the last frame is repeated up to a whole block.
-        """
-        c = self.config.tokenizer
-        clips = (clip for _, clip in iter_clips(source.frames, geometry.apply, c.frames))
-        last: Tensor | None = None
-        while group := list(islice(clips, batch)):
-            if group[-1].shape[1] < c.frames:
-                last = group.pop()
-            if group:
-                yield torch.stack(group), len(group) * c.frames
-        if last is not None:
-            count = last.shape[1]
-            yield pad_clip(last, count + -count % c.temporal_patch_size)[None], count
-
     def _encode_parts(
-        self, source: FrameSource, geometry: Geometry, policy: LengthPolicy, batch_size: int, keep_scores: bool
-    ) -> Iterator[_Part]:
+        self,
+        source: FrameSource,
+        geometry: Geometry,
+        policy: LengthPolicy,
+        batch_size: int,
+        keep_scores: bool,
+        window_overlap: int,
+    ) -> Iterator[Part]:
         if policy.causal and policy.scope == "stream":
-            yield from self._encode_stream(source, policy, geometry.fit)
+            yield from self._encode_stream(source, policy, geometry)
             return
         scored = policy.needs_scores or (keep_scores and self.model.scorer is not None)
-        for clips, frames in self.iter_clips(source, geometry, batch_size):
-            encoded = self.encode_clips(clips)
-            ids = encoded.ids.flatten(0, 1).cpu().numpy().astype(np.uint16)
-            scores = lengths = None
-            if policy.causal:
-                chosen, predicted = self.choose_lengths(encoded, policy.chooser(self.layout))
-                lengths, scores = chosen.reshape(-1), predicted.reshape(-1, predicted.shape[-1])
-            elif scored:
-                scores = self.score_clips(encoded, normalized=False).flatten(0, 1).cpu().numpy()
-            yield _Part(frames, ids, scores, lengths)
+        tiles, layout = geometry.tiles, self.layout
+        windows_at_once = max(1, batch_size // tiles)
+        for windows, frames in iter_windows(source, geometry, self.config.tokenizer, windows_at_once, window_overlap):
+            ids, scores, lengths = [], [], []
+            for clips in split_tiles(windows, geometry).split(batch_size):
+                encoded = self.encode_clips(clips)
+                ids.append(encoded.ids.cpu().numpy().astype(np.uint16))
+                if policy.causal:
+                    chosen, predicted = self.choose_lengths(encoded, policy.chooser(layout))
+                    lengths.append(chosen)
+                    scores.append(predicted)
+                elif scored:
+                    scores.append(self.score_clips(encoded, normalized=False).cpu().numpy())
+            yield Part(
+                frames,
+                by_time(np.concatenate(ids), tiles),
+                by_time(np.concatenate(scores), tiles) if scores else None,
+                by_time(np.concatenate(lengths), tiles) if lengths else None,
+            )
 
-    def _encode_stream(self, source: FrameSource, policy: LengthPolicy, fit: Fit) -> Iterator[_Part]:
-        stream = Streaming(self.model, policy, fit)
+    def _encode_stream(self, source: FrameSource, policy: LengthPolicy, geometry: Geometry) -> Iterator[Part]:
+        stream = Streaming(self.model, policy, geometry)
         frames = 0
         for block in stream.encode(source.frames):
-            ids = np.zeros((1, self.config.tokenizer.latents), np.uint16)
-            ids[0, : len(block.ids)] = block.ids
-            scores = None if block.scores is None else block.scores[None]
-            yield _Part(stream.frames - frames, ids, scores, np.array([len(block.ids)]))
+            ids = np.zeros((len(block.lengths), self.config.tokenizer.latents), np.uint16)
+            ids[np.arange(ids.shape[1]) < np.array(block.lengths)[:, None]] = block.ids
+            scores = None if block.scores is None else block.scores.reshape(len(ids), -1)
+            yield Part(stream.frames - frames, ids, scores, np.array(block.lengths))
             frames = stream.frames
 
-    def _info(self, geometry: Geometry, frames: int, fps: Fraction) -> TokenInfo:
+    def _info(self, geometry: Geometry, frames: int, fps: Fraction, window_overlap: int) -> TokenInfo:
         c = self.config.tokenizer
         return TokenInfo(
             model=self.config.name,
@@ -306,33 +344,7 @@ class AdapTok(ClipCodec):
             height=geometry.height,
             fit=geometry.fit,
             size=c.size,
+            short_side=geometry.short_side,
+            tile_overlap=geometry.tile_overlap,
+            window_overlap=window_overlap,
         )
-
-    def _join(
-        self, parts: Sequence[_Part], policy: LengthPolicy, info: TokenInfo, keep_scores: bool, warning: str | None
-    ) -> VideoTokens:
-        """Join the parts of a video, and choose the lengths that are not chosen yet."""
-        ids = np.concatenate([part.ids for part in parts])
-        scored = [part.scores for part in parts if part.scores is not None]
-        scores = np.concatenate(scored) if scored else None
-        if policy.causal:
-            lengths = np.concatenate([part.lengths for part in parts if part.lengths is not None])
-        else:
-            lengths = policy.lengths(scores, len(ids), self.layout)
-        kept = np.arange(ids.shape[1]) < lengths[:, None]
-        return VideoTokens(ids[kept], lengths, info, scores if keep_scores else None, warning)
-
-
-class _Part(NamedTuple):
-    """Encoded part of a video.
-
-    frames: Number of frames, without padding.
-    ids: `[n, K]` of its n blocks.
-    scores: `[n, L]`, if they are needed.
-    lengths: `[n]`, if the policy is causal.
-    """
-
-    frames: int
-    ids: NDArray[np.uint16]
-    scores: Scores | None
-    lengths: Lengths | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptok.allocation.policy import ClipLayout, LengthPolicy, Scores
-from adaptok.codec.length_selection import BlockScorer
-from adaptok.config.choices import Fit
+from adaptok.codec.length_selection import BlockScorer, require_scorer
+from adaptok.models.kv_cache import BlockKVCache
 from adaptok.models.model import Model
 from adaptok.video.geometry import Geometry
 from adaptok.video.pixels import check_range, clip_to_frames
@@ -22,13 +22,16 @@ class BlockTokens(NamedTuple):
     """Tokens of one block.
 
     position: Index of the block in the stream.
-    ids: uint16 `[length]`.
-    scores: float32 `[L]`, predicted distortions that the length was chosen by; None if it does not depend on scores.
+    ids: uint16 `[length]`; the ids of all tiles one after another if there are several.
+    scores: float32 `[L]`, or `[n, L]` of n tiles: predicted distortions that the lengths were chosen by; None if they
+        do not depend on scores.
+    lengths: Number of ids of each tile; of the block itself without tiles.
     """
 
     position: int
     ids: NDArray[np.uint16]
     scores: Scores | None
+    lengths: tuple[int, ...] = ()
 
 
 class Streaming:
@@ -39,21 +42,27 @@ class Streaming:
     Args:
         model: Model in evaluation mode; it needs a scorer if the policy needs scores.
         policy: Length policy of the scope "stream".
-        fit: How frames are fitted to the square of the model.
+        geometry: How frames are fitted to the square of the model, or a function that returns it for the width and
+            height of the first frame that is pushed.
 
     Attributes:
+        geometry: How frames are fitted; None before it is known.
         frames: Number of frames that have been pushed.
 
     Raises:
         ValueError: The model lacks the scorer that the policy needs.
     """
 
-    def __init__(self, model: Model, policy: LengthPolicy, fit: Fit) -> None:
-        self.model, self.fit = model, fit
-        self.geometry: Geometry | None = None
+    def __init__(self, model: Model, policy: LengthPolicy, geometry: Geometry | Callable[[int, int], Geometry]) -> None:
+        self.model, self.policy = model, policy
+        self.geometry = geometry if isinstance(geometry, Geometry) else None
+        self._choose_geometry = None if isinstance(geometry, Geometry) else geometry
         self._chooser = policy.stream(ClipLayout.of(model.config))
-        self._scorer = BlockScorer(model, 1) if policy.needs_scores else None
-        self._encoder_cache, self._decoder_cache = model.tokenizer.encoder_cache(), model.tokenizer.decoder_cache()
+        self._scorer: BlockScorer | None = None
+        self._encoder_cache = model.tokenizer.encoder_cache()
+        self._decoder_caches: list[BlockKVCache] = []
+        if policy.needs_scores:
+            require_scorer(model)
         self._pending: list[Tensor] = []
         self.frames = 0
         self._encoded = self._decoded = 0
@@ -76,7 +85,8 @@ class Streaming:
             raise ValueError(f"frames of type {frames.dtype}, expected uint8, or floats in [0, 1]")
         c = self.model.config.tokenizer
         if self.geometry is None:
-            self.geometry = Geometry(self.fit, frames.shape[2], frames.shape[1], c.size)
+            assert self._choose_geometry is not None
+            self.geometry = self._choose_geometry(frames.shape[2], frames.shape[1])
         blocks = []
         for frame in frames:
             self.frames += 1
@@ -101,46 +111,70 @@ class Streaming:
 
     @torch.no_grad()
     def _encode_pending(self) -> BlockTokens:
-        block, self._pending = torch.cat(self._pending, 1)[None], []
+        assert self.geometry is not None
+        block, self._pending = self.geometry.split(torch.cat(self._pending, 1)), []  # [n, C, pt, S, S]
         tokenizer = self.model.tokenizer
+        if self._scorer is None and self.policy.needs_scores:
+            self._scorer = BlockScorer(self.model, len(block))
         if self._encoded % self.model.config.tokenizer.blocks == 0:
             self._encoder_cache.clear()
             if self._scorer is not None:
                 self._scorer.reset()
         encoded = tokenizer.encode(block.to(self.model.device), self._encoder_cache)
         quantized = tokenizer.quantize(encoded)
-        scores = None
+        scores: Scores | None = None
         if self._scorer is not None:
-            scores = self._scorer.score(encoded, tokenizer.project_codes(quantized.codes), block)[0].cpu().numpy()
-        length = self._chooser.choose(scores)
+            scores = self._scorer.score(encoded, tokenizer.project_codes(quantized.codes), block).cpu().numpy()
+        lengths = [self._chooser.choose(None if scores is None else scores[i]) for i in range(len(block))]
         if self._scorer is not None:
-            self._scorer.keep([length])
+            self._scorer.keep(lengths)
         self._encoded += 1
-        ids = quantized.ids[0, 0, :length].cpu().numpy().astype(np.uint16)
-        return BlockTokens(self._encoded - 1, ids, scores)
+        kept = np.arange(quantized.ids.shape[2]) < np.array(lengths)[:, None]
+        ids = quantized.ids[:, 0].cpu().numpy().astype(np.uint16)[kept]
+        shown = scores[0] if scores is not None and len(block) == 1 else scores
+        return BlockTokens(self._encoded - 1, ids, shown, tuple(lengths))
 
     @torch.no_grad()
     def decode(self, block: BlockTokens | NDArray[Any], *, original: bool = True) -> NDArray[np.uint8]:
         """Decode the next block to frames uint8 `[t, H, W, 3]`.
 
         Args:
-            block: Result of `push`, or its ids alone, 0 to K of them.
-            original: Return frames of the size that was pushed to this session. A session that only receives always
-                returns the square of the model.
+            block: Result of `push`; or, without tiles, its ids alone, 0 to K of them.
+            original: Return frames of the size that was pushed to this session, or that it was created with. Without
+                such a size, and with False, the canvas that the model sees is returned.
 
         Raises:
-            ValueError: There are too many ids, or one is outside the codebook.
+            ValueError: There are too many ids, one is outside the codebook, or their number contradicts the lengths of
+                the tiles.
         """
-        tokenizer, config = self.model.tokenizer, self.model.config.tokenizer
+        config = self.model.config.tokenizer
         ids = np.asarray(block.ids if isinstance(block, BlockTokens) else block)
-        size = config.quantizer.codebook_size
-        if ids.ndim != 1 or len(ids) > config.latents or (len(ids) and not 0 <= ids.min() <= ids.max() < size):
+        lengths = (block.lengths if isinstance(block, BlockTokens) else ()) or (ids.size,)
+        tiles = 1 if self.geometry is None else self.geometry.tiles
+        if len(lengths) != tiles:
+            raise ValueError(
+                f"lengths of {len(lengths)} tiles, expected {tiles}; give what `push` returned, and to a session that"
+                " only receives the fit and the size of the frames"
+            )
+        size, longest = config.quantizer.codebook_size, max(lengths)
+        valid = ids.ndim == 1 and longest <= config.latents and len(ids) == sum(lengths) and min(lengths) >= 0
+        if not valid or (len(ids) and not 0 <= ids.min() <= ids.max() < size):
             raise ValueError(f"ids of shape {ids.shape}, expected at most {config.latents} of 0 to {size - 1}")
+        while len(self._decoder_caches) < tiles:
+            self._decoder_caches.append(self.model.tokenizer.decoder_cache())
         if self._decoded % config.blocks == 0:
-            self._decoder_cache.clear()
-        inputs = tokenizer.lookup(torch.from_numpy(ids.astype(np.int64)).to(self.model.device))[None, None]
-        clip = tokenizer.decode(inputs, [[len(ids)]], self._decoder_cache)[0].float()
+            for cache in self._decoder_caches:
+                cache.clear()
+        parts = np.split(ids.astype(np.int64), np.cumsum(lengths)[:-1])
+        clips = [self._decode_tile(*item) for item in zip(parts, self._decoder_caches, strict=True)]
         self._decoded += 1
-        if original and self.geometry is not None:
-            return self.geometry.invert(clip.clamp(0, 1).cpu())
-        return clip_to_frames(clip)
+        if self.geometry is None:
+            return clip_to_frames(clips[0])
+        canvas = self.geometry.merge(torch.stack(clips).clamp(0, 1).cpu())
+        return self.geometry.invert(canvas) if original else clip_to_frames(canvas)
+
+    def _decode_tile(self, ids: NDArray[np.int64], cache: BlockKVCache) -> Tensor:
+        """Decode one block of a tile: `[C, pt, S, S]`."""
+        tokenizer = self.model.tokenizer
+        inputs = tokenizer.lookup(torch.from_numpy(ids).to(self.model.device))[None, None]
+        return tokenizer.decode(inputs, [[len(ids)]], cache)[0].float()

@@ -1,16 +1,17 @@
 """Tokens of a video, and the token file that stores them.
 
-A token file (`.adaptok`, version 1) is a safetensors file with these tensors:
+A token file (`.adaptok`) is a safetensors file with these tensors:
 
 | name | type and shape | content |
 | --- | --- | --- |
-| `ids` | uint16 `[tokens]` | kept ids of all blocks, in order |
+| `ids` | uint16 `[tokens]` | kept ids of all blocks, in order of time, and within a block of time in order of tiles |
 | `lengths` | uint16 `[blocks]` | number of ids that each block keeps |
 | `scores` | float32 `[blocks, L]`, optional | predicted distortion of each block at each candidate length |
 
 Its metadata has one entry, `adaptok`, a JSON object with
 
-- `version`: version of the format, 1. Readers refuse versions they do not know.
+- `version`: version of the format: 2 if the file has one of the fields in `VERSION_2_FIELDS`, which are left out at
+  their defaults, otherwise 1. Readers refuse versions they do not know.
 - `checksum`: SHA-256 of the whole file, in which the 64 digits of the checksum itself are replaced by zeros.
 - the fields of `TokenInfo`, where `length_step` is named `step`.
 - `padding` and `crop`: properties of `TokenInfo`, for other readers; this program derives them.
@@ -23,6 +24,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -38,15 +40,18 @@ from safetensors.numpy import save as save_tensors
 from adaptok.allocation.knapsack import allocate
 from adaptok.allocation.policy import ClipLayout, Lengths, check_budget
 from adaptok.config.base import Config
-from adaptok.config.choices import Fit
+from adaptok.config.choices import FrameFit
 from adaptok.utils.files import replacing
 from adaptok.video.geometry import Geometry
+from adaptok.video.windows import Windows, check_window_overlap
 
-VERSION = 1
+VERSION_2_FIELDS = frozenset({"short_side", "tile_overlap", "window_overlap", "audio"})
+"""Fields that version 2 of the format added."""
 KEY = "adaptok"
 """Name of the metadata entry."""
 _BLANK = "0" * 64
 _HEADER_LENGTH = 8
+_MAX_TILES = 65535
 
 
 class TokenFileError(ValueError):
@@ -55,6 +60,15 @@ class TokenFileError(ValueError):
 
 class TokenMismatchError(ValueError):
     """Tokens were written by another model than the one that should decode them. The message is one line."""
+
+
+class AudioSource(Config):
+    """Where the sound of a video is, which a token file does not contain."""
+
+    path: str
+    """Path of a file with sound, relative to the folder of the token file where possible."""
+    start: float = Field(default=0.0, ge=0)
+    """Time in that file at which the video begins, in seconds from its first frame."""
 
 
 class TokenInfo(Config):
@@ -82,10 +96,18 @@ class TokenInfo(Config):
     """Width of the video's frames, in pixels."""
     height: int = Field(ge=1)
     """Height of the video's frames, in pixels."""
-    fit: Fit
-    """How frames are fitted to the square of the model."""
+    fit: FrameFit
+    """How frames are fitted to the square of the model, or to tiles of that size."""
     size: int = Field(ge=1)
     """S, side of the square of the model, in pixels."""
+    short_side: int | None = None
+    """Shorter side of the canvas that the tiles cover, in pixels; None without tiles."""
+    tile_overlap: int | None = None
+    """Smallest overlap of neighbouring tiles, in pixels; None without tiles."""
+    window_overlap: int = 0
+    """Number of frames that neighbouring clips share. They are cross-faded."""
+    audio: AudioSource | None = None
+    """Where the sound of the video is; None if it has none, or it was dropped."""
 
     @property
     def fps(self) -> Fraction:
@@ -93,19 +115,40 @@ class TokenInfo(Config):
         return Fraction(self.rate)
 
     @property
+    def windows(self) -> Windows:
+        """How the clips of one tile follow each other."""
+        return Windows(self.frames, self.clip_blocks * self.block_frames, self.window_overlap)
+
+    @property
+    def tiles(self) -> int:
+        """Number of squares that cover a frame; 1 without tiles."""
+        return self.geometry.tiles
+
+    @property
+    def tile_blocks(self) -> int:
+        """Number of blocks of each tile."""
+        windows = self.windows
+        return (windows.count - 1) * self.clip_blocks + math.ceil(windows.last / self.block_frames)
+
+    @property
     def blocks(self) -> int:
-        """Number of blocks."""
-        return math.ceil(self.frames / self.block_frames)
+        """Number of blocks of all tiles."""
+        return self.tile_blocks * self.tiles
 
     @property
     def clips(self) -> int:
-        """Number of clips. The last one may have fewer blocks."""
-        return math.ceil(self.blocks / self.clip_blocks)
+        """Number of clips of all tiles. The last one of a tile may have fewer blocks."""
+        return self.windows.count * self.tiles
 
     @property
     def padding(self) -> int:
         """Number of repeated frames at the end of the last block."""
-        return self.blocks * self.block_frames - self.frames
+        return -self.windows.last % self.block_frames
+
+    def block_of(self, frame: int) -> int:
+        """Return the index of the latest block of a tile that shows a frame, 0 to `tile_blocks` - 1."""
+        clip, place = self.windows.at(frame)
+        return clip * self.clip_blocks + place // self.block_frames
 
     @property
     def seconds(self) -> float:
@@ -115,7 +158,7 @@ class TokenInfo(Config):
     @property
     def geometry(self) -> Geometry:
         """How frames are fitted to the square of the model."""
-        return Geometry(self.fit, self.width, self.height, self.size)
+        return Geometry(self.fit, self.width, self.height, self.size, self.short_side, self.tile_overlap)
 
     @property
     def crop(self) -> tuple[int, int, int, int]:
@@ -130,6 +173,11 @@ class TokenInfo(Config):
             positive = False
         if not positive:
             raise ValueError(f"rate {self.rate!r}, expected a positive fraction such as '30/1'")
+        check_window_overlap(self.window_overlap, self.clip_blocks * self.block_frames)
+        if self.fit == "tile" and None in (self.short_side, self.tile_overlap):
+            raise ValueError("the fit 'tile' without short_side and tile_overlap, expected both")
+        if self.geometry.tiles > _MAX_TILES:
+            raise ValueError(f"{self.geometry.tiles} tiles, expected at most {_MAX_TILES}; choose a smaller short side")
         return self
 
 
@@ -138,8 +186,8 @@ class VideoTokens:
     """Tokens of one video.
 
     Attributes:
-        ids: uint16 `[tokens]`, kept ids of all blocks, in order.
-        lengths: int64 `[blocks]`, number of ids that each block keeps, 0..K.
+        ids: uint16 `[tokens]`, kept ids of all blocks, in order of time, and within a block of time in order of tiles.
+        lengths: int64 `[blocks]`, number of ids that each block keeps, 0..K, in the same order.
         info: Properties of the model and the video.
         scores: float32 `[blocks, L]`, predicted distortion of each block at each candidate length; None if not kept.
         warning: Description of damage to the video, if any. It is not stored in token files.
@@ -179,6 +227,12 @@ class VideoTokens:
     def tokens(self) -> int:
         """Number of tokens."""
         return len(self.ids)
+
+    @property
+    def block_tokens(self) -> Lengths:
+        """Tokens of each block of time, of all tiles together: int64 `[tile_blocks]`."""
+        total: Lengths = self.lengths.reshape(-1, self.info.tiles).sum(1)
+        return total
 
     @property
     def tokens_per_second(self) -> float:
@@ -251,9 +305,9 @@ class VideoTokens:
         tensors: dict[str, NDArray[Any]] = {"ids": self.ids, "lengths": self.lengths.astype(np.uint16)}
         if self.scores is not None:
             tensors["scores"] = self.scores
-        fields = self.info.model_dump(mode="json", by_alias=True)
+        fields = self.info.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         derived = {"padding": self.info.padding, "crop": self.info.crop}
-        document = {"version": VERSION, "checksum": _BLANK, **fields, **derived}
+        document = {"version": _version(fields), "checksum": _BLANK, **fields, **derived}
         blank = save_tensors(tensors, metadata={KEY: json.dumps(document, separators=(",", ":"))})
         return blank.replace(_BLANK.encode(), hashlib.sha256(blank).hexdigest().encode(), 1)
 
@@ -280,9 +334,10 @@ class VideoTokens:
         """Read the bytes of a token file. `name` is its name in error messages. Errors as for `load`."""
         document = _read_document(data, name)
         version, checksum = document.pop("version", None), document.pop("checksum", None)
-        if version != VERSION:
+        if version != _version(document):
             raise TokenFileError(
-                f"{name}: version {version!r} of the format, this program reads {VERSION}; install a newer adaptok"
+                f"{name}: version {version!r} of the format, expected {_version(document)} with these fields; install a"
+                " newer adaptok"
             )
         if not isinstance(checksum, str) or len(checksum) != len(_BLANK):
             raise TokenFileError(f"{name}: damaged (no checksum); encode the video again")
@@ -295,6 +350,11 @@ class VideoTokens:
             return cls(tensors["ids"], tensors["lengths"], TokenInfo.parse(fields), tensors.get("scores"))
         except (SafetensorError, KeyError, ValueError) as error:
             raise TokenFileError(f"{name}: not a valid token file ({error})") from None
+
+
+def _version(fields: Mapping[str, Any]) -> int:
+    """Return the lowest version of the format that has these fields."""
+    return 2 if VERSION_2_FIELDS & fields.keys() else 1
 
 
 def _read_document(data: bytes, name: str) -> dict[str, Any]:

@@ -14,6 +14,10 @@ Scope = Literal["video", "clip", "batch", "stream"]
 """Which blocks share a budget of tokens."""
 Fit = Literal["crop", "pad", "stretch"]
 """How frames of any size are fitted to the square of the model."""
+FrameFit = Literal["crop", "pad", "stretch", "tile"]
+"""The same, or overlapping squares that cover the whole frame."""
+FitChoice = Literal["auto", "crop", "pad", "stretch", "tile"]
+"""The same, or the one that suits the frame: "tile" unless it is square."""
 Engine = Literal["local", "ray"]
 """Where a collection is tokenized: in processes of this machine, or on a Ray cluster."""
 Stage = Literal["tokenizer", "scorer", "generator"]

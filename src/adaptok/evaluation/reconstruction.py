@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import islice
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from adaptok.config.model import Distortion
 from adaptok.metrics.correlation import rank_correlation
 from adaptok.metrics.distortion import block_distortion, psnr
 from adaptok.metrics.similarity import frame_ssim
+from adaptok.video.clips import pad_clip
 from adaptok.video.sources import Video, open_frames
 
 Values = NDArray[np.float64]
@@ -24,13 +26,13 @@ Values = NDArray[np.float64]
 
 @dataclass
 class ReconstructionReport:
-    """Quality of a reconstruction, measured on the model's square.
+    """Quality of a reconstruction, measured at the model's scale: on its square, or on the whole frame with tiles.
 
     Attributes:
         tokens: tokens that were decoded.
         mse, ssim_values: mean squared error and SSIM of every frame `[frames]`, for values in [0, 1].
-        actual: distortion of every block `[blocks]`, of the kind that the scorer predicts; empty without a scorer, or
-            if it predicts LPIPS.
+        actual: distortion of every block `[blocks]`, of the kind that the scorer predicts; empty without a scorer, if
+            it predicts LPIPS, or if clips overlap in time.
     """
 
     tokens: VideoTokens
@@ -80,12 +82,12 @@ def compare(
     """Compare the decoded tokens of a video with the video, clip by clip.
 
     Args:
-        tokens: one or more encodings of this video, all with the same fit.
+        tokens: one or more encodings of this video, all with the same fit and overlaps.
         batch_size: clips per batch.
         start, stop: range of the video in seconds.
         fps: frame rate that the video is sampled at.
         progress: called with the number of frames just finished.
-        visit: called for each clip with the original and each reconstruction on the model's square, `[3, t, S, S]` in
+        visit: called for each clip with the original and each reconstruction at the model's scale, `[3, t, h, w]` in
             [0, 1], without padding.
 
     Returns:
@@ -96,18 +98,16 @@ def compare(
     decoders = [codec.iter_decode_clips(each, batch_size=batch_size) for each in tokens]
     kind = None if codec.config.scorer is None else codec.config.scorer.distortion
     with open_frames(video, start=start, stop=stop, fps=fps) as source:
-        for clips, frames in codec.iter_clips(source, geometry, batch_size):
-            left = frames
-            for clip in clips:
-                count = min(left, clip.shape[1])
-                decoded = [next(decoder) for decoder in decoders]
-                for report, prediction in zip(reports, decoded, strict=True):
-                    _measure(report, prediction, clip, count, kind)
-                if visit is not None:
-                    visit(clip[:, :count], [prediction[:, :count] for prediction in decoded])
-                left -= count
+        frames = (geometry.apply(frame[None]) for frame in source.frames)
+        for decoded in zip(*decoders, strict=True):
+            clip = torch.cat(list(islice(frames, decoded[0].shape[1])), 1)
+            count = clip.shape[1]
+            for report, prediction in zip(reports, decoded, strict=True):
+                _measure(report, prediction, pad_clip(clip, prediction.shape[1]), count, kind)
+            if visit is not None:
+                visit(clip, [prediction[:, :count] for prediction in decoded])
             if progress is not None:
-                progress(frames)
+                progress(count)
     return reports
 
 
@@ -117,6 +117,7 @@ def _measure(
     error = (prediction - clip).square().mean((0, 2, 3))
     report.mse += error[:frames].tolist()
     report.ssim_values += frame_ssim(prediction[None, :, :frames], clip[None, :, :frames])[0].tolist()
-    if kind is not None and kind != "lpips":
-        actual = block_distortion(prediction[None], clip[None], kind, report.tokens.info.block_frames)
-        report.actual += actual[0].tolist()
+    info = report.tokens.info
+    if kind is not None and kind != "lpips" and not info.window_overlap:
+        decoded, original = info.geometry.split(prediction), info.geometry.split(clip)
+        report.actual += block_distortion(decoded, original, kind, info.block_frames).T.flatten().tolist()

@@ -20,7 +20,7 @@ from torch import Tensor
 from adaptok.checkpoints.hub import local_folder
 from adaptok.checkpoints.model_folder import read_generator, write_folder, write_official_folder
 from adaptok.codec.codec import AdapTok
-from adaptok.config.choices import ModelLayout
+from adaptok.config.choices import Fit, ModelLayout
 from adaptok.config.generator import GeneratorConfig
 from adaptok.generation.compatibility import check_compatible, is_compatible
 from adaptok.generation.sampling import Sampler, Samples, Sampling, SamplingStats, draw_seeds
@@ -28,7 +28,7 @@ from adaptok.generation.sequences import split_blocks
 from adaptok.models.generator import GeneratorModel
 from adaptok.ops.prepacked_linear import prepack_linears
 from adaptok.utils.devices import pick_device, pick_dtype
-from adaptok.video.geometry import Fit, Geometry
+from adaptok.video.geometry import Geometry
 from adaptok.video.pixels import clip_to_frames
 from adaptok.video.sources import Video, open_frames
 

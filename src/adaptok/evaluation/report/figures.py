@@ -44,8 +44,8 @@ class SideBySide:
 
     def draw(self, frames: Sequence[Frame]) -> Frame:
         """Draw the next frame uint8 `[H, W, 3]` from a frame of the original and one of each reconstruction."""
-        block = self._count // self.encodings[-1].info.block_frames
-        block = min(block, len(self.encodings[-1].lengths) - 1)
+        info = self.encodings[-1].info
+        block = info.block_of(min(self._count, info.frames - 1))
         self._count += 1
         canvas = Image.new("RGB", self.size, _PAPER)
         draw = ImageDraw.Draw(canvas)
@@ -59,7 +59,7 @@ class SideBySide:
 
     def _caption(self, tokens: VideoTokens, block: int) -> str:
         kind = "" if len(self.encodings) == 1 else "adaptive: " if tokens is self.encodings[-1] else "uniform: "
-        text = f"{kind}{tokens.tokens_per_second:.0f} tokens/s, this block {tokens.lengths[block]}"
+        text = f"{kind}{tokens.tokens_per_second:.0f} tokens/s, this block {tokens.block_tokens[block]}"
         while text and self._font.getlength(text) > self.panel[0]:
             text = text[:-1]
         return text
@@ -68,11 +68,12 @@ class SideBySide:
         left, right = _GAP, self.size[0] - _GAP
         bottom = self.size[1] - _GAP
         for tokens in self.encodings[::-1]:
-            width = (right - left) / len(tokens.lengths)
+            lengths, most = tokens.block_tokens.tolist(), tokens.info.latents * tokens.info.tiles
+            width = (right - left) / len(lengths)
             gap = 1 if width > 4 else 0
-            for i, length in enumerate(tokens.lengths.tolist()):
+            for i, length in enumerate(lengths):
                 x = left + i * width
-                top = bottom - _STRIP * length / tokens.info.latents
+                top = bottom - _STRIP * length / most
                 if tokens is self.encodings[-1]:
                     colour = _NOW if i == block else _BAR
                     draw.rectangle((x, top, max(x, x + width - 1 - gap), bottom), fill=colour)
@@ -139,10 +140,11 @@ def save_figure(
 
 def _plot_lengths(axis: Any, report: ReconstructionReport, colour: str, kind: str) -> None:
     tokens = report.tokens
-    seconds = np.arange(len(tokens.lengths) + 1) * tokens.info.block_frames / float(tokens.info.fps)
-    axis.stairs(
-        tokens.lengths, seconds, color=colour, label=f"{kind} {tokens.tokens} tokens, {report.psnr:.2f} dB".lstrip()
-    )
+    lengths, info = tokens.block_tokens, tokens.info
+    seconds = np.arange(len(lengths) + 1) * info.block_frames / float(info.fps)
+    if info.window_overlap:  # blocks of neighbouring clips share frames
+        seconds = seconds * (info.frames / (len(lengths) * info.block_frames))
+    axis.stairs(lengths, seconds, color=colour, label=f"{kind} {tokens.tokens} tokens, {report.psnr:.2f} dB".lstrip())
 
 
 def _plot_distortions(axis: Any, report: ReconstructionReport, colour: str) -> None:
