@@ -12,7 +12,9 @@ from adaptok.evaluation.partial_results import PartialResults
 from adaptok.evaluation.protocols import ClipSelection
 from adaptok.evaluation.tokenizer import TokenizerEvaluation
 from adaptok.metrics.distortion import block_distortion, edge_ratio, sharpness
+from adaptok.models.model import Model
 from tests.helpers.evaluation import BUDGETS, FRAMES, assert_same, evaluate, measures
+from tests.helpers.models import small_config
 from tests.helpers.videos import write_video
 
 
@@ -26,7 +28,7 @@ def one_thread():
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("protocol", ["all", "official"])
+@pytest.mark.parametrize("protocol", ["all", "adaptok"])
 @pytest.mark.parametrize("scope", ["video", "clip", "stream"])
 def test_batches_and_processes_change_nothing(codec, data, tmp_path, protocol, scope):
     options = {"protocol": protocol, "scope": scope}
@@ -34,7 +36,7 @@ def test_batches_and_processes_change_nothing(codec, data, tmp_path, protocol, s
     assert_same(expected, evaluate(codec, data, tmp_path / "1", batch_size=4, **options))
     assert evaluate(codec, data, tmp_path / "2", processes=3, batch_size=1, **options) == expected
     document, rows = expected
-    official = protocol == "official"
+    official = protocol == "adaptok"
     assert document["data"]["clips"] == (4 if official else 2 + 1 + 3)  # a short one repeats its last frame there
     assert len(rows) == document["data"]["clips"] * len(BUDGETS)
     assert set(document["data"]["skipped"]) == {"broken.mp4"} | (set() if official else {"short.mp4"})
@@ -42,12 +44,27 @@ def test_batches_and_processes_change_nothing(codec, data, tmp_path, protocol, s
 
 def test_the_official_batch_scope(codec, data, tmp_path):
     (data / "broken.mp4").unlink()  # it would leave a batch of one
-    document, rows = evaluate(codec, data, tmp_path / "0", scope="batch", batch_size=2, protocol="official")
+    document, rows = evaluate(
+        codec, data, tmp_path / "0", scope="batch", batch_size=2, protocol="official", uniform=False
+    )
+    assert all("uniform" not in result and "gain" not in result for result in document["results"])
     for budget in BUDGETS:
         lengths = np.array([row["lengths"] for row in rows if row["budget"] == budget])
         assert (lengths[:2].sum(0) == lengths[2:].sum(0)).all()  # the same block of both clips of a batch shares
         assert lengths.sum() <= budget * len(lengths)
     assert document["data"]["clips"] == 4
+
+
+def test_official_budgets(data):
+    """A budget of the table is one of tokens per block, and is reported in tokens per clip."""
+    torch.manual_seed(0)
+    config = small_config()
+    tokenizer = config.tokenizer.model_copy(update={"latents": 512})
+    scorer = config.scorer.model_copy(update={"length_step": 64})
+    model = Model(config.model_copy(update={"tokenizer": tokenizer, "scorer": scorer}))
+    codec = AdapTok(model, "x")
+    evaluation = TokenizerEvaluation(codec, measures(), data, budgets=[256], scope="batch", protocol="adaptok")
+    assert evaluation.plan.budgets == (1024,)
 
 
 def test_interrupted_evaluations_resume(codec, data, tmp_path, monkeypatch):

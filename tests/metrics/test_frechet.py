@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from adaptok.metrics.frechet import FeatureStatistics, frechet_distance, merge
+from adaptok.metrics.frechet import FeatureStatistics, frechet_distance, frechet_interval, merge
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "frechet_golden.safetensors"
 
@@ -79,3 +79,24 @@ def test_mistakes(tmp_path):
         FeatureStatistics.of(np.full((2, 2), np.nan))
     with pytest.raises(ValueError, match="no statistics to merge"):
         merge([])
+
+
+def test_bootstrap_interval():
+    """The interval holds the distance and narrows with the number of clips; equal paired sets have no spread."""
+    rng = np.random.default_rng(0)
+    widths = []
+    for count in (20, 200):
+        a, b = rng.normal(0, 1, (count, 5)), rng.normal(0.5, 1, (count, 5))
+        low, high = frechet_interval(a, b)
+        value = frechet_distance(FeatureStatistics.of(a), FeatureStatistics.of(b))
+        assert low < value < high
+        widths.append(high - low)
+        fixed = frechet_interval(a, FeatureStatistics.of(b))
+        assert fixed[0] < value < fixed[1]
+    assert widths[1] < widths[0] / 2
+    assert frechet_interval(a, a, paired=True) == pytest.approx((0, 0), abs=1e-9)
+    one_group = (["x"] * 200, ["y"] * 200)
+    assert frechet_interval(a, b, groups=one_group) == pytest.approx((value, value))
+    few = rng.normal(0, 1, (2, 4, 30))  # fewer clips than features
+    low, high = frechet_interval(*few)
+    assert low <= frechet_distance(*map(FeatureStatistics.of, few)) <= high

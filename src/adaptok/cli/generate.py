@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from adaptok.generation import Generator
 
 SETTINGS_FILE, SHEET_FILE = "generate.json", "contact-sheet.png"
+_WAIT, _INTERVAL = 300.0, 0.5
+"""Seconds to wait for the first process of torchrun, and between two looks."""
 SHEET_CLIPS = 24
 """Maximum number of clips on the contact sheet."""
 
@@ -25,7 +29,10 @@ SHEET_CLIPS = 24
 class Generate:
     """Generate videos of given classes, and a contact sheet of them."""
 
-    notes: ClassVar[str] = "An interrupted run resumes when it is started again with the same arguments."
+    notes: ClassVar[str] = (
+        "An interrupted run resumes when it is started again with the same arguments. The processes of torchrun share"
+        " the clips, which are the same for any number of processes."
+    )
 
     label: Annotated[tuple[str, ...], option("NAME [NAME …]")] = ()
     """Classes to generate in turn, by name or number. The default is all classes of the generator."""
@@ -60,27 +67,52 @@ class Generate:
         labels = self.label or _all_labels(generator)
         names = [labels[i % len(labels)] for i in range(self.number)]
         classes = generator.classes(names)
-        self._claim_folder(generator)
+        rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        if rank == 0:
+            self._claim_folder(generator)
+        else:
+            self._await_folder(generator)
         paths = [self.output / f"{i:05d}-{_file_name(name)}.mp4" for i, name in enumerate(names)]
-        missing = [i for i, path in enumerate(paths) if not path.exists()]
+        missing = [i for i, path in enumerate(paths) if i % world == rank and not path.exists()]
         with progress(self.messages, "generating", self.number, "clips") as advance:
-            advance(self.number - len(missing))
+            advance(len(paths[rank::world]) - len(missing))
             self._write_clips(generator, settings, classes, {i: paths[i] for i in missing}, advance)
+            if rank:
+                return  # a process of torchrun that is not the first
+            self._await_clips(paths, world, advance)
         self._report(names, paths, len(missing))
+
+    def _await_folder(self, generator: Generator) -> None:
+        """Wait until the first process of torchrun has written the settings into the folder."""
+        until = time.monotonic() + _WAIT
+        settings = json.loads(json.dumps(self._settings(generator)))
+        path = self.output / SETTINGS_FILE
+        while not path.exists() or json.loads(path.read_text(encoding="utf-8")) != settings:
+            if time.monotonic() > until:
+                raise ValueError(f"{path}: the first process has not written these settings within {_WAIT:g} seconds")
+            time.sleep(_INTERVAL)
+
+    def _await_clips(self, paths: Sequence[Path], world: int, advance: Any) -> None:
+        """Wait until the other processes of torchrun, which stops all if one fails, have written their clips."""
+        waiting = [path for i, path in enumerate(paths) if i % world]
+        while waiting:
+            left = [path for path in waiting if not path.exists()]
+            advance(len(waiting) - len(left))
+            if waiting := left:
+                time.sleep(_INTERVAL)
 
     def _write_clips(
         self, generator: Generator, settings: Any, classes: Any, paths: dict[int, Path], advance: Any
     ) -> None:
         """Generate the clips whose files are missing. The seed of a clip depends on its number alone."""
-        import numpy as np
-
+        from adaptok.generation.sampling import clip_seed
         from adaptok.video.pixels import clip_to_frames
         from adaptok.video.writing import VideoWriter
 
         if not paths:
             return
         missing = list(paths)
-        seeds = [int(np.random.SeedSequence((self.sampling.seed, i)).generate_state(1, np.uint64)[0]) for i in missing]
+        seeds = [clip_seed(self.sampling.seed, i) for i in missing]
         for index, samples in generator.iter_sample(
             classes[missing], settings=settings, seeds=seeds, batch_size=self.computation.batch_size
         ):

@@ -24,8 +24,8 @@ Stage = Literal["tokenizer", "scorer", "generator"]
 """Models that can be trained."""
 ModelLayout = Literal["adaptok", "official"]
 """Layouts of a model folder."""
-ProtocolName = Literal["all", "official"]
-"""Protocols of an evaluation."""
+ProtocolName = Literal["all", "adaptok", "official"]
+"""Protocols of an evaluation. "official" is the former name of "adaptok"."""
 GenerationKind = Literal["class", "frame"]
 """Kinds of generated videos: class-conditional generation, or frame prediction."""
 Metric = Literal["psnr", "psnr_frame", "ssim", "ms_ssim", "lpips_vgg", "lpips_alex", "edge_ratio", "sharpness", "fvd"]

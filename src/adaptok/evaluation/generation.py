@@ -6,22 +6,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from adaptok.config.choices import GenerationKind
 from adaptok.evaluation.partial_results import PartialResults
 from adaptok.evaluation.protocols import GENERATION
-from adaptok.evaluation.report.build import statistics_path, write_pages
+from adaptok.evaluation.report.build import statistics_path, weights_of, write_pages
 from adaptok.evaluation.results import (
     FORMAT,
     VERSION,
     BudgetResult,
     DataInfo,
     Figures,
+    ModelInfo,
     Protocol,
     Report,
     Reproduction,
+    Variant,
 )
 from adaptok.evaluation.summary import Summary, summarize
-from adaptok.metrics.frechet import FeatureStatistics, frechet_distance
+from adaptok.evaluation.windows import WINDOW_SEED
+from adaptok.metrics.frechet import FeatureStatistics, frechet_distance, frechet_interval
 from adaptok.utils.system import command_line, versions
 
 
@@ -56,6 +62,9 @@ def build_generation(
         machine: description of the machine.
     """
     samples, reference = sides["samples"], sides.get("reference")
+    made = _features(samples)
+    videos = (samples.summary.feature_videos, reference.summary.feature_videos if reference else [])
+    interval = frechet_interval(made, _features(reference) if reference else real, groups=videos)
     provenance, protocol = samples.statistics.provenance, GENERATION[kind]
     return Report(
         format=FORMAT,
@@ -67,6 +76,7 @@ def build_generation(
             frames=provenance["frames"],
             size=provenance["size"],
             official_count=samples.statistics.count == protocol.count,
+            seed=0,
         ),
         data=DataInfo(
             videos=real.count,
@@ -81,13 +91,67 @@ def build_generation(
         skipped_metrics={},
         undefined={},
         detector=provenance["detector"],
+        weights={"fvd": provenance["detector"]},
         results=[
             BudgetResult(
-                budget=None, variant="samples", samples=Figures(fvd=frechet_distance(real, samples.statistics))
+                budget=None,
+                variant="samples",
+                samples=Figures(fvd=frechet_distance(real, samples.statistics), fvd_interval=interval),
             )
         ],
         reproduction=Reproduction(versions=versions(), machine=machine, command=command_line()),
     )
+
+
+def _features(side: Side) -> NDArray[np.float32]:
+    return np.concatenate([features[:, 0] for features in side.summary.features])
+
+
+def build_samples(kind: GenerationKind, results: PartialResults, machine: dict[str, Any]) -> tuple[Report, Summary]:
+    """Build the report of a generator that was sampled for the windows of a collection.
+
+    Args:
+        kind: protocol.
+        results: partial results of a `SamplesEvaluation`.
+        machine: description of the machine.
+
+    Raises:
+        ValueError: no window could be read.
+    """
+    plan, protocol = results.plan, GENERATION[kind]
+    summary = summarize(results, [Variant(None, "samples")], None)
+    condition = "labels of the windows" if kind == "class" else "first frames of the windows"
+    report = Report(
+        format=FORMAT,
+        version=VERSION,
+        kind="generation",
+        protocol=Protocol(
+            name=plan.protocol,
+            description=f"{protocol.name}: windows drawn without replacement (seed {WINDOW_SEED}), {condition} as"
+            " conditions; short side resized, then the centre cropped",
+            frames=plan.frames,
+            size=plan.size,
+            official_count=summary.clips == protocol.count,
+            autocast=plan.autocast,
+            sampling=plan.sampling,
+            seed=plan.seed,
+        ),
+        data=DataInfo(
+            videos=len({video.path for video in plan.videos}),
+            clips=summary.clips,
+            sha256=results.data_hash(),
+            skipped=summary.skipped,
+            warnings=summary.warnings,
+        ),
+        model=ModelInfo(name=str(plan.generator), weights=plan.model_hash, dtype=plan.generator_dtype),
+        metrics=["fvd"],
+        detector=plan.detector,
+        weights=weights_of(plan),
+        results=summary.results(),
+        speed=summary.speed(),
+        reproduction=Reproduction(versions=versions(), machine=machine, command=command_line()),
+    )
+    return report, summary
 
 
 def write_generation(folder: Path, report: Report, real: FeatureStatistics, samples: FeatureStatistics) -> None:

@@ -21,6 +21,7 @@ from adaptok.metrics.fvd import Detector, FeatureCache, open_detector
 from adaptok.metrics.lpips import WEIGHTS, Lpips, Network
 from adaptok.metrics.pretrained import WeightsError
 from adaptok.metrics.similarity import frame_similarity
+from adaptok.utils.files import sha256_of
 
 
 class MetricInfo(NamedTuple):
@@ -59,6 +60,7 @@ class Measures:
         lpips: networks of "lpips_vgg" and "lpips_alex".
         detector: detector of FVD. None does not measure FVD.
         cache: features of real clips on disk. None computes them every time.
+        hashes: SHA-256 of the weight files of LPIPS, by metric.
         skipped: reason for each default metric that cannot be measured.
         patch_size: side in pixels of the patches on whose grid "edge_ratio" is measured.
     """
@@ -67,6 +69,7 @@ class Measures:
     lpips: dict[Network, Lpips] = field(default_factory=dict)
     detector: Detector | None = None
     cache: FeatureCache | None = None
+    hashes: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     patch_size: int = 16
 
@@ -188,6 +191,7 @@ def _open(measures: Measures, metric: Metric, weights: Weights, device: torch.de
     if metric in _NETWORKS:
         network = _NETWORKS[metric]
         path = WEIGHTS[network].find(getattr(weights, metric), download=download)
+        measures.hashes[metric] = sha256_of(path)
         measures.lpips[network] = Lpips.from_file(path, network).to(device)
     elif metric == "fvd":
         measures.detector = open_detector(weights.fvd, weights.fvd_sha256, device, download=download)

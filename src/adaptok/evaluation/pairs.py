@@ -69,7 +69,7 @@ class PairsEvaluation:
         measures: metrics to measure.
         reference, prediction: the folders.
         protocol: which clips are measured.
-        frames: frames per clip; a last clip may be shorter, unless the protocol is "official".
+        frames: frames per clip; a last clip may be shorter, unless the protocol is "adaptok".
         size: side of the square that both are resized to; None keeps their size.
         patch_size: side in pixels of the patches on whose grid the edge ratio is measured.
         device: device that measures.
@@ -205,7 +205,7 @@ class FeaturesEvaluation:
         self.real = real
         self.plan = Plan(
             kind="features",
-            protocol="official",
+            protocol="adaptok",
             frames=frames,
             size=size,
             metrics=("fvd",),
@@ -213,7 +213,7 @@ class FeaturesEvaluation:
             unit=VIDEOS_PER_UNIT,
             videos=videos[:count],
         )
-        self.selection = ClipSelection("official", frames, size)
+        self.selection = ClipSelection("adaptok", frames, size)
 
     def measure(self, unit: int) -> PartialResult:
         """Measure one unit of the plan. The array is `features` `[n, 1, F]`."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from pydantic import field_validator
+
 from adaptok.config.base import Config
 from adaptok.config.choices import ProtocolName, Scope
 from adaptok.data.manifests import VIDEO_SUFFIXES, find_entries
@@ -19,6 +21,8 @@ class PlannedVideo(Config):
     path: str
     """Path, relative to the folder of the collection if it lies in it."""
     label: str | None = None
+    start: int = 0
+    """First frame of the clip that is measured, for windows of a video."""
     other: str | None = None
     """Path of the video that it is compared with."""
     bytes: int = 0
@@ -31,7 +35,7 @@ class Plan(Config):
     """Everything that the numbers of an evaluation depend on."""
 
     kind: str
-    """"tokenizer", "pairs" or "features"."""
+    """"tokenizer", "pairs", "features" or "samples"."""
     protocol: ProtocolName
     """Which clips are measured."""
     frames: int
@@ -56,9 +60,26 @@ class Plan(Config):
     """Clips per batch, for the scope "batch", whose results depend on it."""
     patch_size: int | None = None
     """Side in pixels of the patches on whose grid the edge ratio is measured; None if it is not measured."""
+    uniform: bool = True
+    """Whether uniform lengths are measured too."""
+    autocast: str | None = None
+    """Floating-point format of the tokenizer's matrix products, if it differs from that of its weights."""
+    generator: str | None = None
+    generator_hash: str | None = None
+    """SHA-256 of the generator's weights."""
+    generator_dtype: str | None = None
+    sampling: str | None = None
+    """Settings of the draw, as JSON."""
+    seed: int | None = None
+    """Seed of the samples."""
     unit: int = 1
     """Videos per partial result."""
     videos: tuple[PlannedVideo, ...]
+
+    @field_validator("protocol", mode="before")
+    @classmethod
+    def _rename_protocol(cls, value: object) -> object:
+        return "adaptok" if value == "official" else value
 
     @property
     def units(self) -> int:
@@ -75,8 +96,8 @@ def collection_root(data: Path, root: Path | None = None) -> Path:
     return root or (data if data.is_dir() else data.parent)
 
 
-def plan_videos(data: Path, root: Path | None = None) -> tuple[PlannedVideo, ...]:
-    """Plan the videos of a folder or list.
+def plan_videos(data: Path, root: Path | None = None, *, by_path: bool = False) -> tuple[PlannedVideo, ...]:
+    """Plan the videos of a folder or list, in its order or sorted by path.
 
     Raises:
         FileNotFoundError: the folder or list does not exist.
@@ -84,13 +105,20 @@ def plan_videos(data: Path, root: Path | None = None) -> tuple[PlannedVideo, ...
     """
     start = collection_root(data, root)
     videos = tuple(plan_video(e.path, start, e.label) for e in find_entries(data, VIDEO_SUFFIXES, root))
+    if by_path:
+        videos = tuple(sorted(videos, key=lambda video: video.path))
     if not videos:
         raise ValueError(f"{data}: no videos, expected {', '.join(sorted(VIDEO_SUFFIXES))}")
     return videos
 
 
 def plan_video(
-    path: Path, root: Path, label: str | None = None, other: Path | None = None, other_root: Path | None = None
+    path: Path,
+    root: Path,
+    label: str | None = None,
+    other: Path | None = None,
+    other_root: Path | None = None,
+    start: int = 0,
 ) -> PlannedVideo:
     """Plan a video of a collection. Missing files are planned too, and reported when they are read.
 
@@ -98,9 +126,10 @@ def plan_video(
         path, root: the video, and the folder of its collection.
         label: class of the video.
         other, other_root: the video that it is compared with, and the folder of its collection.
+        start: first frame of a window.
     """
     size, changed = _stamp(path)
-    values = {"path": _relative(path, root), "label": label, "bytes": size, "changed": changed}
+    values = {"path": _relative(path, root), "label": label, "bytes": size, "changed": changed, "start": start}
     if other is not None and other_root is not None:
         other_size, other_changed = _stamp(other)
         values |= {"other": _relative(other, other_root), "other_bytes": other_size, "other_changed": other_changed}

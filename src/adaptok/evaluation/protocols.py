@@ -24,10 +24,10 @@ from adaptok.video.sources import FrameSource, open_frames
 
 PROTOCOLS: dict[ProtocolName, str] = {
     "all": "all whole clips of every video; the largest square in the middle, resized (antialiased bilinear)",
-    "official": "the first clip of every video; short side resized (antialiased bilinear), then the centre cropped; a"
-    " shorter video repeats its last frame",
+    "adaptok": "the first clip of every video, sorted by path; short side resized (antialiased bilinear), then the"
+    " centre cropped; a shorter video repeats its last frame",
 }
-"""Description of each protocol for the report."""
+"""Description of each protocol for the report. "official" is the former name of "adaptok"."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class GenerationProtocol:
     Attributes:
         name: description for the report.
         count: number of generated videos.
-        size: side of the square in pixels.
+        size: side of the square on which features are computed, in pixels.
     """
 
     name: str
@@ -61,12 +61,14 @@ class ClipSelection:
         frames: T.
         size: S; None keeps the size of the frames.
         partial: with the protocol "all", include a last clip that is shorter.
+        start: first frame that is read.
     """
 
     protocol: ProtocolName
     frames: int
     size: int | None
     partial: bool = False
+    start: int = 0
 
     def clips(self, path: Path, seen: Callable[[FrameSource], None] = lambda _: None) -> Iterator[Tensor]:
         """Read the clips `[3, T, S, S]` (or `[3, T, H, W]`) of a video, in [0, 1].
@@ -79,11 +81,12 @@ class ClipSelection:
             ValueError: the video has no clip.
         """
         with open_frames(path) as source:
-            official = self.protocol == "official"
+            official = self.protocol != "all"
             transform = self._transform(source)
             given = count = 0
+            frames = islice(source.frames, self.start, None)
             seen(source)
-            for _, clip in iter_clips(source.frames, transform, self.frames, max_clips=1 if official else None):
+            for _, clip in iter_clips(frames, transform, self.frames, max_clips=1 if official else None):
                 count = clip.shape[1]
                 if count == self.frames or official or self.partial:
                     yield pad_clip(clip, self.frames) if official else clip
@@ -101,7 +104,7 @@ class ClipSelection:
         size = self.size
         if size is None:
             return lambda frame: torch.from_numpy(frame).permute(3, 0, 1, 2).float() / 255
-        if self.protocol == "official":
+        if self.protocol != "all":
             return lambda frame: resize_then_crop(frame[0], size)
         return Geometry("crop", source.width, source.height, size).apply
 

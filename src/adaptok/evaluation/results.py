@@ -46,6 +46,9 @@ class Protocol(_Record):
     ms_ssim_scales: int | None = None
     patch_size: int | None = None
     official_count: bool | None = None
+    autocast: str | None = None
+    sampling: str | None = None
+    seed: int | None = None
 
 
 class ModelInfo(_Record):
@@ -120,6 +123,7 @@ class Figures(_Record):
     edge_ratio: float | None = None
     sharpness: float | None = None
     fvd: float | None = None
+    fvd_interval: tuple[float, float] | None = None
     tokens_per_clip: float | None = None
     tokens_per_second: float | None = None
     bits_per_clip: float | None = None
@@ -217,6 +221,7 @@ class Report(_Record):
         skipped_metrics: reason for each metric that could not be measured.
         undefined: number of clips without a finite value, for each metric that has such clips.
         detector: SHA-256 of the detector of FVD.
+        weights: SHA-256 of the weights of every network, by its role.
     """
 
     format: Literal["adaptok-report"]
@@ -229,6 +234,7 @@ class Report(_Record):
     skipped_metrics: dict[str, str] = _renamed("skipped_metrics", "left_out", default={})
     undefined: dict[str, int] = {}
     detector: str | None = None
+    weights: dict[str, str] = {}
     results: list[BudgetResult]
     examples: Examples | None = _renamed("examples", "shown", default=None)
     speed: Speed | None = None

@@ -30,7 +30,7 @@ from adaptok.evaluation.results import (
     Speed,
     Variant,
 )
-from adaptok.metrics.frechet import FeatureStatistics, frechet_distance
+from adaptok.metrics.frechet import FeatureStatistics, frechet_distance, frechet_interval
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -111,6 +111,10 @@ class Summary:
         self._provenance = {name: getattr(plan, name) for name in ("detector", "protocol", "frames", "size")}
         self.statistics: list[FeatureStatistics] = []
         """Statistics of the originals, then of every variant; empty without features."""
+        self.features: list[NDArray[np.float32]] = []
+        """Features `[n, 1 + V, F]` of the clips of each partial result, 1.6 kB for a clip of I3D."""
+        self.feature_videos: list[str] = []
+        """Video of every clip with features."""
         self.clips, self.videos, self.units = 0, 0, 0
         self.video_seconds, self.memory = 0.0, 0
         self.seconds: Counter[str] = Counter()
@@ -141,7 +145,7 @@ class Summary:
         if "lengths" in result.arrays:
             self._add_tokens(result)
         if "features" in result.arrays:
-            self._add_features(result.arrays["features"])
+            self._add_features(result.arrays["features"], [video.name for video, _ in clip_names(result)])
         if "psnr" in self.metrics:
             self._rank(result, unit)
 
@@ -170,10 +174,13 @@ class Summary:
         for i, totals in enumerate(self._tokens):
             totals.add(result, i)
 
-    def _add_features(self, features: NDArray[np.float32]) -> None:
+    def _add_features(self, features: NDArray[np.float32], videos: Sequence[str]) -> None:
         """Add `[n, 1 + V, F]`, or `[n, 1, F]` of originals alone; clips that are too short are NaN."""
-        features = features[np.isfinite(features).all((1, 2))]
+        whole = np.array([np.isfinite(clip).all() for clip in features])
+        features = features[whole]
         if len(features):
+            self.features.append(features)
+            self.feature_videos += [video for video, known in zip(videos, whole, strict=True) if known]
             new = [FeatureStatistics.of(features[:, i], self._provenance) for i in range(features.shape[1])]
             old = self.statistics
             self.statistics = [a.merged(b) for a, b in zip(old, new, strict=True)] if old else new
@@ -220,7 +227,7 @@ class Summary:
         results = []
         for budget, figures in entries.items():
             values: dict[str, Any] = {"budget": budget, "variant": next(iter(figures)), **figures}
-            if "adaptive" in figures:
+            if "adaptive" in figures and "uniform" in figures:
                 values["gain"] = gain(figures["adaptive"], figures["uniform"])
                 values["saving"] = {name: saving(curve, figures["adaptive"], name) for name in values["gain"]}
             results.append(BudgetResult(**values))
@@ -234,6 +241,10 @@ class Summary:
         if self.statistics:
             original, own = self.statistics[0], self.statistics[1 + i]
             figures["fvd"] = frechet_distance(original, own) if original.count > 1 else None
+            if original.count > 1:
+                a, b = (np.concatenate([each[:, side] for each in self.features]) for side in (1 + i, 0))
+                groups = (self.feature_videos, self.feature_videos)
+                figures["fvd_interval"] = frechet_interval(a, b, groups=groups, paired=True)
         if self._tokens:
             assert self.tokens is not None
             figures |= self._tokens[i].figures(self.tokens, self.clips, self.video_seconds)

@@ -18,7 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptok.allocation.policy import LengthChooser, LengthPolicy, official_block_budgets
+from adaptok.allocation.policy import (
+    OFFICIAL_BLOCK_BUDGETS,
+    ClipLayout,
+    LengthChooser,
+    LengthPolicy,
+    official_block_budgets,
+)
 from adaptok.codec.clips import EncodedClips
 from adaptok.codec.codec import AdapTok
 from adaptok.config.choices import ProtocolName, Scope
@@ -52,8 +58,12 @@ class TokenizerEvaluation:
         data: folder of videos, or a list of them.
         budgets: tokens per clip; the `BUDGET_FRACTIONS` of the maximum if empty.
         scope: which blocks share a budget.
-        protocol: which clips are measured. "official" measures one clip per video, so "video" equals "clip".
+        protocol: which clips are measured. "adaptok" measures one clip per video, so "video" equals "clip". With the
+            scope "batch", its budgets are rows of the official table where the model fits it; see
+            `official_block_budgets`.
         batch_size: clips per batch. Only results of the scope "batch" depend on it.
+        uniform: measure uniform lengths too.
+        autocast: type of the tokenizer's matrix products (`torch.autocast`); None computes in the type of its weights.
         root: folder that relative paths of a list refer to.
 
     Raises:
@@ -71,6 +81,8 @@ class TokenizerEvaluation:
         protocol: ProtocolName = "all",
         batch_size: int = 4,
         root: Path | None = None,
+        uniform: bool = True,
+        autocast: torch.dtype | None = None,
     ) -> None:
         config, layout = codec.config.tokenizer, codec.layout
         self.codec, self.root, self.batch_size = codec, collection_root(data, root), batch_size
@@ -78,9 +90,12 @@ class TokenizerEvaluation:
         scored = codec.config.scorer is not None
         min_budget = float(layout.length_step * layout.blocks)
         budgets = budgets or [max(min_budget, fraction * codec.max_budget) for fraction in BUDGET_FRACTIONS]
+        batch = scope == "batch" and scored
+        if batch and protocol != "all":
+            budgets = [_tokens_per_clip(budget, layout) for budget in budgets]
         for budget in budgets:
             LengthPolicy(budget, scope if scored else "video", uniform=not scored).check(layout)
-        batch = scope == "batch" and scored
+        self.autocast = autocast
         self.plan = Plan(
             kind="tokenizer",
             protocol=protocol,
@@ -96,12 +111,15 @@ class TokenizerEvaluation:
             budgets=tuple(sorted(set(budgets))),
             batch_size=batch_size if batch else None,
             patch_size=self.measures.used_patch_size,
+            uniform=uniform or not scored,
+            autocast=None if autocast is None else str(autocast).removeprefix("torch."),
             unit=1 if protocol == "all" else batch_size if batch else VIDEOS_PER_UNIT,
-            videos=plan_videos(data, root),
+            videos=plan_videos(data, root, by_path=protocol != "all"),
         )
         self.selection = ClipSelection(protocol, config.frames, config.size)
         self.tokens: TokenFormat | None = TokenFormat(config.quantizer.codebook_size, config.latents, config.frames)
-        names: tuple[VariantName, ...] = ("adaptive", "uniform") if scored else ("uniform",)
+        measured: dict[VariantName, bool] = {"adaptive": scored, "uniform": self.plan.uniform}
+        names = [name for name, chosen in measured.items() if chosen]
         self.variants = [Variant(budget, name) for budget in self.plan.budgets for name in names]
 
     def measure(self, unit: int) -> PartialResult:
@@ -115,7 +133,8 @@ class TokenizerEvaluation:
         encoder = _Encoder(self)
         for batch in _batches(clips, self.batch_size):
             started = self._now()
-            encoder.add([video for video, _ in batch], torch.stack([clip for _, clip in batch]))
+            with self._precision():
+                encoder.add([video for video, _ in batch], torch.stack([clip for _, clip in batch]))
             seconds["encode"] += self._now() - started
         arrays = {}
         if encoder.videos:
@@ -135,7 +154,8 @@ class TokenizerEvaluation:
             lengths = result.arrays["lengths"][row, i]
             psnr = result.arrays["metrics"][clip.place, i, self.plan.metrics.index("psnr")]
             name = f"{lengths.sum()} tokens ({' + '.join(map(str, lengths[0].tolist()))}), {psnr:.2f} dB"
-            clips.append((name, self.codec.decode_clips(ids, lengths.tolist())[0].cpu()))
+            with self._precision():
+                clips.append((name, self.codec.decode_clips(ids, lengths.tolist())[0].float().cpu()))
         return Example.of(clip, clips)
 
     def _decode(
@@ -149,7 +169,8 @@ class TokenizerEvaluation:
             for variant in range(len(self.variants)):
                 kept = lengths[rows_of_batch, variant]
                 tokens = torch.from_numpy(ids[rows_of_batch, :, : kept.max()].astype(np.int64))
-                decoded.append(self.codec.decode_clips(tokens, kept.tolist()).clamp(0, 1))
+                with self._precision():
+                    decoded.append(self.codec.decode_clips(tokens, kept.tolist()).float().clamp(0, 1))
             seconds["decode"] += self._now() - started
             started = self._now()
             for index, (_, clip) in enumerate(batch):
@@ -171,6 +192,9 @@ class TokenizerEvaluation:
             actual = [block_distortion(each[None], clip[None], scorer.distortion, pt, lpips)[0] for each in decoded]
             row["actual"] = torch.stack(actual).cpu().double().numpy()
         return row
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.codec.device.type, self.autocast, enabled=self.autocast is not None)
 
     def _now(self) -> float:
         """Seconds on a clock, after the device has finished its work."""
@@ -241,8 +265,8 @@ class _Encoder:
     def _block_budgets(self, variant: int) -> float | tuple[int, ...]:
         """Budget of each block index where the official procedure defines one, else the budget of a clip."""
         budget, layout = self.variants[variant].budget or 0.0, self.codec.layout
-        if self.scope == "batch" and self.plan.protocol == "official":
-            return official_block_budgets(budget, layout) or budget
+        if self.scope == "batch" and self.plan.protocol != "all":
+            return official_block_budgets(budget / layout.blocks, layout) or budget
         return budget
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -273,6 +297,12 @@ class _Encoder:
             rows = None if scores is None or uniform else scores[own].reshape(-1, scores.shape[-1])
             lengths.append(policy.lengths(rows, int(own.sum()) * blocks, self.codec.layout).reshape(-1, blocks))
         return np.concatenate(lengths)
+
+
+def _tokens_per_clip(budget: float, layout: ClipLayout) -> float:
+    """Convert a row of the official table, given by its mean tokens per block, to tokens per clip."""
+    is_row = budget in OFFICIAL_BLOCK_BUDGETS and official_block_budgets(budget, layout) is not None
+    return budget * layout.blocks if is_row else budget
 
 
 def _batches(items: Iterable[tuple[int, Tensor]], size: int) -> Iterator[list[tuple[int, Tensor]]]:

@@ -23,6 +23,7 @@ from adaptok.codec.codec import AdapTok
 from adaptok.config.choices import Fit, ModelLayout
 from adaptok.config.generator import GeneratorConfig
 from adaptok.generation.compatibility import check_compatible, is_compatible
+from adaptok.generation.conditions import encode_conditions
 from adaptok.generation.sampling import Sampler, Samples, Sampling, SamplingStats, draw_seeds
 from adaptok.generation.sequences import split_blocks
 from adaptok.models.generator import GeneratorModel
@@ -298,16 +299,9 @@ class Generator:
         Raises:
             ValueError: there are fewer frames than the condition needs, or more than its blocks hold.
         """
-        codec, c = self.check_codec(), self.config
-        pt = codec.config.tokenizer.temporal_patch_size
-        blocks = c.condition_ids // c.latents
-        min_frames, max_frames = max(c.first_block * pt, (blocks - 1) * pt + 1), blocks * pt
-        if not min_frames <= len(frames) <= max_frames:
-            raise ValueError(f"{len(frames)} first frames, expected {min_frames} to {max_frames} for the condition")
+        codec = self.check_codec()
         clip = Geometry(fit, frames.shape[2], frames.shape[1], codec.config.tokenizer.size).apply(frames)
-        missing = blocks * pt - clip.shape[1]
-        padded = torch.cat([clip, clip[:, -1:].expand(-1, missing, -1, -1)], 1)
-        return codec.encode_clips(padded[None]).ids.flatten(1).cpu()
+        return encode_conditions(self.config, codec, clip[None])
 
     def predict(
         self,

@@ -323,3 +323,8 @@ def draw_seeds(count: int, seeds: Sequence[int] | None, generator: torch.Generat
     if len(seeds) != count or min(seeds) < 0:
         raise ValueError(f"{len(seeds)} seeds for {count} clips, expected one each, none negative")
     return [int(seed) for seed in seeds]
+
+
+def clip_seed(seed: int, index: int) -> int:
+    """Return the seed of the clip with this index, which does not depend on how many clips or processes there are."""
+    return int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0])

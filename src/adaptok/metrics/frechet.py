@@ -6,7 +6,7 @@ Legend: `N` clips, `F` features of a clip.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -20,6 +20,12 @@ from safetensors.numpy import save_file
 from adaptok.utils.files import replacing
 
 Floats = NDArray[np.float64]
+Features = NDArray[np.floating[Any]]
+
+RESAMPLES = 100
+LEVEL = 0.95
+MIN_CLIPS = 2048
+"""Number of clips below which the Fréchet video distance says little about a model."""
 
 KEY = "adaptok-statistics"
 VERSION = 1
@@ -149,3 +155,71 @@ def _root(covariance: Floats) -> Floats:
     values, vectors = np.linalg.eigh(covariance)
     root: Floats = vectors * np.sqrt(values.clip(min=0))
     return root
+
+
+def frechet_interval(
+    a: Features,
+    b: Features | FeatureStatistics,
+    *,
+    groups: tuple[Sequence[str], Sequence[str]] | None = None,
+    paired: bool = False,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Bootstrap interval of the Fréchet distance of two sets of features.
+
+    Whole groups of clips are drawn with replacement. Repeated clips raise the distance of every resample, so the
+    resampled distances are shifted to have the distance of the sets as their mean before their percentiles are taken.
+
+    Args:
+        a: `[N, F]`.
+        b: `[N', F]`, or statistics, which are not resampled.
+        groups: group of each clip of both sets, such as its video. None draws clips.
+        paired: draw the same clips of both sets, which have equally many.
+        resamples: number of resamples.
+        level: level of the interval.
+        seed: seed of the draw.
+
+    Returns:
+        The ends of the interval, not below 0.
+    """
+    rng = np.random.default_rng(seed)
+    sides = [np.asarray(x, np.float64) for x in (a, b) if not isinstance(x, FeatureStatistics)]
+    members = [
+        np.unique(groups[i], return_inverse=True)[1] if groups is not None else np.arange(len(x))
+        for i, x in enumerate(sides)
+    ]
+    fixed = [(b.mean, _root(b.covariance))] if isinstance(b, FeatureStatistics) else []
+    distances = []
+    for _ in range(resamples):
+        counts = [_draw(rng, index) for index in members]
+        if paired:
+            counts = counts[:1] * 2
+        drawn = [_weighted_root(x, count) for x, count in zip(sides, counts, strict=True)] + fixed
+        distances.append(_distance(*drawn[0], *drawn[1]))
+    ones = [_weighted_root(x, np.ones(len(x))) for x in sides] + fixed
+    centred = np.asarray(distances) - np.mean(distances) + _distance(*ones[0], *ones[1])
+    low, high = np.quantile(centred, [(1 - level) / 2, (1 + level) / 2]).clip(min=0).tolist()
+    return low, high
+
+
+def _draw(rng: np.random.Generator, members: NDArray[np.intp]) -> Floats:
+    """Number of times that each clip is drawn `[N]`, by drawing groups."""
+    number = int(members.max()) + 1
+    drawn: Floats = rng.multinomial(number, np.full(number, 1 / number))[members].astype(np.float64)
+    return drawn
+
+
+def _weighted_root(values: Floats, counts: Floats) -> tuple[Floats, Floats]:
+    """Mean `[F]` of weighted features, and a factor R of their covariance `R R'`, of at most F columns."""
+    values, counts = values[counts > 0], counts[counts > 0]
+    mean = counts @ values / counts.sum()
+    deviation = (values - mean) * np.sqrt(counts / counts.sum())[:, None]
+    return mean, deviation.T if len(values) <= values.shape[1] else _root(deviation.T @ deviation)
+
+
+def _distance(mean_a: Floats, root_a: Floats, mean_b: Floats, root_b: Floats) -> float:
+    """Squared Fréchet distance from means and factors of covariances; see `frechet_distance`."""
+    overlap = np.linalg.svd(root_a.T @ root_b, compute_uv=False).sum()
+    return float((mean_a - mean_b) @ (mean_a - mean_b) + (root_a**2).sum() + (root_b**2).sum() - 2 * overlap)

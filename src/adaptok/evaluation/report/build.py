@@ -30,7 +30,13 @@ from adaptok.utils.system import command_line, versions
 MARKDOWN_FILE, HTML_FILE = "report.md", "report.html"
 
 
-def build(results: PartialResults, summary: Summary, skipped: dict[str, str], machine: dict[str, Any]) -> Report:
+def build(
+    results: PartialResults,
+    summary: Summary,
+    skipped: dict[str, str],
+    machine: dict[str, Any],
+    hashes: dict[str, str] | None = None,
+) -> Report:
     """Build the report of a model or of two folders.
 
     Args:
@@ -38,6 +44,7 @@ def build(results: PartialResults, summary: Summary, skipped: dict[str, str], ma
         summary: their totals.
         skipped: reason for each metric that could not be measured.
         machine: description of the machine.
+        hashes: SHA-256 of the weight files of metrics.
     """
     plan, model = results.plan, None
     if plan.model is not None:
@@ -55,6 +62,8 @@ def build(results: PartialResults, summary: Summary, skipped: dict[str, str], ma
             batch_size=plan.batch_size,
             ms_ssim_scales=None if plan.size is None else ssim_scales(plan.size),
             patch_size=plan.patch_size,
+            autocast=plan.autocast,
+            seed=0,
         ),
         model=model,
         data=DataInfo(
@@ -70,11 +79,23 @@ def build(results: PartialResults, summary: Summary, skipped: dict[str, str], ma
         skipped_metrics=skipped,
         undefined=summary.undefined,
         detector=plan.detector,
+        weights=weights_of(plan) | (hashes or {}),
         results=summary.results(),
         examples=summary.examples,
         speed=summary.speed(),
         reproduction=Reproduction(versions=versions(), machine=machine, command=command_line()),
     )
+
+
+def weights_of(plan: Plan) -> dict[str, str]:
+    """SHA-256 of the weights of the networks in a plan, by their role."""
+    hashes = {
+        "tokenizer": plan.model_hash,
+        "scorer": plan.scorer_hash,
+        "generator": plan.generator_hash,
+        "fvd": plan.detector,
+    }
+    return {role: sha256 for role, sha256 in hashes.items() if sha256 is not None}
 
 
 def _description(plan: Plan) -> str:

@@ -14,6 +14,7 @@ from PIL import Image
 from adaptok.evaluation.measures import METRICS
 from adaptok.evaluation.report.charts import Line, bar_chart, line_chart
 from adaptok.evaluation.results import BudgetResult, CalibrationResult, Figures, Report, Speed, VariantName
+from adaptok.metrics.frechet import MIN_CLIPS
 from adaptok.utils.templates import render
 
 if TYPE_CHECKING:
@@ -126,8 +127,30 @@ def facts(report: Report) -> list[tuple[str, str]]:
         (f"{name} undefined", f"for {count} of {data.clips} clips, which its means leave out")
         for name, count in report.undefined.items()
     ]
+    items += _fvd_facts(report)
+    if report.weights:
+        items.append(("weights", ", ".join(f"{role} {sha256[:12]}" for role, sha256 in report.weights.items())))
+    if report.reproduction:
+        seed = "" if report.protocol.seed is None else f", seed {report.protocol.seed}"
+        items.append(("version", f"adaptok {report.reproduction.versions.get('adaptok', 'unknown')}{seed}"))
     if data.skipped:
         items.append(("skipped videos", "; ".join(f"{name}: {reason}" for name, reason in data.skipped.items())))
+    return items
+
+
+def _fvd_facts(report: Report) -> list[tuple[str, str]]:
+    """Bootstrap intervals of FVD, and a warning if there are few clips."""
+    items = []
+    for result in report.results:
+        for name in VARIANTS:
+            figures = result.figures(name)
+            if figures is not None and figures.fvd_interval is not None:
+                budget = "" if result.budget is None else f" at {result.budget:g} tokens"
+                low, high = figures.fvd_interval
+                items.append((f"FVD, {name}{budget}", f"{figures.fvd or 0:.2f}, 95% interval {low:.2f} to {high:.2f}"))
+    if "fvd" in report.metrics and report.data.clips < MIN_CLIPS:
+        text = f"{report.data.clips} clips are fewer than {MIN_CLIPS:,}; compare FVD only at equal numbers of clips"
+        items.append(("warning", text))
     return items
 
 
@@ -205,6 +228,8 @@ def reproduction(report: Report) -> list[tuple[str, str]]:
         "patch size of the edge ratio": protocol.patch_size and f"{protocol.patch_size} pixels",
         "SHA-256 of the list of the videos' SHA-256": report.data.sha256,
         "SHA-256 of the detector of FVD": report.detector,
+        "autocast of the tokenizer": protocol.autocast,
+        "sampling": protocol.sampling,
     }
     items += [(name, str(value)) for name, value in options.items() if value]
     if again:
