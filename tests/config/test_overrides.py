@@ -113,7 +113,10 @@ def test_components_can_be_added_and_removed():
         ({"warmup_steps": "1"}, "did you mean 'optimizer.warmup_steps'"),
         ({"optimizer.lr.peak": "1"}, "'optimizer.lr' has no fields"),
         ({"qqqqqq": "1"}, "expected one of activation_checkpointing, batch_size"),
-        ({"lengths.kind": "normall"}, "lengths.kind 'normall', expected one of uniform, normal, fixed, mixture"),
+        (
+            {"lengths.kind": "normall"},
+            "lengths.kind 'normall', expected one of uniform, normal, truncated_normal, fixed, mixture",
+        ),
         ({"lengths.length": "3"}, "lengths.length exists only for lengths.kind fixed"),
         ({"optimizer.kind": "sgd"}, "'adamw' or 'muon', got 'sgd'"),
         ({"max_steps": "many"}, "max_steps: .*integer.*got 'many'"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, model_validator
 
 from adaptok.config.base import Config, Fraction01, Positive
+
+Sampling = Literal["clips", "videos"]
+"""How the clips of an epoch are chosen."""
 
 
 class DataConfig(Config):
@@ -17,6 +20,11 @@ class DataConfig(Config):
     id,path,action,label), text (path [label]), or an index written by 'adaptok data index' (.parquet)."""
     root: str | None = None
     """Folder that relative paths in lists are resolved against. The folder of the list by default."""
+    sampling: Sampling = "clips"
+    """'clips' draws every clip independently, from long videos more often than from short ones. 'videos' visits every
+    video once per epoch, in a random order, as in the official recipe; photographs are then not used."""
+    clip_start: Literal["random", "first"] = "random"
+    """Where a clip starts in its video: at a 'random' frame or at the 'first' one, which needs `sampling` videos."""
     weights: tuple[Annotated[float, Field(ge=0.0)], ...] = ()
     """Relative frequency of clips from each entry of `train`. By default, all entries form one collection."""
     image_fraction: Annotated[Fraction01, Field(validation_alias=AliasChoices("image_fraction", "image_share"))] = 0.3
@@ -25,6 +33,8 @@ class DataConfig(Config):
     """Fraction of clips drawn by a program: shapes, patterns and text with sharp edges."""
     text_fraction: Annotated[Fraction01, Field(validation_alias=AliasChoices("text_fraction", "text_share"))] = 0.0
     """Fraction of all clips with text written over them."""
+    still_fraction: Fraction01 = 0.03
+    """Fraction of the clips of videos that show one frame for their whole duration."""
     strides: tuple[Positive, ...] = (1, 1, 2)
     """Distances between consecutive frames of a clip, in frames of the video. One is drawn for each clip, so repeated
     values are drawn more often."""
@@ -36,8 +46,11 @@ class DataConfig(Config):
     """Fraction of clips played backwards."""
     cut_fraction: Annotated[Fraction01, Field(validation_alias=AliasChoices("cut_fraction", "cut_share"))] = 0.0
     """Fraction of clips that cut to another clip at a random frame."""
+    crop: Literal["random", "centre"] = "random"
+    """'random' crops a random square of a video. 'centre' resizes the short side of the frames to the side of the clip
+    and crops the centre, as encoding does."""
     min_crop: Annotated[float, Field(gt=0.0, le=1.0, validation_alias=AliasChoices("min_crop", "least_crop"))] = 0.9
-    """Smallest crop of a video, as a fraction of the clip's side. Crops smaller than the clip are enlarged."""
+    """Smallest random crop of a video, as a fraction of the clip's side. Crops smaller than the clip are enlarged."""
     validation: str | None = None
     """Folder of videos whose first clips are reconstructed at each validation. Without it, runs are not validated."""
     validation_clips: Positive | None = None
@@ -51,12 +64,28 @@ class DataConfig(Config):
     cache_gib: Annotated[float, Field(ge=0.0)] = 3.0
     """Size of each worker's cache of decoded frames, in GiB."""
 
+    @model_validator(mode="after")
+    def _check(self) -> DataConfig:
+        if self.sampling == "videos" and (self.weights or self.drawn_fraction):
+            name = "weights" if self.weights else "drawn_fraction"
+            raise ValueError(
+                f"data.{name} {getattr(self, name)} does not work with data.sampling videos, which visits every video"
+                f" once per epoch; leave data.{name} out, or set data.sampling to clips"
+            )
+        if self.clip_start == "first" and self.sampling != "videos":
+            raise ValueError("data.clip_start first needs data.sampling videos; set it, or data.clip_start random")
+        return self
+
 
 class TokenDataConfig(Config):
     """Token datasets that a generator is trained on."""
 
     train: tuple[str, ...] = ()
     """Token datasets: folders written by 'adaptok tokenize'."""
+    sampling: Sampling = "clips"
+    """'clips' visits every clip once per epoch. 'videos' visits every source video once per epoch with one of its
+    clips, drawn at random, so that videos are equally likely however many clips they have, as in the official
+    recipe."""
     validation: str | None = None
     """Token dataset of other videos, to measure loss and accuracy on."""
     held_out: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0

@@ -21,11 +21,19 @@ class DiscriminatorTrainingConfig(Config):
     """Rescale the adversarial gradient with respect to the reconstructed clips, at every step, to losses.adversarial
     times the norm of the gradient of all other reconstruction losses."""
     lr: Annotated[float, Field(gt=0.0, validation_alias=AliasChoices("lr", "learning_rate"))] = 3e-5
-    """Constant learning rate of the discriminator's Adam optimizer."""
+    """Peak learning rate of the discriminator's Adam optimizer."""
+    follow_schedule: bool = False
+    """Multiply the learning rate by the warm-up and the schedule of `optimizer`, as in the official recipe. Otherwise,
+    it is constant."""
     betas: tuple[float, float] = (0.5, 0.9)
     """Decay of Adam's moving averages of the gradient and of its square."""
     update_interval: Annotated[Positive, Field(validation_alias=AliasChoices("update_interval", "every"))] = 5
     """Number of training steps per update of the discriminator."""
+    update_first: bool = False
+    """Update the discriminator before the tokenizer, in the last of every `update_interval` steps, so that the
+    adversarial loss of that step is that of the updated discriminator, as in the official recipe. Costs one more
+    reconstruction without gradients per update. Otherwise, both are updated together, in the first of every
+    `update_interval` steps."""
     real_noise: Annotated[float, Field(ge=0.0)] = 0.15
     """Noise of the labels of real clips with the loss 'non_saturating': 1 - real_noise * |normal|."""
     real_min: Annotated[Fraction01, Field(validation_alias=AliasChoices("real_min", "real_least"))] = 0.7
@@ -36,6 +44,9 @@ class DiscriminatorTrainingConfig(Config):
     """Maximum label of a reconstructed clip with the loss 'non_saturating'."""
     lecam: Annotated[float, Field(ge=0.0)] = 0.001
     """Weight of the LeCam regularization (arXiv 2104.03310), with either loss."""
+    lecam_of: Literal["logits", "means"] = "logits"
+    """What LeCam regularization compares with the moving averages: each of the 'logits', or their 'means' over all
+    clips and processes, as in the official recipe."""
     lecam_decay: Fraction01 = 0.999
     """Decay of the moving averages of the logits that LeCam regularization compares with."""
 
@@ -55,6 +66,10 @@ class TransformerDiscriminatorConfig(TransformerConfig, DiscriminatorTrainingCon
     """Side of the discriminator's patches in pixels. It divides the side of a frame."""
     temporal_patch_size: Positive = 4
     """Number of frames of the discriminator's patches. It divides the frames of a clip."""
+    norm_eps: Annotated[float, Field(gt=0.0)] = 1e-5
+    """Epsilon of the final LayerNorm. The official one is 1e-6."""
+    center_input: bool = True
+    """Scale pixels from [0, 1] to [-1, 1]. The official discriminator reads them as they are."""
 
 
 class PatchDiscriminatorConfig(DiscriminatorTrainingConfig):

@@ -43,7 +43,7 @@ class GeneratorConfig(TransformerConfig):
     dropout: Fraction01 = 0.1
     """Dropout probability of the outputs of attention and MLP during training."""
     token_dropout: Fraction01 = 0.1
-    """Dropout probability of the embedded sequence during training."""
+    """Dropout probability of the embedded sequence, before positions are added, during training."""
     class_dropout: Fraction01 = 0.1
     """Fraction of class labels that are dropped during training, for classifier-free guidance."""
     model: str | None = None

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, model_validator
 
 from adaptok.config.base import Config, Positive
+
+MIN_PROBABILITY = 1e-6
+"""Smallest probability of the interval that a normal distribution is truncated to."""
 
 
 class BoundedLengths(Config):
@@ -31,13 +35,41 @@ class UniformLengths(BoundedLengths):
 
 
 class NormalLengths(BoundedLengths):
-    """Normal distribution, rounded and clamped to `min … max`, as in the official recipe."""
+    """Normal distribution, rounded and clamped to `min … max`, which are therefore drawn more often than their
+    neighbours."""
 
     kind: Literal["normal"] = "normal"
     mean: float
     """Mean length before clamping."""
     std: Annotated[float, Field(gt=0.0)]
     """Standard deviation of the length before clamping."""
+
+
+class TruncatedNormalLengths(BoundedLengths):
+    """Normal distribution restricted to `min … max` and rounded, drawn for each block of each clip, as in the official
+    recipe."""
+
+    kind: Literal["truncated_normal"] = "truncated_normal"
+    mean: float
+    """Mean of the normal distribution, in latents."""
+    std: Annotated[float, Field(gt=0.0)]
+    """Standard deviation of the normal distribution, in latents."""
+
+    @property
+    def probabilities(self) -> tuple[float, float]:
+        """Probabilities that the normal distribution is below `min` and below `max`."""
+        normal = NormalDist(self.mean, self.std)
+        return normal.cdf(self.min), normal.cdf(self.max)
+
+    @model_validator(mode="after")
+    def _check_probability(self) -> TruncatedNormalLengths:
+        below, up_to = self.probabilities
+        if self.min < self.max and up_to - below < MIN_PROBABILITY:
+            raise ValueError(
+                f"lengths: a normal distribution of mean {self.mean:g} and std {self.std:g} is almost never between min"
+                f" {self.min} and max {self.max}; choose a mean between them, or a larger std"
+            )
+        return self
 
 
 class FixedLengths(Config):
@@ -53,7 +85,9 @@ class FixedLengths(Config):
         return self.length
 
 
-SimpleLengths = Annotated[UniformLengths | NormalLengths | FixedLengths, Field(discriminator="kind")]
+SimpleLengths = Annotated[
+    UniformLengths | NormalLengths | TruncatedNormalLengths | FixedLengths, Field(discriminator="kind")
+]
 
 
 class MixtureLengths(Config):
@@ -83,5 +117,6 @@ class MixtureLengths(Config):
 
 
 LengthDistribution = Annotated[
-    UniformLengths | NormalLengths | FixedLengths | MixtureLengths, Field(discriminator="kind")
+    UniformLengths | NormalLengths | TruncatedNormalLengths | FixedLengths | MixtureLengths,
+    Field(discriminator="kind"),
 ]

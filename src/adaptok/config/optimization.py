@@ -27,12 +27,19 @@ class OptimizerConfig(Config):
     """Decoupled weight decay, multiplied by the learning rate. With 0, AdamW is Adam."""
     decay_vectors: bool = True
     """Also apply weight decay to norms and biases. Otherwise, only matrices and embeddings decay."""
+    decay_embeddings: bool = True
+    """Also apply weight decay to embeddings, positions and codebooks. If this and `decay_vectors` are off, only the
+    weights of linear layers and convolutions decay."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Shape of the learning rate after the warm-up."""
     warmup_steps: Annotated[int, Field(ge=0)] = 100
     """Number of steps over which the learning rate rises linearly to its peak."""
     warmup_epochs: Annotated[float, Field(ge=0.0)] | None = None
     """Length of the warm-up in epochs. Replaces `warmup_steps` in runs whose length is given in epochs."""
+    initial_lr_ratio: Fraction01 | None = None
+    """Fraction of the peak learning rate that the warm-up starts from. The peak is then reached in the last step of the
+    warm-up, and `final_lr_ratio` in the last step of the run, as in the official program. By default, the first step
+    has 1/warmup_steps of the peak, and the step after the warm-up is the first to decay."""
     final_lr_ratio: Annotated[Fraction01, Field(validation_alias=AliasChoices("final_lr_ratio", "final_ratio"))] = 0.02
     """Learning rate at the last step, as a fraction of the peak."""
     max_grad_norm: Annotated[
@@ -42,7 +49,8 @@ class OptimizerConfig(Config):
     prior_lr_multiplier: Annotated[
         float, Field(gt=0.0, validation_alias=AliasChoices("prior_lr_multiplier", "prior_multiplier"))
     ] = 50.0
-    """Learning rate of the prior, as a multiple of `lr`. The default is the official one."""
+    """Learning rate of the prior, as a multiple of `lr`. The official scripts give the default, but their program
+    overwrites it with 1."""
     linear_lr_multiplier: Annotated[
         float, Field(ge=0.0, validation_alias=AliasChoices("linear_lr_multiplier", "written_multiplier"))
     ] = 0.1
@@ -69,7 +77,7 @@ class RunConfig(Config):
     """Number of optimizer steps. Give either this or `epochs`."""
     epochs: Annotated[float, Field(gt=0.0)] | None = None
     """Number of epochs, an alternative to `max_steps`. An epoch has one clip of each file or, for a token dataset, all
-    of its clips."""
+    of its clips; with `data.sampling videos`, it has one clip of each video."""
     batch_size: Positive | None = None
     """Number of clips per optimizer step, over all processes and accumulation steps. By default it follows from
     `micro_batch_size`, or is 8 if that is not given either."""

@@ -117,7 +117,7 @@ class PartialGeneratorConfig(TransformerConfig):
     dropout: Fraction01 = 0.1
     """Dropout probability of the outputs of attention and MLP."""
     token_dropout: Fraction01 = 0.1
-    """Dropout probability of the embedded sequence."""
+    """Dropout probability of the embedded sequence, before positions are added."""
     class_dropout: Fraction01 = 0.1
     """Fraction of class labels that are dropped in training, for classifier-free guidance."""
     levels: tuple[Annotated[int, Field(ge=2)], ...] | None = None

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptok.data.augmentation import centre_crop, check_fraction, jitter_colours
@@ -35,6 +36,16 @@ class ClipSource(Protocol):
         """Draw a clip `[3, T, S, S]` in [0, 1]. It depends on the state of `rng` only."""
 
 
+class VideoSource(ClipSource, Protocol):
+    """A source whose videos can be visited one by one."""
+
+    def __len__(self) -> int:
+        """Number of videos that were readable when the source was opened."""
+
+    def clip_of(self, index: int, rng: np.random.Generator, spec: ClipSpec, cache: FrameCache) -> Tensor:
+        """Draw a clip `[3, T, S, S]` in [0, 1] of video `index`, or of a random one if that video is broken."""
+
+
 class ClipMixture(torch.utils.data.Dataset[Tensor]):
     """Dataset of random clips from several sources.
 
@@ -50,7 +61,9 @@ class ClipMixture(torch.utils.data.Dataset[Tensor]):
         frames: int = 16,
         size: int = 128,
         seed: int = 0,
+        start: Literal["random", "first"] = "random",
         strides: Sequence[int] = (1, 1, 2),
+        crop: Literal["random", "centre"] = "random",
         flip: bool = True,
         still_fraction: float = 0.03,
         jitter: float = 0.0,
@@ -64,7 +77,7 @@ class ClipMixture(torch.utils.data.Dataset[Tensor]):
         """Mix `sources` in proportion to `weights`.
 
         Args:
-            frames, size, strides, still_fraction, min_crop: As for `ClipSpec`.
+            frames, size, start, strides, crop, still_fraction, min_crop: As for `ClipSpec`.
             seed: Seed of all random draws, not negative.
             flip: Mirror half of the clips.
             jitter: Strength of random brightness, contrast and gamma. 0 leaves colours alone, 0.2 is mild.
@@ -90,8 +103,15 @@ class ClipMixture(torch.utils.data.Dataset[Tensor]):
         self.reversed_fraction = check_fraction("reversed_fraction", reversed_fraction)
         self.cut_fraction = check_fraction("cut_fraction", cut_fraction)
         self.length = length
-        crop, still = check_fraction("min_crop", min_crop), check_fraction("still_fraction", still_fraction)
-        self.spec = ClipSpec(frames=frames, size=size, strides=tuple(strides), still_fraction=still, min_crop=crop)
+        self.spec = ClipSpec(
+            frames=frames,
+            size=size,
+            start=start,
+            strides=tuple(strides),
+            crop=crop,
+            still_fraction=check_fraction("still_fraction", still_fraction),
+            min_crop=check_fraction("min_crop", min_crop),
+        )
         self._probabilities = np.array(weights, dtype=np.float64) / sum(weights)
         self._cache = FrameCache(cache_bytes)
 
@@ -108,21 +128,50 @@ class ClipMixture(torch.utils.data.Dataset[Tensor]):
         if index < 0:
             raise IndexError(f"clip {index} does not exist: indices start at 0")
         rng = np.random.default_rng((self.seed, index))
-        clip = self._draw_scene(rng)
+        clip = self._draw_scene(rng, index)
         if self.cut_fraction and rng.random() < self.cut_fraction:
             cut = int(rng.integers(1, self.spec.frames))
-            clip = torch.cat([clip[:, :cut], self._draw_scene(rng)[:, cut:]], 1)
+            clip = torch.cat([clip[:, :cut], self._draw_scene(rng, None)[:, cut:]], 1)
         clip = (jitter_colours(clip, rng, self.jitter) if self.jitter else clip).clamp(0, 1).contiguous()
         return add_caption(clip, rng) if self.text_fraction and rng.random() < self.text_fraction else clip
 
-    def _draw_scene(self, rng: np.random.Generator) -> Tensor:
-        """Draw a clip from one source, and mirror or reverse it at random."""
+    def _draw_scene(self, rng: np.random.Generator, index: int | None) -> Tensor:
+        """Draw a clip, and mirror or reverse it at random. The clip with an index is drawn by `_draw_clip`, others from
+        any source."""
         source = self.sources[rng.choice(len(self.sources), p=self._probabilities)]
         mirrored = self.flip and rng.random() < 0.5
-        clip = source.clip(rng, self.spec, self._cache)
+        clip = source.clip(rng, self.spec, self._cache) if index is None else self._draw_clip(source, rng, index)
         clip = clip.flip(-1) if mirrored else clip
         is_reversed = self.reversed_fraction and rng.random() < self.reversed_fraction
         return clip.flip(1) if is_reversed else clip
+
+    def _draw_clip(self, source: ClipSource, rng: np.random.Generator, index: int) -> Tensor:
+        """Draw clip `index` from a source."""
+        return source.clip(rng, self.spec, self._cache)
+
+
+class VideoEpochs(ClipMixture):
+    """Dataset that visits every video of a source once per epoch, each epoch in a random order of its own.
+
+    Clip `i` belongs to epoch `i // len(source)`. It is a function of the seed and `i` alone. A video that turns out to
+    be broken is replaced by a random one.
+    """
+
+    def __init__(self, source: VideoSource, **options: Any) -> None:
+        """Visit the videos of `source`. Options and errors are those of `ClipMixture`."""
+        super().__init__([source], [1.0], **options)
+        self._videos = source
+        self._order: tuple[int, NDArray[np.int64]] = (-1, np.arange(0))
+
+    def video_of(self, index: int) -> int:
+        """Return the index in the source of the video that clip `index` is taken from."""
+        epoch, place = divmod(index, len(self._videos))
+        if self._order[0] != epoch:
+            self._order = epoch, np.random.default_rng((self.seed, epoch)).permutation(len(self._videos))
+        return int(self._order[1][place])
+
+    def _draw_clip(self, source: ClipSource, rng: np.random.Generator, index: int) -> Tensor:
+        return self._videos.clip_of(self.video_of(index), rng, self.spec, self._cache)
 
 
 def fixed_clips(folder: Paths, *, frames: int, size: int, per_video: int) -> Tensor:

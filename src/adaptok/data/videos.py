@@ -8,16 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptok.data.augmentation import resize
+from adaptok.data.augmentation import centre_crop, resize
 from adaptok.data.decoding import DECODING_ERRORS, FileSet, FrameCache, Frames, decode
 from adaptok.data.manifests import VIDEO_SUFFIXES, Paths, find_entries, no_readable_message
 from adaptok.data.statistics import collect_statistics
@@ -35,16 +36,26 @@ class ClipSpec:
 
     Attributes:
         frames, size: T and S.
+        start: Whether clips start at a random frame or at the first one of a video.
         strides: Candidate steps between video frames. One is drawn per clip.
+        crop: Whether a random square of the frames is cropped, or their short side is resized to S and their centre
+            cropped.
         still_fraction: Fraction of the video clips that show one frame for their whole duration.
-        min_crop: Side of the smallest square crop of a video, as a fraction of S. Much smaller crops only show blur.
+        min_crop: Side of the smallest random crop of a video, as a fraction of S. Much smaller crops only show blur.
     """
 
     frames: int
     size: int
+    start: Literal["random", "first"] = "random"
     strides: tuple[int, ...] = (1,)
+    crop: Literal["random", "centre"] = "random"
     still_fraction: float = 0.0
     min_crop: float = 0.9
+
+    @property
+    def short_side(self) -> int | None:
+        """Short side that frames are scaled down to while they are decoded. None is their own size."""
+        return None if self.crop == "centre" else self.size * 9 // 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +82,9 @@ class _View:
 class VideoFolder(FileSet):
     """Videos of folders (searched recursively) or lists.
 
-    A video is drawn with a probability proportional to the square root of its number of frames, a compromise between
-    the amount of footage and variety. A collection that fits the cache is decoded once. For a larger one, only the
-    frames of each clip are decoded, from the last key frame before them. Both give the same clips.
+    `clip` draws a video with a probability proportional to the square root of its number of frames, a compromise
+    between the amount of footage and variety. A collection that fits the cache is decoded once. For a larger one, only
+    the frames of each clip are decoded, from the last key frame before them. Both give the same clips.
     """
 
     def __init__(
@@ -90,6 +101,7 @@ class VideoFolder(FileSet):
             ValueError: No video is readable.
         """
         super().__init__()
+        self.videos: list[_Segment] = []  # whole
         self.segments: list[_Segment] = []
         weights: list[float] = []
         self._sizes: list[tuple[int, int, int]] = []  # frames, width, height of every video
@@ -99,6 +111,7 @@ class VideoFolder(FileSet):
                 self.exclude(entry.path, entry.error or "unknown number of frames")
                 continue
             fps, frames = entry.fps or DEFAULT_FPS, entry.frames
+            self.videos.append(_Segment(entry.path, None, frames, fps))
             pieces = math.ceil(frames / _SEGMENT_FRAMES)
             edges = [frames * piece // pieces for piece in range(pieces + 1)]
             for start, stop in pairwise(edges):
@@ -107,7 +120,7 @@ class VideoFolder(FileSet):
             self._sizes.append((frames, entry.width or 640, entry.height or 360))
         if not self.segments:
             raise ValueError(no_readable_message("video", folders, self.broken))
-        self._bytes: dict[int, int] = {}
+        self._bytes: dict[int | None, int] = {}
         self._thresholds = np.cumsum(weights) / sum(weights)
 
     def __len__(self) -> int:
@@ -121,17 +134,35 @@ class VideoFolder(FileSet):
             frames = self._frames(segment, view, spec, cache)
             if frames is not None:
                 return _crop(frames, view, spec)
-        raise ValueError(f"{MAX_ATTEMPTS} videos in a row could not be read, such as {list(self.broken)[-3:]}")
+        raise self._no_readable_error()
 
-    def bytes(self, short_side: int) -> int:
-        """Return the memory that all frames take when scaled to this short side."""
+    def clip_of(self, index: int, rng: np.random.Generator, spec: ClipSpec, cache: FrameCache) -> Tensor:
+        """Draw a clip `[3, T, S, S]` of video `index`, or of a random one if it is broken. See `ClipSource`."""
+        for _ in range(MAX_ATTEMPTS):
+            video = self.videos[index]
+            view = _draw_view(rng, spec, video.frames)
+            if video.frames > _SEGMENT_FRAMES:  # decode the frames of the clip alone
+                start = view.first / video.fps if view.first else None
+                frames = min(_span(spec.frames, view.stride), video.frames - view.first)
+                video, view = replace(video, start=start, frames=frames), replace(view, first=0)
+            frames_read = self._frames(video, view, spec, cache)
+            if frames_read is not None:
+                return _crop(frames_read, view, spec)
+            index = int(rng.integers(len(self.videos)))
+        raise self._no_readable_error()
+
+    def _no_readable_error(self) -> ValueError:
+        return ValueError(f"{MAX_ATTEMPTS} videos in a row could not be read, such as {list(self.broken)[-3:]}")
+
+    def bytes(self, short_side: int | None) -> int:
+        """Return the memory that all frames take when scaled to this short side, or at their own size."""
         if short_side not in self._bytes:
             self._bytes[short_side] = sum(3 * n * math.prod(scaled(w, h, short_side)) for n, w, h in self._sizes)
         return self._bytes[short_side]
 
     def _frames(self, segment: _Segment, view: _View, spec: ClipSpec, cache: FrameCache) -> Frames | None:
-        """Return the T frames of a view at a size close to that of the clip, or None if the file is broken."""
-        short = spec.size * 9 // 8
+        """Return the T frames of a view at a size suitable for its crop, or None if the file is broken."""
+        short = spec.short_side
         start = (segment.start or Fraction(0)) + view.first / segment.fps
         span = min(_span(spec.frames, view.stride), segment.frames - view.first)
         if str(segment.path) not in self.broken and self.bytes(short) > cache.capacity:
@@ -154,7 +185,8 @@ def _draw_view(rng: np.random.Generator, spec: ClipSpec, count: int) -> _View:
     """Draw a view of a segment of `count` frames."""
     stride = spec.strides[rng.integers(len(spec.strides))]
     stride = 0 if rng.random() < spec.still_fraction else stride
-    first = int(rng.integers(max(1, count - _span(spec.frames, stride) + 1)))
+    starts = 1 if spec.start == "first" else max(1, count - _span(spec.frames, stride) + 1)
+    first = int(rng.integers(starts))
     return _View(first, stride, *rng.random(3))
 
 
@@ -171,6 +203,8 @@ def _select(frames: Frames, first: int, view: _View, spec: ClipSpec) -> Frames:
 
 def _crop(frames: Frames, view: _View, spec: ClipSpec) -> Tensor:
     """Crop the square of a view and resize it to `[3, T, S, S]`."""
+    if spec.crop == "centre":
+        return centre_crop(frames, spec.size).expand(-1, spec.frames, -1, -1)
     height, width = frames.shape[1:3]
     short = min(height, width)
     smallest = min(round(spec.size * spec.min_crop), short)

@@ -120,15 +120,38 @@ class Lpips(nn.Module):
             raise ValueError(f"frames of {tuple(first.shape)} and {tuple(second.shape)}, expected equal [N, 3, H, W]")
         if min(first.shape[2:]) < MIN_SIZE:
             raise ValueError(f"frames of {tuple(first.shape[2:])}, expected {MIN_SIZE} pixels or more a side")
-        min_input = _MIN_INPUT[self.network]
-        if min(first.shape[2:]) < min_input:
-            size = [max(min_input, side) for side in first.shape[2:]]
-            first, second = (F.interpolate(x, size, mode="bilinear") for x in (first, second))
+        first, second = self._enlarge(first), self._enlarge(second)
         with torch.no_grad() if not second.requires_grad else torch.enable_grad():
             maps = self._maps(second)
+        return self._distances(self._maps(first), maps)
+
+    def compare(self, candidates: Tensor, reference: Tensor, batch_size: int) -> Tensor:
+        """Compute the distances `[N, L]` of L candidates for each of N frames, whose features are computed only once.
+
+        Args:
+            candidates: `[N, L, 3, H, W]` in [0, 1].
+            reference: `[N, 3, H, W]` in [0, 1].
+            batch_size: number of candidates that the network processes at once.
+        """
+        count = candidates.shape[1]
+        rows = max(1, batch_size // count)
+        distances = []
+        for some, frames in zip(candidates.split(rows), reference.split(rows), strict=True):
+            maps = [features.unflatten(0, (-1, count)) for features in self._maps(self._enlarge(some.flatten(0, 1)))]
+            expected = [features[:, None] for features in self._maps(self._enlarge(frames))]
+            distances.append(self._distances(maps, expected))
+        return torch.cat(distances)
+
+    def _enlarge(self, frames: Tensor) -> Tensor:
+        """Enlarge frames that are too small for the network."""
+        size = [max(_MIN_INPUT[self.network], side) for side in frames.shape[2:]]
+        return frames if size == list(frames.shape[2:]) else F.interpolate(frames, size, mode="bilinear")
+
+    def _distances(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
+        """Compute the distances `[...]` of feature maps `[..., C, h, w]`."""
         distances = [
-            ((a - b).square() * weight[:, None, None]).sum(1).mean((1, 2))
-            for a, b, weight in zip(self._maps(first), maps, self.weights, strict=True)
+            ((a - b).square() * weight[:, None, None]).sum(-3).mean((-2, -1))
+            for a, b, weight in zip(first, second, self.weights, strict=True)
         ]
         return torch.stack(distances).sum(0).float()
 

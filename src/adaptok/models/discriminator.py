@@ -14,7 +14,7 @@ from adaptok.config.tokenizer import TokenizerConfig
 from adaptok.config.transformer import StackConfig
 from adaptok.models.patches import patchify
 from adaptok.models.positions import sincos_3d
-from adaptok.models.transformer import NORM_EPS, Plan, TransformerStack, initialize_linears
+from adaptok.models.transformer import Plan, TransformerStack, initialize_linears
 from adaptok.ops.block_causal_attention import Segment
 
 _GROUPS = 8
@@ -48,7 +48,7 @@ class TransformerDiscriminator(nn.Module):
         self.register_buffer("positions", sincos_3d(blocks, grid, config.width), persistent=False)
         self.class_token = nn.Parameter(torch.randn(config.width) * config.width**-0.5)
         self.stack = TransformerStack(StackConfig(width=config.width, depth=config.depth, heads=config.heads))
-        self.final_norm = nn.LayerNorm(config.width, eps=NORM_EPS)
+        self.final_norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         self.head = nn.Linear(config.width, 1)
         initialize_linears(self)
 
@@ -56,7 +56,8 @@ class TransformerDiscriminator(nn.Module):
         """Compute the logits `[B]` of clips `[B, C, T, S, S]` in [0, 1]; larger is more real."""
         config = self.config
         patches = patchify(clips.to(self.embedding.weight.dtype), config.patch_size, config.temporal_patch_size)
-        x = self.embedding(patches.flatten(1, 2) * 2 - 1) + self.positions
+        patches = patches.flatten(1, 2)
+        x = self.embedding(patches * 2 - 1 if config.center_input else patches) + self.positions
         x = torch.cat([self.class_token.expand(len(x), 1, -1), x], 1)
         everything, first = slice(0, x.shape[1]), slice(0, 1)
         plan = Plan((Segment(everything, (everything,)),), (first,), (Segment(first, (everything,)),))

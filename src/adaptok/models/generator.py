@@ -146,7 +146,7 @@ class GeneratorModel(nn.Module):
             lengths: number of rows of each clip.
             positions: int64 `[N]`, position of each row in its clip.
         """
-        x = F.dropout(x + self.positions[positions], self.config.token_dropout, self.training)
+        x = F.dropout(x, self.config.token_dropout, self.training) + self.positions[positions]
         for layer in self.layers:
             if self.checkpointing and torch.is_grad_enabled():
                 x = torch.utils.checkpoint.checkpoint(layer, x, lengths, use_reentrant=False)

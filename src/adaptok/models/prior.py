@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from adaptok.config.model import PriorConfig
 from adaptok.config.transformer import MLP_RATIO
 from adaptok.models.quantizer import draw
+from adaptok.models.transformer import initialize_linears
 from adaptok.ops.causal_attention import causal_attention
-
-INIT_STD = 0.02
 
 
 class KeptCodes(NamedTuple):
@@ -93,7 +92,7 @@ class Prior(nn.Module):
         self.blocks = nn.ModuleList(PriorBlock(config.width, config.heads, config.dropout) for _ in range(config.depth))
         self.final_norm = nn.LayerNorm(config.width)
         self.head = nn.Linear(config.width, code_dim)
-        self.apply(_initialize)
+        initialize_linears(self)
 
     def forward(self, codes: Tensor, positions: Tensor, codebook: Tensor) -> Tensor:
         """Compute the logits `[B, M, V]` of the id after each of `codes [B, M, Z]`.
@@ -145,9 +144,3 @@ class Prior(nn.Module):
 
 def _cross_entropy(logits: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
     return F.cross_entropy(logits[valid].float(), targets[valid])
-
-
-def _initialize(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.normal_(module.weight, std=INIT_STD)
-        nn.init.zeros_(module.bias)

@@ -20,7 +20,7 @@ from adaptok.config.model import ScorerConfig
 from adaptok.config.tokenizer import TokenizerConfig
 from adaptok.config.transformer import StackConfig
 from adaptok.models.kv_cache import BlockKVCache
-from adaptok.models.transformer import NORM_EPS, Plan, TransformerStack, initialize_linears
+from adaptok.models.transformer import NORM_EPS, Plan, TransformerStack
 from adaptok.ops.block_causal_attention import Segment
 
 
@@ -70,7 +70,8 @@ def merge_runs(runs: Sequence[slice]) -> tuple[slice, ...]:
 
 
 class Scorer(nn.Module):
-    """Block-causal transformer over latents, with a scalar head at each candidate length."""
+    """Block-causal transformer over latents, with a scalar head at each candidate length. Its linear layers keep
+    PyTorch's initialization, as in the official program."""
 
     def __init__(self, config: ScorerConfig, tokenizer: TokenizerConfig) -> None:
         super().__init__()
@@ -82,7 +83,6 @@ class Scorer(nn.Module):
         self.stack = TransformerStack(StackConfig(width=width, depth=config.depth, heads=config.heads))
         self.final_norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.head = nn.Sequential(nn.Linear(width, 2 * width), nn.Tanh(), nn.Linear(2 * width, 1))
-        initialize_linears(self)
 
     def cache(self, clips: int) -> BlockKVCache:
         """Create an empty cache for scoring `clips` clips block by block."""

@@ -77,6 +77,47 @@ def decoder_plan(lengths: Sequence[Sequence[int]], patches: int, past_rows: int 
     return Plan(tuple(segments), tuple(outputs), tuple(output_segments))
 
 
+def candidate_plan(earlier: Sequence[Sequence[int]], candidates: Sequence[int], patches: int) -> Plan:
+    """Plan the rows, clip after clip: kept latents of earlier blocks; then, for each candidate length of the next
+    block, its latents and its patches, which leave the last layer. Candidates do not see each other.
+
+    Args:
+        earlier: lengths of the earlier blocks of each clip.
+        candidates: lengths of the next block, at least 1.
+        patches: P.
+    """
+    segments, output_segments, outputs = [], [], []
+    row = output = 0
+    for clip in earlier:
+        start = row
+        for length in clip:
+            if length:
+                segments.append(Segment(slice(row, row + length), (slice(start, row + length),)))
+            row += length
+        past = (slice(start, row),) if row > start else ()
+        for length in candidates:
+            latents, own = slice(row, row + length), slice(row + length, row + length + patches)
+            segments += [Segment(latents, (*past, latents)), Segment(own, (*past, slice(row, own.stop)))]
+            output_segments.append(Segment(slice(output, output + patches), segments[-1].keys))
+            outputs.append(own)
+            row, output = own.stop, output + patches
+    return Plan(tuple(segments), tuple(outputs), tuple(output_segments))
+
+
+def _candidate_index(earlier: Sequence[Sequence[int]], candidates: Sequence[int], latents: int, patches: int) -> Tensor:
+    """Index of the rows of `candidate_plan` among all latents of all clips, followed by the patch queries of a
+    block."""
+    blocks = len(earlier[0]) + 1
+    queries = torch.arange(patches) + len(earlier) * blocks * latents
+    pieces = []
+    for n, clip in enumerate(earlier):
+        starts = [(n * blocks + i) * latents for i in range(blocks)]
+        pieces += [torch.arange(start, start + length) for start, length in zip(starts, clip, strict=False)]
+        for length in candidates:
+            pieces += [torch.arange(starts[-1], starts[-1] + length), queries]
+    return torch.cat(pieces)
+
+
 def kept_mask(lengths: Sequence[Sequence[int]] | Tensor, latents: int, device: torch.device) -> Tensor:
     """Convert lengths `[B, g]` to a bool mask `[B, g, K]` of the latents that are kept."""
     return torch.arange(latents, device=device) < torch.as_tensor(lengths, device=device)[..., None]
@@ -259,10 +300,7 @@ class Tokenizer(nn.Module):
         stop = first_block + g
         positions = self.decoder_latent_positions.view(c.blocks, c.latents, -1)[first_block:stop]
         latents = inputs + positions[:, :k]
-        queries = self.decoder_patch_queries.view(c.blocks, c.patches, -1)[first_block:stop]
-        if c.patch_type_embedding:
-            queries = queries + self.decoder_patch_type
-        queries = queries.flatten(0, 1)
+        queries = self._patch_queries(first_block, stop)
         if all(tuple(clip) == tuple(lengths[0]) for clip in lengths):  # one plan for the whole batch
             lengths = lengths[:1]
         x, rotary = _decoder_rows(latents, queries, lengths), None
@@ -274,6 +312,35 @@ class Tokenizer(nn.Module):
         if cache is not None:
             cache.keep(past + sum(lengths[0]), stop)
         return self.final_norm(x).view(b, g, c.patches, -1)
+
+    def _patch_queries(self, start: int, stop: int) -> Tensor:
+        """Embed the patches `[g * P, D]` of blocks `start … stop - 1` before the decoder."""
+        c = self.config
+        queries = self.decoder_patch_queries.view(c.blocks, c.patches, -1)[start:stop]
+        return (queries + self.decoder_patch_type if c.patch_type_embedding else queries).flatten(0, 1)
+
+    def decode_candidates(self, inputs: Tensor, earlier: Sequence[Sequence[int]], candidates: Sequence[int]) -> Tensor:
+        """Decode the last block of clips at several lengths, all of them in one pass over the earlier blocks.
+
+        Args:
+            inputs: decoder inputs `[B, g, K, D]`.
+            earlier: lengths of the g - 1 blocks before it, of each clip.
+            candidates: lengths of the block, at least 1.
+
+        Returns:
+            `[B, len(candidates), C, pt, S, S]`, not clamped to [0, 1].
+        """
+        c, (b, g) = self.config, inputs.shape[:2]
+        latents = inputs + self.decoder_latent_positions.view(c.blocks, c.latents, -1)[:g]
+        index = _candidate_index(earlier, candidates, c.latents, c.patches).to(inputs.device)
+        pool = torch.cat([latents.flatten(0, 2), self._patch_queries(g - 1, g)])
+        x, rotary = pool.index_select(0, index)[None], None
+        if c.decoder.rope:
+            patch_rotary, latent_rotary = self._rotary_positions(0, g)
+            rotary = torch.cat([latent_rotary.expand(b, -1, -1, -1).flatten(0, 2), patch_rotary[-1]])[index]
+        x = self.decoder(x, candidate_plan(earlier, candidates, c.patches), None, rotary)
+        clips = self.draw_patches(self.final_norm(x).view(b * len(candidates), 1, c.patches, -1))
+        return clips.unflatten(0, (b, -1))
 
     def prefill(self, inputs: Tensor, lengths: Sequence[int], cache: BlockKVCache) -> None:
         """Add the kept latents of a clip's first blocks to an empty cache, without decoding pixels.

@@ -5,6 +5,9 @@ Legend: `B` clips, `C` channels, `T` frames, `S` pixels.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -53,15 +56,24 @@ class AdversarialLoss(nn.Module):
             loss = F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
         else:
             loss = self._cross_entropy(real_logits, fake_logits, generator)
-        lecam = F.relu(real_logits - self.fake_anchor).square().mean()
-        lecam = lecam + F.relu(self.real_anchor - fake_logits).square().mean()
-        if self.training:
-            with torch.no_grad():
-                self.real_anchor.lerp_(_mean_over_processes(real_logits.mean()), 1 - config.lecam_decay)
-                self.fake_anchor.lerp_(_mean_over_processes(fake_logits.mean()), 1 - config.lecam_decay)
+        lecam = self._lecam(real_logits, fake_logits)
         metrics = {"discriminator": loss.detach(), "lecam": lecam.detach()}
         metrics |= {"real_logit": real_logits.detach().mean(), "fake_logit": fake_logits.detach().mean()}
         return loss + config.lecam * lecam, metrics
+
+    def _lecam(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Compute the LeCam regularization of logits, and move the averages in training."""
+        config, means = self.config, [logits.mean() for logits in (real, fake)]
+        overall = [_mean_over_processes(mean) for mean in means]
+        if config.lecam_of == "means":
+            # The value is the mean over all processes. Each contributes the gradient of its own mean, and DDP averages.
+            real, fake = (own + (all_ - own).detach() for own, all_ in zip(means, overall, strict=True))
+        loss = F.relu(real - self.fake_anchor).square().mean() + F.relu(self.real_anchor - fake).square().mean()
+        if self.training:
+            with torch.no_grad():
+                for anchor, mean in zip((self.real_anchor, self.fake_anchor), overall, strict=True):
+                    anchor.lerp_(mean, 1 - config.lecam_decay)
+        return loss
 
     def _cross_entropy(self, real: Tensor, fake: Tensor, generator: torch.Generator) -> Tensor:
         """Compute the cross-entropy with noisy one-sided labels, drawn for each logit."""
@@ -163,14 +175,64 @@ class DiscriminatorTrainer:
         config = loss.config
         self.optimizer = torch.optim.AdamW(loss.parameters(), lr=config.lr, betas=config.betas, weight_decay=0.0)
         self.prepared, self._prepared_optimizer = accelerator.prepare(self.loss, self.optimizer)
+        self._backward = accelerator.backward
 
     def active(self, step: int) -> bool:
         """Return whether the adversarial loss counts at a step."""
         return step >= self.start_step
 
     def updates(self, step: int) -> bool:
-        """Return whether the discriminator is updated at a step."""
-        return self.active(step) and step % self.loss.config.update_interval == 0
+        """Return whether the discriminator is updated together with the tokenizer at a step."""
+        config = self.loss.config
+        return self.active(step) and not config.update_first and step % config.update_interval == 0
+
+    def updates_first(self, step: int) -> bool:
+        """Return whether the discriminator is updated before the tokenizer at a step."""
+        config = self.loss.config
+        return self.active(step) and config.update_first and (step + 1) % config.update_interval == 0
+
+    def scale_lr(self, factor: float) -> None:
+        """Set the learning rate to a fraction of its peak, if it follows the schedule of the tokenizer."""
+        if self.loss.config.follow_schedule:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.loss.config.lr * factor
+
+    def update(
+        self,
+        objective: nn.Module,
+        micro_batches: Sequence[tuple[Any, Any]],
+        autocast: Callable[[], AbstractContextManager[Any]],
+    ) -> dict[str, Tensor]:
+        """Update the discriminator on reconstructions by the current tokenizer.
+
+        Args:
+            objective: objective of the tokenizer, as prepared for the processes of the run.
+            micro_batches: clips `[B, C, T, S, S]`, each with the `StepContext` of its micro-step.
+            autocast: creates the context of forward passes.
+
+        Returns:
+            Metrics, averaged over the micro-batches.
+
+        Raises:
+            FloatingPointError: the loss is not finite. The weights are unchanged.
+        """
+        totals: dict[str, Tensor] = {}
+        for clips, context in micro_batches:
+            with torch.no_grad(), autocast():
+                fake = objective(clips, replace(context, reconstruct_only=True)).reconstructions
+            with autocast():
+                loss, metrics = self.prepared(clips, fake, context.device_generator)
+            self._backward(self.scaler.scaled(loss / len(micro_batches)))
+            for name, value in metrics.items():
+                totals[name] = totals.get(name, 0.0) + value.float() / len(micro_batches)
+        for name in ("discriminator", "lecam"):
+            if not self.scaler.enabled and not torch.isfinite(totals[name]):
+                raise FloatingPointError(
+                    f"the loss {name!r} is {totals[name].item()}; the weights are unchanged, resume from the last"
+                    " checkpoint"
+                )
+        self.optimizer_step()
+        return totals
 
     def optimizer_step(self) -> None:
         """Update the discriminator from its accumulated gradients, unless they overflowed in float16."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from adaptok.config.training import TrainingConfig
-from adaptok.data.clips import ClipMixture, ClipSource, FirstClips
+from adaptok.data.clips import ClipMixture, ClipSource, FirstClips, VideoEpochs
 from adaptok.data.images import ImageFolder
 from adaptok.data.manifests import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_entries
 from adaptok.data.synthetic.drawings import Drawings
@@ -88,26 +88,37 @@ def open_clip_data(config: TrainingConfig, advance: Callable[[int], None] | None
     broken = {path: reason for source in sources for path, reason in source.broken.items()}
     num_files = sum(source.num_files for source in sources)
     check_broken(broken, num_files, data.max_broken_fraction)
-    train = ClipMixture(
-        sources,
-        weights,
-        frames=tokenizer.frames,
-        size=tokenizer.size,
-        seed=config.seed,
-        strides=data.strides,
-        flip=data.flip,
-        text_fraction=data.text_fraction,
-        reversed_fraction=data.reversed_fraction,
-        cut_fraction=data.cut_fraction,
-        min_crop=data.min_crop,
-        cache_bytes=int(data.cache_gib * 2**30),
-    )
+    train = _mix(config, sources, weights)
     validation: Clips | None = None
     if data.validation is not None:
         validation = FirstClips(
             data.validation, frames=tokenizer.frames, size=tokenizer.size, count=data.validation_clips
         )
     return ClipData(train, validation, train.num_readable_files, broken, num_files)
+
+
+def _mix(config: TrainingConfig, sources: list[ClipSource], weights: list[float]) -> ClipMixture:
+    data = config.data
+    options: dict[str, Any] = {
+        "frames": config.model.tokenizer.frames,
+        "size": config.model.tokenizer.size,
+        "seed": config.seed,
+        "start": data.clip_start,
+        "strides": data.strides,
+        "crop": data.crop,
+        "flip": data.flip,
+        "still_fraction": data.still_fraction,
+        "text_fraction": data.text_fraction,
+        "reversed_fraction": data.reversed_fraction,
+        "cut_fraction": data.cut_fraction,
+        "min_crop": data.min_crop,
+        "cache_bytes": int(data.cache_gib * 2**30),
+    }
+    if data.sampling == "clips":
+        return ClipMixture(sources, weights, **options)
+    (videos,) = sources
+    assert isinstance(videos, VideoFolder)
+    return VideoEpochs(videos, **options)
 
 
 def _open_sources(
@@ -125,9 +136,11 @@ def _open_sources(
     weights: list[float] = []
     for group, weight in zip(groups, data.weights or [1.0] * len(groups), strict=True):
         videos = VideoFolder(group, data.root, advance) if _has_files(group, VIDEO_SUFFIXES, data.root) else None
-        images = ImageFolder(group, data.root) if _has_files(group, IMAGE_SUFFIXES, data.root) else None
+        uses_images = data.sampling == "clips" and _has_files(group, IMAGE_SUFFIXES, data.root)
+        images = ImageFolder(group, data.root) if uses_images else None
         if videos is None and images is None:
-            raise ValueError(f"no video or photograph in {', '.join(group)}; check the paths in data.train")
+            kinds = "video or photograph" if data.sampling == "clips" else "video"
+            raise ValueError(f"no {kinds} in {', '.join(group)}; check the paths in data.train")
         image_fraction = data.image_fraction if videos is not None else 1.0
         if videos is not None:
             sources.append(videos)

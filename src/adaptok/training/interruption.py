@@ -15,6 +15,25 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class TrainingInterrupted(KeyboardInterrupt):
     """A run was stopped by a signal after it had saved a checkpoint. The message says where it will resume."""
 
+    @classmethod
+    def after_step(cls, signal_name: str | None, step: int, steps: int) -> TrainingInterrupted:
+        """Create the exception of a run of `steps` that stopped after `step` of them.
+
+        Args:
+            signal_name: signal that this process received. None if another process received one.
+            step, steps: number of steps taken, and of the whole run.
+        """
+        name = signal_name or "a signal"
+        if step < steps:
+            return cls(
+                f"interrupted by {name} after step {step} of {steps}; a checkpoint is saved, and the same command"
+                f" resumes with step {step + 1}"
+            )
+        return cls(
+            f"interrupted by {name} after the last step; a checkpoint is saved, and the same command validates and"
+            " exports the model"
+        )
+
 
 class _BodyInterrupted(BaseException):
     """Ends the body of `StopSignals.interruptible`."""

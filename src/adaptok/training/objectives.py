@@ -6,7 +6,7 @@ candidate lengths; `N` packed positions that a generator reads, `M` entries that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,17 +14,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adaptok.codec.length_selection import measure_block
 from adaptok.config.lengths import (
-    FixedLengths,
     LengthDistribution,
     MixtureLengths,
     NormalLengths,
+    SimpleLengths,
+    TruncatedNormalLengths,
     UniformLengths,
 )
 from adaptok.config.losses import RECONSTRUCTION_TERMS, LpipsLossConfig
 from adaptok.config.training import TrainingConfig
-from adaptok.metrics.distortion import psnr
+from adaptok.metrics.distortion import candidate_distortion, psnr
 from adaptok.metrics.similarity import frame_ssim
 from adaptok.models.digits import DigitHead
 from adaptok.models.generator import GeneratorModel
@@ -65,6 +65,8 @@ class StepContext:
     device_generator: torch.Generator
     """Random numbers drawn on the device of the model, such as sampled ids."""
     adversarial: AdversarialTerm | None = None
+    reconstruct_only: bool = False
+    """Reconstruct clips without computing losses, for an update of the discriminator alone."""
 
     @classmethod
     def seeded(
@@ -110,14 +112,17 @@ def draw_lengths(
     return lengths.tolist()
 
 
-def _draw_simple(
-    distribution: UniformLengths | NormalLengths | FixedLengths, clips: int, blocks: int, generator: torch.Generator
-) -> Tensor:
+def _draw_simple(distribution: SimpleLengths, clips: int, blocks: int, generator: torch.Generator) -> Tensor:
     if isinstance(distribution, UniformLengths):
         return torch.randint(distribution.min, distribution.max + 1, (clips, blocks), generator=generator)
     if isinstance(distribution, NormalLengths):
         normal = torch.randn(clips, blocks, generator=generator) * distribution.std + distribution.mean
         return normal.round().long().clamp(distribution.min, distribution.max)
+    if isinstance(distribution, TruncatedNormalLengths):  # by inverting the distribution function
+        low, high = distribution.probabilities
+        uniform = low + (high - low) * torch.rand(clips, blocks, generator=generator, dtype=torch.float64)
+        normal = distribution.mean + distribution.std * torch.special.ndtri(uniform)
+        return normal.clamp(distribution.min, distribution.max).round().long()
     return torch.full((clips, blocks), distribution.length)
 
 
@@ -150,6 +155,8 @@ class TokenizerObjective(Objective):
         tokenizer, losses, step = self.model.tokenizer, self.config.losses, context.step
         lengths = draw_lengths(self.config.lengths, len(clips), tokenizer.config.blocks, context.cpu_generator)
         prediction, quantized = tokenizer(clips, lengths, generator=context.device_generator, sample=True)
+        if context.reconstruct_only:
+            return LossOutput(prediction.new_zeros(()), {}, prediction.detach())
         adaptive = context.adversarial is not None and self.config.discriminator.adaptive
         # with an adaptive weight, the losses are differentiated with respect to the clips in adaptive_loss
         clips_out = prediction.detach().requires_grad_() if adaptive else prediction
@@ -198,6 +205,10 @@ class TokenizerObjective(Objective):
         return prior.loss(sequence, quantizer.codebook, replaced=replaced, generator=context.device_generator)
 
 
+CANDIDATE_CLIPS = 16
+"""Clips whose candidate lengths are decoded at once. At the official size, each takes up to 5,900 rows."""
+
+
 class ScorerObjective(Objective):
     """Prediction of the distortion of a random block at every candidate length, given the blocks before it at random
     lengths.
@@ -219,34 +230,41 @@ class ScorerObjective(Objective):
         """Compute the loss of clips `[B, C, T, S, S]` in [0, 1]."""
         tokenizer = self.model.tokenizer
         block = int(torch.randint(tokenizer.config.blocks, (), generator=context.cpu_generator))
-        earlier = draw_lengths(self.config.lengths, 1, tokenizer.config.blocks, context.cpu_generator)[0][:block]
+        lengths = draw_lengths(self.config.lengths, len(clips), tokenizer.config.blocks, context.cpu_generator)
+        earlier = [clip[:block] for clip in lengths]
         with torch.no_grad():
             clips = clips[:, :, : (block + 1) * tokenizer.config.temporal_patch_size]
             encoded = tokenizer.encode(clips)
             inputs = tokenizer.project_codes(tokenizer.quantize(encoded).codes)
             distortions = self.measure_distortions(clips, inputs, earlier)
             target = self.scorer.normalize(distortions)
-        lengths = [[*earlier, tokenizer.config.latents]] * len(clips)
+        lengths = [[*clip, tokenizer.config.latents] for clip in earlier]
         scores = self.scorer(encoded, inputs, lengths)[:, block]
         error = scores - target
         relative = (self.scorer.denormalize(scores.detach()) / distortions.clamp(min=1e-8) - 1).abs()
         return LossOutput(error.square().mean(), {"relative_error": relative.mean()})
 
-    def measure_distortions(self, clips: Tensor, inputs: Tensor, earlier: list[int]) -> Tensor:
+    def measure_distortions(self, clips: Tensor, inputs: Tensor, earlier: Sequence[Sequence[int]]) -> Tensor:
         """Measure the distortion of the last block of `clips` at every candidate length.
 
         Args:
             clips: `[B, C, T, S, S]` in [0, 1].
             inputs: `[B, g, K, D]` decoder inputs of its blocks.
-            earlier: lengths of the blocks before the last, the same for all clips.
+            earlier: lengths of each clip's blocks before the last.
 
         Returns:
             `[B, L]` distortions.
         """
         tokenizer, config = self.model.tokenizer, self.scorer.config
-        target = clips[:, :, len(earlier) * tokenizer.config.temporal_patch_size :]
-        lengths = range(config.length_step, tokenizer.config.latents + 1, config.length_step)
-        return measure_block(tokenizer, target, inputs, earlier, lengths, config.distortion, self.networks.lpips)
+        target = clips[:, :, -tokenizer.config.temporal_patch_size :]
+        candidates = range(config.length_step, tokenizer.config.latents + 1, config.length_step)
+        distortions = []
+        for start in range(0, len(clips), CANDIDATE_CLIPS):
+            some = slice(start, start + CANDIDATE_CLIPS)
+            decoded = tokenizer.decode_candidates(inputs[some], earlier[some], candidates)  # [B, L, C, pt, S, S]
+            decoded = decoded.float().clamp(0, 1)
+            distortions.append(candidate_distortion(decoded, target[some], config.distortion, self.networks.lpips))
+        return torch.cat(distortions)
 
 
 CHUNK = 256

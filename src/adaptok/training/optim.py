@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -47,11 +47,12 @@ def run_length(config: RunConfig, epoch_size: int | None, processes: int = 1) ->
 
 def lr_factor(config: OptimizerConfig, step: int, length: RunLength) -> float:
     """Compute the learning rate of the step after `step` others, as a fraction of its peak."""
-    if step < length.warmup_steps:
-        return (step + 1) / length.warmup_steps
+    start, done = config.initial_lr_ratio, step + 1
+    if done <= length.warmup_steps:
+        return done / length.warmup_steps if start is None else start + (1 - start) * done / length.warmup_steps
     if config.schedule == "constant":
         return 1.0
-    progress = (step - length.warmup_steps) / max(1, length.steps - length.warmup_steps)
+    progress = ((step if start is None else done) - length.warmup_steps) / max(1, length.steps - length.warmup_steps)
     shape = 1 - progress if config.schedule == "linear" else (1 + math.cos(math.pi * progress)) / 2
     return config.final_lr_ratio + (1 - config.final_lr_ratio) * shape
 
@@ -71,8 +72,17 @@ MUON_SUFFIXES = (
 """Suffixes of the matrices of transformer layers and the kernels of residual convolutions."""
 
 
+def layer_weights(model: nn.Module) -> set[str]:
+    """Return the names of the weights of all linear layers and convolutions of a model."""
+    layers = (nn.Linear, nn.Conv2d, nn.Conv3d)
+    return {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, layers)}
+
+
 def build_optimizers(
-    config: OptimizerConfig, parameters: Mapping[str, nn.Parameter], linear_prefixes: tuple[str, ...] = ()
+    config: OptimizerConfig,
+    parameters: Mapping[str, nn.Parameter],
+    linear_prefixes: tuple[str, ...] = (),
+    layer_weights: Collection[str] = (),
 ) -> dict[str, torch.optim.Optimizer]:
     """Create optimizers that together hold every parameter exactly once.
 
@@ -80,6 +90,7 @@ def build_optimizers(
         config: kind of optimizer, learning rates and decay. The peak learning rate of a group is its `initial_lr`.
         parameters: parameters by name.
         linear_prefixes: prefixes of the names of weights that a linear initialization set.
+        layer_weights: names of the weights of linear layers and convolutions; see `layer_weights`.
 
     Returns:
         Optimizers by the name of their checkpoint file.
@@ -92,7 +103,8 @@ def build_optimizers(
             continue
         multiplier = config.prior_lr_multiplier if name.startswith("prior.") else 1.0
         multiplier = config.linear_lr_multiplier if name.startswith(linear_prefixes) else multiplier
-        decay = config.weight_decay if parameter.ndim > 1 or config.decay_vectors else 0.0
+        decays = config.decay_vectors if parameter.ndim < 2 else config.decay_embeddings or name in layer_weights
+        decay = config.weight_decay if decays else 0.0
         groups.setdefault((config.lr * multiplier, decay), []).append(parameter)
     assert len(matrices) + sum(map(len, groups.values())) == len(parameters)
     param_groups = [{"params": group, "initial_lr": lr, "weight_decay": decay} for (lr, decay), group in groups.items()]

@@ -118,7 +118,8 @@ def pack(sequences: Sequence[TokenSequence], config: GeneratorConfig, weight: fl
 class SequenceDataset(Dataset[TokenSequence]):
     """Sequences of some clips of a token dataset.
 
-    Item `index` is a function of the seed and the index alone. Each epoch visits every clip once, in its own order.
+    Item `index` is a function of the seed and the index alone. Each epoch visits every clip once or, with
+    `by_video`, every source video with one of its clips, in an order of its own.
 
     Args:
         dataset: the token dataset.
@@ -127,6 +128,7 @@ class SequenceDataset(Dataset[TokenSequence]):
         labels: class numbers by name.
         seed: seed of the order and of the dropped classes.
         shuffle: without it, item `index` is the clip `clips[index]`, and no class is dropped.
+        by_video: whether an epoch has one random clip of each video. Needs `shuffle`.
     """
 
     def __init__(
@@ -137,16 +139,19 @@ class SequenceDataset(Dataset[TokenSequence]):
         labels: Mapping[str, int],
         seed: int = 0,
         shuffle: bool = True,
+        by_video: bool = False,
     ) -> None:
+        assert shuffle or not by_video
         self.dataset, self.clips, self.config, self.labels = dataset, clips, config, labels
         self.seed, self.shuffle = seed, shuffle
         lengths = dataset.table["lengths"].combine_chunks().flatten().to_numpy().reshape(-1, dataset.info.blocks)
         self._entries = lengths[:, config.first_block :].astype(np.int64).sum(1) + config.blocks
         self._order: tuple[int, NDArray[np.int64]] = (-1, clips)
+        self._videos = _clips_by_video(dataset, clips) if by_video else None
 
     def __len__(self) -> int:
-        """Number of clips, which is the number of sequences per epoch."""
-        return len(self.clips)
+        """Number of sequences per epoch: one for each clip or each video."""
+        return len(self.clips if self._videos is None else self._videos)
 
     def __getitem__(self, index: int) -> TokenSequence:
         clip = self.dataset[self.clip_index(index)]
@@ -160,16 +165,29 @@ class SequenceDataset(Dataset[TokenSequence]):
 
     def clip_index(self, index: int) -> int:
         """Return the index in the token dataset of the clip that sequence `index` is made from."""
-        epoch, place = divmod(index, len(self.clips))
+        epoch, place = divmod(index, len(self))
         if not self.shuffle:
             return int(self.clips[place])
         if self._order[0] != epoch:
-            self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.clips)
+            self._order = epoch, self._draw_order(np.random.default_rng([self.seed, epoch]))
         return int(self._order[1][place])
+
+    def _draw_order(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Draw the order of an epoch."""
+        if self._videos is None:
+            return rng.permutation(self.clips)
+        return rng.permutation(np.array([clips[rng.integers(len(clips))] for clips in self._videos]))
 
     def count_entries(self, start: int, stop: int) -> int:
         """Count the entries of the sequences `start … stop - 1`."""
         return sum(int(self._entries[self.clip_index(index)]) for index in range(start, stop))
+
+
+def _clips_by_video(dataset: TokenDataset, clips: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Divide clips by their source video."""
+    sources = dataset.table["source"].take(clips).combine_chunks().dictionary_encode().indices.to_numpy()
+    order = np.argsort(sources, kind="stable")
+    return np.split(clips[order], np.flatnonzero(np.diff(sources[order])) + 1)
 
 
 class PackCollate:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -66,9 +66,9 @@ class Stage(ABC, Generic[ModelT]):
     def objective(self, model: ModelT) -> Objective:
         """Create the module that computes the loss."""
 
-    def optimizers(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, Any]:
-        """Create the optimizers, by the name of their checkpoint file."""
-        return build_optimizers(self.config.optimizer, parameters)
+    def optimizers(self, parameters: Mapping[str, nn.Parameter], layer_weights: Collection[str]) -> dict[str, Any]:
+        """Create the optimizers, by the name of their checkpoint file. Arguments are as for `build_optimizers`."""
+        return build_optimizers(self.config.optimizer, parameters, layer_weights=layer_weights)
 
     def adversarial_loss(self) -> AdversarialLoss | None:
         """Create the adversarial loss with a new discriminator, for stages that have one."""
@@ -163,10 +163,10 @@ class ClipStage(Stage[Model]):
                     if isinstance(module, Mlp | FeedForward | QueryTransform | nn.LayerNorm | nn.RMSNorm):
                         module.compile()
 
-    def optimizers(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, torch.optim.Optimizer]:
+    def optimizers(self, parameters: Mapping[str, nn.Parameter], layer_weights: Collection[str]) -> dict[str, Any]:
         prefixes = tuple(f"tokenizer.{name}" for name in INITIALIZED_PREFIXES)
         slow = prefixes if self.config.initialization == "linear" else ()
-        return build_optimizers(self.config.optimizer, parameters, slow)
+        return build_optimizers(self.config.optimizer, parameters, slow, layer_weights)
 
     def collate(self, batch_size: int, micro_batch_size: int) -> ClipCollate:
         return ClipCollate(self.data.train)
@@ -210,8 +210,7 @@ class ScorerStage(ClipStage):
     """Training of a scorer: prediction of distortions, over a frozen tokenizer."""
 
     def initial_model(self) -> Model:
-        networks = LpipsNetworks.load(self.config, torch.device("cpu"))
-        return measure_targets(super().initial_model(), self.config, self.data, networks)
+        return measure_targets(super().initial_model(), self.config, self.data, self.networks, self.device)
 
     def objective(self, model: Model) -> ScorerObjective:
         return ScorerObjective(model, self.config, self.networks)

@@ -67,7 +67,9 @@ def open_token_data(config: GeneratorTrainingConfig) -> TokenData:
     validation = SequenceDataset(other, chosen, model, numbers, shuffle=False) if len(chosen) else None
     shown, source = (chosen, other) if len(chosen) else (train, dataset)
     examples = tuple(source[int(place)] for place in _choose_examples(source, shown, config.samples))
-    return TokenData(SequenceDataset(dataset, train, model, numbers, config.seed), validation, model, examples)
+    by_video = data.sampling == "videos"
+    sequences = SequenceDataset(dataset, train, model, numbers, config.seed, by_video=by_video)
+    return TokenData(sequences, validation, model, examples)
 
 
 def resolve(partial: PartialGeneratorConfig, info: TokenDatasetInfo, labels: Sequence[str]) -> GeneratorConfig:

@@ -6,6 +6,7 @@ are seeded from the step. An interrupted run therefore resumes to the same numbe
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import time
@@ -36,7 +37,7 @@ from adaptok.training.interruption import StopSignals, TrainingInterrupted
 from adaptok.training.metrics_logger import LogRecord, MetricsLogger
 from adaptok.training.model_card import write_model_card
 from adaptok.training.objectives import StepContext
-from adaptok.training.optim import RunLength, lr_factor, run_length
+from adaptok.training.optim import RunLength, layer_weights, lr_factor, run_length
 from adaptok.training.precision import LossScaler, check_finite
 from adaptok.training.processes import create_accelerator, gather_broken, mean_over_processes
 from adaptok.training.reporting import plot_metrics
@@ -118,7 +119,7 @@ class Trainer:
             sharding.shard(objective, self.accelerator.device, self.accelerator.num_processes)
         self.parameters = dict(objective.trained_parameters())
         self._modules: dict[str, nn.Module] = {"model": self.model}
-        self._optimizers = self.stage.optimizers(self.parameters)
+        self._optimizers = self.stage.optimizers(self.parameters, layer_weights(self.model))
         self.optimizers = [self.accelerator.prepare(optimizer) for optimizer in self._optimizers.values()]
         self.objective = objective if self.config.sharding else self.accelerator.prepare(objective)
 
@@ -199,13 +200,7 @@ class Trainer:
         if self.step != self.state.step or self.validated != self.state.validated:
             self.save()
         self.accelerator.end_training()
-        raise TrainingInterrupted(
-            f"interrupted by {self._signals.received or 'a signal'} after step {self.step} of {self.length.steps}; a"
-            f" checkpoint is saved, and the same command resumes with step {self.step + 1}"
-            if self.step < self.length.steps
-            else f"interrupted by {self._signals.received or 'a signal'} after the last step; a checkpoint is saved,"
-            " and the same command validates and exports the model"
-        )
+        raise TrainingInterrupted.after_step(self._signals.received, self.step, self.length.steps)
 
     def train_step(self, batches: Batches) -> StepResult:
         """Take one optimizer step on the next micro-batches.
@@ -214,16 +209,31 @@ class Trainer:
             FloatingPointError: the loss or the gradient is not finite. The weights are unchanged.
             ValueError: more files turned out to be broken than allowed.
         """
+        lr = self._update_lr()
+        batches, discriminator_metrics = self._update_discriminator(batches)
         result = self.forward_backward(batches)
+        result.metrics |= discriminator_metrics
         norm = self._clip_gradients()
         if not self.scaler.enabled:  # which skips such steps
             check_finite(result.metrics, norm, self.parameters, self.step, self.folder)
-        result.metrics |= {"gradient_norm": norm, "lr": norm.new_tensor(self._update_lr())}
+        result.metrics |= {"gradient_norm": norm, "lr": norm.new_tensor(lr)}
         if self.scaler.enabled:
             result.metrics["loss_scale"] = norm.new_tensor(self.scaler.scale)
         self.optimizer_step(norm)
         self.scaler.update()
         return result
+
+    def _update_discriminator(self, batches: Batches) -> tuple[Batches, dict[str, Tensor]]:
+        """Update the discriminator if that is due first. Returns the micro-batches of the step, and metrics."""
+        discriminator = self.discriminator
+        if discriminator is None or not discriminator.updates_first(self.step):
+            return batches, {}
+        micro_batches = list(itertools.islice(batches, self.batch.gradient_accumulation_steps))
+        clips = [
+            (batch.to(self.accelerator.device), self._step_context(i, None))
+            for i, (batch, _) in enumerate(micro_batches)
+        ]
+        return iter(micro_batches), discriminator.update(self.objective.train(), clips, self._autocast)
 
     def forward_backward(self, batches: Batches) -> StepResult:
         """Accumulate the gradients of the micro-batches of one step."""
@@ -305,6 +315,8 @@ class Trainer:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor
+        if self.discriminator is not None:
+            self.discriminator.scale_lr(factor)
         return self.config.optimizer.lr * factor
 
     def averaged_model(self) -> AnyModel:

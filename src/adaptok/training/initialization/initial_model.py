@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+import torch.distributed as dist
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
@@ -125,14 +126,45 @@ def load_initial(config: TrainingConfig) -> Model:
     return model
 
 
-def measure_targets(model: Model, config: TrainingConfig, data: ClipData, networks: LpipsNetworks) -> Model:
-    """Return the model with a scorer that is normalized by the statistics of true distortions on training clips."""
-    assert model.scorer is not None
+def measure_targets(
+    model: Model, config: TrainingConfig, data: ClipData, networks: LpipsNetworks, device: torch.device
+) -> Model:
+    """Return the model with a scorer that is normalized by the statistics of true distortions on training clips.
+
+    Only the main process measures them, on its device. Every process must call this function.
+
+    Args:
+        model: model to start from.
+        config: configuration of the run.
+        data: training clips.
+        networks: networks for LPIPS, on the device.
+        device: device to measure on.
+    """
+    assert config.model.scorer is not None
+    if dist.is_available() and dist.is_initialized():
+        values = torch.zeros(2, device=device)
+        if dist.get_rank() == 0:
+            values.copy_(_target_statistics(model, config, data, networks, device))
+        dist.broadcast(values, 0)
+    else:
+        values = _target_statistics(model, config, data, networks, device)
+    mean, std = (round(value, 6) for value in values.tolist())
+    scorer = config.model.scorer.model_copy(update={"mean": mean, "std": std})
+    final = Model(config.model.model_copy(update={"scorer": scorer}))
+    final.load_state_dict(model.state_dict())
+    return final
+
+
+def _target_statistics(
+    model: Model, config: TrainingConfig, data: ClipData, networks: LpipsNetworks, device: torch.device
+) -> Tensor:
+    """Measure the mean and the standard deviation `[2]` of the distortions that a scorer learns to predict."""
     assert config.model.scorer is not None
     unit = {"mean": 0.0, "std": 1.0}
     probe_config = config.model.model_copy(update={"scorer": config.model.scorer.model_copy(update=unit)})
     probe = Model(probe_config)
     probe.load_state_dict(model.state_dict())
+    probe.to(device)
     objective = ScorerObjective(probe, config, networks)
     values = []
     with torch.inference_mode():
@@ -140,14 +172,11 @@ def measure_targets(model: Model, config: TrainingConfig, data: ClipData, networ
             generator = torch.Generator().manual_seed(batch)
             clips = torch.stack([data.train[batch * config.pass_size + i] for i in range(config.pass_size)])
             block = batch % model.config.tokenizer.blocks
-            lengths = torch.randint(1, model.config.tokenizer.latents + 1, (block,), generator=generator).tolist()
-            clips = clips[:, :, : (block + 1) * model.config.tokenizer.temporal_patch_size]
+            drawn = draw_lengths(config.lengths, len(clips), model.config.tokenizer.blocks, generator)
+            lengths = [clip[:block] for clip in drawn]
+            clips = clips[:, :, : (block + 1) * model.config.tokenizer.temporal_patch_size].to(device)
             inputs = probe.tokenizer.project_codes(probe.tokenizer.quantize(probe.tokenizer.encode(clips)).codes)
             assert probe.scorer is not None
             values.append(probe.scorer.normalize(objective.measure_distortions(clips, inputs, lengths)).flatten())
     distortions = torch.cat(values)
-    measured = {"mean": round(distortions.mean().item(), 6), "std": round(distortions.std().item(), 6)}
-    scorer = config.model.scorer.model_copy(update=measured)
-    final = Model(config.model.model_copy(update={"scorer": scorer}))
-    final.load_state_dict(model.state_dict())
-    return final
+    return torch.stack([distortions.mean(), distortions.std()])
