@@ -21,6 +21,13 @@ RECIPE = {
     "model.prior.sampling_peak": 0.5,
     "model.prior.sampling_ramp": 0.3,
     "model.prior.dropout": 0.1,
+    "data.sampling": "videos",
+    "data.clip_start": "random",
+    "data.strides": (1,),
+    "data.still_fraction": 0.0,
+    "data.crop": "centre",
+    "data.flip": False,
+    "lengths.kind": "truncated_normal",
     "lengths.mean": 256,
     "lengths.std": 128,
     "lengths.min": 32,
@@ -41,15 +48,24 @@ RECIPE = {
     "discriminator.real_min": 0.7,
     "discriminator.fake_noise": 0.15,
     "discriminator.fake_max": 0.3,
-    "discriminator.lecam": 0.001,
+    "discriminator.lecam": 1e-6,
+    "discriminator.lecam_of": "means",
     "discriminator.lecam_decay": 0.999,
+    "discriminator.betas": (0.5, 0.9),
+    "discriminator.norm_eps": 1e-6,
+    "discriminator.center_input": False,
+    "discriminator.update_first": True,
+    "discriminator.follow_schedule": True,
     "optimizer.lr": 1e-4,
     "optimizer.betas": (0.5, 0.9),
     "optimizer.weight_decay": 0.0,
     "optimizer.schedule": "cosine",
     "optimizer.warmup_epochs": 8,
     "optimizer.final_lr_ratio": 0.01,
-    "optimizer.prior_lr_multiplier": 50.0,
+    "optimizer.initial_lr_ratio": 0.01,
+    "optimizer.max_grad_norm": None,
+    "optimizer.prior_lr_multiplier": 1.0,
+    "ema_decay": 0.0,
     "epochs": 250,
     "batch_size": 128,
 }
@@ -63,7 +79,24 @@ def test_base_is_the_official_recipe():
             value = getattr(value, part)
         assert value == expected, name
     scorer = load_config("base", "scorer")
-    assert (scorer.epochs, scorer.model.scorer.length_step) == (150, 64)
+    assert (scorer.epochs, scorer.model.scorer.length_step, scorer.data.clip_start) == (150, 64, "first")
+    shared = ("strides", "still_fraction", "crop", "flip", "sampling")
+    assert all(getattr(scorer.data, name) == getattr(config.data, name) for name in shared)
+    optimizer = config.optimizer.model_copy(update={"prior_lr_multiplier": scorer.optimizer.prior_lr_multiplier})
+    assert scorer.optimizer == optimizer
+    assert (scorer.lengths, scorer.ema_decay) == (config.lengths, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"data.drawn_fraction": 0.5}, r"data.drawn_fraction 0.5 does not work with data.sampling videos"),
+        ({"data.sampling": "clips", "data.clip_start": "first"}, "data.clip_start first needs data.sampling videos"),
+    ],
+)
+def test_videos_are_visited_only_where_that_is_possible(values, message):
+    with pytest.raises(ValueError, match=message):
+        load_training_config("base", "tokenizer", values)
 
 
 def test_parameters_of_base():

@@ -69,6 +69,15 @@ def test_it_is_its_formula(network):
     torch.testing.assert_close(clip_lpips(lpips, *clips)[1], frames)
 
 
+def test_candidates_are_compared_as_single_frames(network):
+    lpips, generator = network[2], torch.Generator().manual_seed(1)
+    candidates = torch.rand(3, 2, 3, 20, 24, generator=generator)
+    reference = torch.rand(3, 3, 20, 24, generator=generator)
+    together = lpips.compare(candidates, reference, batch_size=4)
+    alone = torch.stack([lpips(candidates[:, column], reference) for column in range(2)], 1)
+    torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-5)
+
+
 def test_gradients_reach_the_prediction_alone(network):
     _, _, lpips = network
     made = torch.full((1, 3, 32, 32), 0.5, requires_grad=True)  # flat: many features are 0

@@ -134,6 +134,33 @@ def test_hinge_losses_are_their_formulas(discriminator, tmp_path):
     torch.testing.assert_close(adversary.reconstruction_loss(fake), -fake_logits.mean())
 
 
+def test_lecam_of_means_is_its_formula():
+    settings = PatchDiscriminatorConfig(**PATCH, loss="hinge", lecam=0.5, lecam_of="means")
+    torch.manual_seed(0)
+    adversary = AdversarialLoss(settings, CLIPS)
+    real, fake = torch.rand(2, 2, 3, 8, 16, 16, generator=torch.Generator().manual_seed(1))
+    adversary.real_anchor.fill_(0.3)
+    adversary.fake_anchor.fill_(-0.2)
+    real_mean, fake_mean = (adversary.discriminator(clips).mean() for clips in (real, fake))
+    expected = (real_mean + 0.2).clamp(min=0).square() + (0.3 - fake_mean).clamp(min=0).square()
+    loss, metrics = adversary(real, fake, torch.Generator())
+    torch.testing.assert_close(metrics["lecam"], expected.detach())
+    torch.testing.assert_close(loss - metrics["discriminator"], 0.5 * expected.detach(), atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(adversary.real_anchor, 0.999 * torch.tensor(0.3) + 0.001 * real_mean.detach())
+
+
+def test_the_official_discriminator_reads_pixels_as_they_are():
+    changes = {"width": 16, "depth": 1, "heads": 2, "patch_size": 4, "temporal_patch_size": 2}
+    scaled, plain = (
+        build_discriminator(TransformerDiscriminatorConfig(**changes, center_input=center, norm_eps=1e-6), CLIPS)
+        for center in (True, False)
+    )
+    plain.load_state_dict(scaled.state_dict())
+    clips = torch.rand(2, 3, 8, 16, 16, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(plain(clips * 2 - 1), scaled(clips))
+    assert plain.final_norm.eps == 1e-6
+
+
 LOSSES = {"l1": 1, "frequency": 0.2, "quantizer": 0.1, "prior": 0.06, "adversarial": 0.8}
 
 
