@@ -96,22 +96,19 @@ class ClipMixture(torch.utils.data.Dataset[Tensor]):
             raise ValueError(f"{frames=}, {size=}, {length=}, {strides=} must be at least 1 and {seed=} at least 0")
         self.sources = list(sources)
         self.num_readable_files = sum(source.num_files - len(source.broken) for source in sources)
-        self.seed = seed
-        self.flip = flip
-        self.jitter = jitter
+        self.seed, self.flip, self.jitter, self.length = seed, flip, jitter, length
         self.text_fraction = check_fraction("text_fraction", text_fraction)
         self.reversed_fraction = check_fraction("reversed_fraction", reversed_fraction)
         self.cut_fraction = check_fraction("cut_fraction", cut_fraction)
-        self.length = length
-        self.spec = ClipSpec(
-            frames=frames,
-            size=size,
-            start=start,
-            strides=tuple(strides),
-            crop=crop,
-            still_fraction=check_fraction("still_fraction", still_fraction),
-            min_crop=check_fraction("min_crop", min_crop),
-        )
+        least, still = check_fraction("min_crop", min_crop), check_fraction("still_fraction", still_fraction)
+        options: dict[str, Any] = {
+            "frames": frames,
+            "size": size,
+            "start": start,
+            "strides": tuple(strides),
+            "crop": crop,
+        }
+        self.spec = ClipSpec(**options, still_fraction=still, min_crop=least)
         self._probabilities = np.array(weights, dtype=np.float64) / sum(weights)
         self._cache = FrameCache(cache_bytes)
 

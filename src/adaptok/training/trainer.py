@@ -228,11 +228,9 @@ class Trainer:
         discriminator = self.discriminator
         if discriminator is None or not discriminator.updates_first(self.step):
             return batches, {}
+        device = self.accelerator.device
         micro_batches = list(itertools.islice(batches, self.batch.gradient_accumulation_steps))
-        clips = [
-            (batch.to(self.accelerator.device), self._step_context(i, None))
-            for i, (batch, _) in enumerate(micro_batches)
-        ]
+        clips = [(batch.to(device), self._step_context(i, None)) for i, (batch, _) in enumerate(micro_batches)]
         return iter(micro_batches), discriminator.update(self.objective.train(), clips, self._autocast)
 
     def forward_backward(self, batches: Batches) -> StepResult:
