@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, get_args
 from tyro.conf import Positional, subcommand
 
 from adaptok.cli.evaluate_generation import Generation, Prediction
-from adaptok.cli.evaluation_options import Run, Weights, check_collection, open_measures, show_report
+from adaptok.cli.evaluation_options import Run, Weights, check_collection, open_measures, show_plan, show_report
 from adaptok.cli.evaluation_workers import measure, pick_process_device
 from adaptok.cli.options import Budgets, Computation, Device, Messages, Switch, flatten, group, option
 from adaptok.config.choices import DType, Metric, ProtocolName, Scope
@@ -183,6 +183,9 @@ def _run_clips(command: Reconstruction | Files) -> None:
     from adaptok.utils.system import describe_machine
 
     command.run_options.check()
+    if command.run_options.dry_run:
+        show_plan(command, command.plan("measuring"))
+        return
     with command.run_options.folder() as folder:
         evaluation = command.plan("measuring")
         results = measure(command, folder, evaluation, "measuring")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from tyro.conf import Positional
 
-from adaptok.cli.evaluation_options import Run, Weights, check_collection, open_measures, show_report
+from adaptok.cli.evaluation_options import Run, Weights, check_collection, open_measures, show_plan, show_report
 from adaptok.cli.evaluation_workers import measure, pick_process_device
 from adaptok.cli.options import Messages, group, option
 from adaptok.cli.sampling import GeneratorComputation, SamplingOptions
@@ -85,6 +85,9 @@ class Generation:
         check_collection(self.data)
         self.run_options.check()
         self.computation.check()
+        if self.run_options.dry_run:
+            show_plan(self, self.plan(_SAMPLING))
+            return
         with self.run_options.folder() as folder:
             results = measure(self, folder, self.plan(_SAMPLING), _SAMPLING)
             if results is None:
@@ -133,6 +136,9 @@ class Generation:
             raise ValueError(f"--count {self.count}, expected 1 or more")
         check_collection(self.data, self.samples)
         self.run_options.check()
+        if self.run_options.dry_run:
+            show_plan(self, *(self.plan(side) for side in ("samples", "reference")[: 1 + (self.data is not None)]))
+            return
         with self.run_options.folder() as folder:
             sides = self._measure_sides(folder)
             if "samples" not in sides:

@@ -15,6 +15,7 @@ from adaptok.cli.output import columns, refuse_streams, say, show
 from adaptok.config.choices import Metric
 
 if TYPE_CHECKING:
+    from adaptok.evaluation.estimate import Evaluation
     from adaptok.evaluation.measures import Measures
     from adaptok.evaluation.results import Report
 
@@ -49,6 +50,8 @@ class Run:
     """Discard the results of an evaluation with other options in the folder."""
     root: Annotated[Path | None, option("FOLDER")] = None
     """Folder that relative paths of a list refer to. The default is the folder of the list."""
+    dry_run: Switch = False
+    """Load models and weights, list the videos, and print what would be measured, without measuring it."""
 
     def check(self) -> None:
         """Raise if the report cannot be written."""
@@ -94,6 +97,33 @@ def open_measures(
             say(command.messages, text)
 
     return measures.open_measures(metrics, files, pick_process_device(command.computation.device), report, default)
+
+
+def show_plan(command: Any, *evaluations: Evaluation) -> None:
+    """Print what evaluations would measure."""
+    from adaptok.evaluation.estimate import describe_evaluation
+
+    documents = [describe_evaluation(evaluation) for evaluation in evaluations]
+    text = "\n\n".join(_plan_text(document) for document in documents)
+    show(command.messages, documents[0] if len(documents) == 1 else {"evaluations": documents}, text)
+
+
+def _plan_text(document: dict[str, Any]) -> str:
+    budgets = ", ".join(f"{budget:g}" for budget in document["budgets"])
+    work = document["gflop_per_clip"]
+    rows = {
+        "protocol": f"{document['protocol']} ({document['kind']})",
+        "videos": f"{document['videos']:,}, clips of {document['frames']} frames",
+        "metrics": ", ".join(document["metrics"]),
+        "skipped": "; ".join(f"{name} ({reason})" for name, reason in document["skipped_metrics"].items()),
+        "model": document["model"],
+        "generator": document["generator"],
+        "budgets": f"{budgets} tokens per clip, scope {document['scope']}" if budgets else None,
+        "batch": f"{document['batch_size']} clips share a budget" if document["batch_size"] else None,
+        "work": None if work is None else f"{work:,.1f} GFLOP per clip in the models, at most",
+        "memory": f"{document['weights_gb']:.2f} GB of weights",
+    }
+    return "\n".join(f"{name:<12}{value}" for name, value in rows.items() if value)
 
 
 def show_report(command: Any, report: Report) -> None:
