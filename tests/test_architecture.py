@@ -19,7 +19,7 @@ LAYERS = (
     {"allocation", "video", "metrics", "models"},
     {"checkpoints", "data"},
     {"codec"},
-    {"generation", "tokenization"},
+    {"generation", "tokenization", "export"},
     {"evaluation"},
     {"training"},
     {"benchmark"},

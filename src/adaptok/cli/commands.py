@@ -16,6 +16,7 @@ from adaptok.cli.decode import Decode
 from adaptok.cli.encode import Encode
 from adaptok.cli.evaluate import Evaluate
 from adaptok.cli.export import Export
+from adaptok.cli.export_onnx import ExportOnnx
 from adaptok.cli.generate import Generate
 from adaptok.cli.info import Info
 from adaptok.cli.options import Switch, option
@@ -80,6 +81,7 @@ class Adaptok:
         | Annotated[Data, subcommand("data")]
         | Annotated[Convert, subcommand("convert")]
         | Annotated[Export, subcommand("export")]
+        | Annotated[ExportOnnx, subcommand("export-onnx")]
         | Annotated[Benchmark, subcommand("benchmark")]
         | Annotated[Help, subcommand("help", is_default=True)]
     )

@@ -5,6 +5,8 @@ Legend: `Z` dimensions of a code, `V` codebook entries. Leading dimensions are f
 
 from __future__ import annotations
 
+from itertools import accumulate
+from operator import mul
 from typing import NamedTuple, Protocol
 
 import torch
@@ -112,8 +114,10 @@ class ScalarQuantizer(nn.Module):
 
     def _constants(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Compute the highest index of each dimension, and the place value of each dimension in an id."""
-        levels = torch.tensor(self.config.levels, device=device)
-        return (levels - 1).float(), torch.cat([levels.new_ones(1), levels[:-1]]).cumprod(0)
+        levels = self.config.levels
+        strides = accumulate(levels[:-1], mul, initial=1)
+        top = torch.tensor([level - 1.0 for level in levels], device=device)
+        return top, torch.tensor(list(strides), device=device)
 
     def forward(
         self, z: Tensor, *, kept: Tensor | None = None, generator: torch.Generator | None = None, sample: bool = False
