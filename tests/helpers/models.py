@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from adaptok.config.model import ModelConfig, ScorerConfig
-from adaptok.config.tokenizer import ScalarQuantizerConfig, TokenizerConfig, VectorQuantizerConfig
+from adaptok.config.tokenizer import ConvolutionConfig, ScalarQuantizerConfig, TokenizerConfig, VectorQuantizerConfig
 from adaptok.config.transformer import StackConfig
 from adaptok.models.model import Model
 from adaptok.models.tokenizer import Tokenizer
@@ -71,3 +71,20 @@ def linear_tokenizer(**changes) -> Tokenizer:
 def smooth_clips(count: int) -> torch.Tensor:
     noise = torch.rand(count, 3, 4, 6, 6, generator=torch.Generator().manual_seed(0))
     return torch.nn.functional.interpolate(noise, size=(16, 32, 32), mode="trilinear")
+
+
+def option_config() -> ModelConfig:
+    """The small configuration of one layer with a scalar quantizer and every option of the tokenizer."""
+    config = small_config()
+    stack = StackConfig(width=32, depth=1, heads=2, mlp="swiglu", norm="rms", qk_norm=True, rope=True)
+    convolutions = ConvolutionConfig(channels=(8,))
+    changes = {
+        "encoder": stack,
+        "decoder": stack,
+        "encoder_window": 8,
+        "decoder_window": 6,
+        "patch_type_embedding": False,
+        "stem": convolutions,
+        "head": convolutions,
+    }
+    return config.model_copy(update={"tokenizer": config.tokenizer.model_copy(update=changes)})

@@ -48,4 +48,8 @@ class ExportOnnx:
         with progress(self.messages, "exporting", count, "networks") as advance:
             document = export_onnx(codec.model, codec.weights_hash, out, advance)
         names = ", ".join(document["networks"])
-        show(self.messages, {"out": str(out), **document}, f"{out}: {names} of {document['model']}, opset {document['opset']}")
+        show(
+            self.messages,
+            {"out": str(out), **document},
+            f"{out}: {names} of {document['model']}, opset {document['opset']}",
+        )

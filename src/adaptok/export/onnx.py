@@ -105,12 +105,11 @@ def _write(network: _Network, folder: Path, part: str) -> dict[str, Any]:
     batch = torch.export.Dim(BATCH, min=1, max=4096)
     arguments = tuple(network.inputs.values())
     with torch.no_grad(), _quiet():
-        program = torch.export.export(
-            network.module.eval(), arguments, dynamic_shapes=tuple({0: batch} for _ in arguments), strict=False
-        )
         exported = torch.onnx.export(
-            program,
+            network.module.eval(),
+            arguments,
             dynamo=True,
+            dynamic_shapes=tuple({0: batch} for _ in arguments),
             opset_version=OPSET,
             input_names=list(network.inputs),
             output_names=list(network.outputs),
@@ -118,7 +117,7 @@ def _write(network: _Network, folder: Path, part: str) -> dict[str, Any]:
         )
         outputs = network.module(*arguments)
     assert exported is not None
-    size = sum(tensor.nbytes for tensor in program.state_dict.values())
+    size = sum(tensor.nbytes for tensor in (*network.module.parameters(), *network.module.buffers()))
     exported.save(path, external_data=size > _EXTERNAL_BYTES)
     results = dict(zip(network.outputs, outputs if isinstance(outputs, tuple) else (outputs,), strict=True))
     return {
