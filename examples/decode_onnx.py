@@ -3,9 +3,9 @@
     adaptok export-onnx my-model my-model-onnx
     python examples/decode_onnx.py my-model-onnx clip.adaptok frames.npy
 
-The output has the size of the model's square: uint8 frames [T, S, S, 3] in a .npy file, or a video in a .y4m file,
-which FFmpeg and most players read. The token file is documented in docs/file-formats.md, the folder of the model in
-docs/deployment.md.
+The output has the scale of the model, not of the original video: uint8 frames [T, h, w, 3] in a .npy file, or a video
+in a .y4m file, which FFmpeg and most players read. The token file is documented in docs/file-formats.md, the folder of
+the model in docs/deployment.md.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ import argparse
 import json
 import struct
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 
-TOKEN_FILE_VERSION = 1
+TOKEN_FILE_VERSIONS = (1, 2)
 TYPES = {"U16": np.dtype("<u2"), "F32": np.dtype("<f4")}
 
 
@@ -34,8 +33,8 @@ def read_tokens(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
         info = json.loads(header["__metadata__"]["adaptok"])
     except (struct.error, ValueError, KeyError):
         sys.exit(f"{path}: not a token file")
-    if info["version"] != TOKEN_FILE_VERSION:
-        sys.exit(f"{path}: version {info['version']} of the format, this example reads {TOKEN_FILE_VERSION}")
+    if info["version"] not in TOKEN_FILE_VERSIONS:
+        sys.exit(f"{path}: version {info['version']} of the format, this example reads {TOKEN_FILE_VERSIONS}")
     body, arrays = data[8 + header_bytes :], {}
     for name in ("ids", "lengths"):
         start, stop = header[name]["data_offsets"]
@@ -43,27 +42,88 @@ def read_tokens(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     return arrays["ids"], arrays["lengths"], info
 
 
-def decode(folder: Path, ids: np.ndarray, lengths: np.ndarray, info: dict[str, Any]) -> Iterator[np.ndarray]:
-    """Decode frames uint8 [t, S, S, 3], clip by clip."""
+def decode(folder: Path, ids: np.ndarray, lengths: np.ndarray, info: dict[str, Any]) -> np.ndarray:
+    """Decode frames uint8 [T, h, w, 3]."""
     model = json.loads((folder / "onnx.json").read_text(encoding="utf-8"))
     if model["model_hash"] != info["model_hash"]:
         sys.exit(f"the tokens were written by the model {info['model']!r}, {folder} holds another: {model['model']!r}")
     session = onnxruntime.InferenceSession(str(folder / model["networks"]["decoder"]["file"]))
+    rows, columns = tile_starts(info)
+    tiles, blocks, latents = len(rows) * len(columns), model["clip_blocks"], model["latents"]
 
-    # one row of K ids per block, and empty blocks after the last one, to fill its clip: they do not change earlier ones
-    blocks, latents = model["clip_blocks"], model["latents"]
-    padded = np.zeros(-(-len(lengths) // blocks) * blocks, np.int64)
+    # one row of K ids per block, and empty blocks after the last ones to fill their clips: they change no other block
+    padded = np.zeros(-(-len(lengths) // (tiles * blocks)) * tiles * blocks, np.int64)
     padded[: len(lengths)] = lengths
-    rows = np.zeros((len(padded), latents), np.int64)
-    rows[np.arange(latents) < padded[:, None]] = ids
+    id_rows = np.zeros((len(padded), latents), np.int64)
+    id_rows[np.arange(latents) < padded[:, None]] = ids
+    clip_lengths = padded.reshape(-1, blocks, tiles).swapaxes(1, 2)  # blocks are in order of time, then of tiles
+    clip_ids = id_rows.reshape(-1, blocks, tiles, latents).swapaxes(1, 2)
 
-    left = info["frames"]  # the last block may repeat the last frame
-    for first in range(0, len(rows), blocks):
-        clip = slice(first, first + blocks)
-        (pixels,) = session.run(None, {"ids": rows[clip][None], "lengths": padded[clip][None]})  # [1, 3, T, S, S]
-        frames = np.rint(pixels[0].transpose(1, 2, 3, 0).clip(0, 1) * 255).astype(np.uint8)
-        yield frames[:left]
-        left -= len(frames[:left])
+    overlap = info.get("window_overlap", 0)  # frames that a clip shares with the next one
+    video = np.zeros((0, 3, *canvas_size(info)), np.float32)
+    for clip in zip(clip_ids, clip_lengths, strict=True):
+        decoded = [session.run(None, {"ids": i[None], "lengths": n[None]})[0][0] for i, n in zip(*clip, strict=True)]
+        frames = merge_tiles([tile.clip(0, 1) for tile in decoded], rows, columns).swapaxes(0, 1)  # [t, 3, h, w]
+        if len(video) and overlap:
+            weight = fade_in(overlap)[:, None, None, None]
+            video[-overlap:] += weight * (frames[:overlap] - video[-overlap:])
+            frames = frames[overlap:]
+        video = np.concatenate([video, frames])
+    video = video[: info["frames"]]  # the last block may repeat the last frame
+    return np.rint(video.transpose(0, 2, 3, 1) * 255).astype(np.uint8)
+
+
+def canvas_size(info: dict[str, Any]) -> tuple[int, int]:
+    """Height and width of the decoded frames: the model's square, or the canvas that tiles cover."""
+    size, sides = info["size"], (info["height"], info["width"])
+    if info["fit"] != "tile":
+        return size, size
+    short = info["short_side"]
+    height, width = (max(short, round(side * short / min(sides))) for side in sides)
+    limit = size + size // 32
+    return (size if height <= limit else height), (size if width <= limit else width)
+
+
+def tile_starts(info: dict[str, Any]) -> tuple[list[int], list[int]]:
+    """Top edges of the rows of tiles, and left edges of the columns."""
+    size, starts = info["size"], []
+    for length in canvas_size(info):
+        overlap = info.get("tile_overlap", 0)
+        count = 1 if length == size else -(-(length - overlap) // (size - overlap))
+        starts.append([round(i * (length - size) / (count - 1)) if i else 0 for i in range(count)])
+    return starts[0], starts[1]
+
+
+def merge_tiles(tiles: list[np.ndarray], rows: list[int], columns: list[int]) -> np.ndarray:
+    """Blend tiles [3, T, S, S] into a canvas [3, T, h, w]."""
+    size = tiles[0].shape[-1]
+    canvas = np.zeros((*tiles[0].shape[:2], rows[-1] + size, columns[-1] + size), np.float32)
+    total = np.zeros(canvas.shape[2:], np.float32)
+    for index, tile in enumerate(tiles):
+        row, column = divmod(index, len(columns))
+        weight = edge_weights(rows, row, size)[:, None] * edge_weights(columns, column, size)
+        place = slice(rows[row], rows[row] + size), slice(columns[column], columns[column] + size)
+        canvas[(..., *place)] += tile * weight
+        total[place] += weight
+    return canvas / total
+
+
+def edge_weights(starts: list[int], index: int, size: int) -> np.ndarray:
+    """Weights [S] of a tile along an axis, which rise from 0 over its overlaps with its neighbours."""
+    weights = np.ones(size, np.float32)
+    if index:
+        ramp = fade_in(starts[index - 1] + size - starts[index])
+        weights[: len(ramp)] *= ramp
+    if index + 1 < len(starts):
+        ramp = fade_in(starts[index] + size - starts[index + 1])
+        weights[size - len(ramp) :] *= ramp[::-1]
+    return weights
+
+
+def fade_in(length: int) -> np.ndarray:
+    """Weights that rise from 0 to 1 as the square of a sine."""
+    weights: np.ndarray = (np.sin((np.arange(length) + 0.5) / length * np.pi / 2) ** 2).astype(np.float32)
+    return weights
 
 
 def write_y4m(path: Path, frames: np.ndarray, rate: str) -> None:
@@ -85,7 +145,7 @@ def main() -> None:
     parser.add_argument("output", type=Path, help="file to write (.npy or .y4m)")
     arguments = parser.parse_args()
     ids, lengths, info = read_tokens(arguments.tokens)
-    frames = np.concatenate(list(decode(arguments.model, ids, lengths, info)))
+    frames = decode(arguments.model, ids, lengths, info)
     if arguments.output.suffix == ".y4m":
         write_y4m(arguments.output, frames, info["rate"])
     else:

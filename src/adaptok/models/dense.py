@@ -1,8 +1,8 @@
 """The networks with dense attention masks, as modules of tensors only.
 
-`Tokenizer` and `Scorer` take lengths as Python lists and compute only the rows that exist, in segments. These forms take
-lengths as a tensor, compute every row of whole clips, and hide dropped latents by a mask. They are slower and give the
-same numbers, and `torch.export` and the ONNX exporter can trace them once for all lengths. They compute in float32
+`Tokenizer` and `Scorer` take lengths as Python lists and compute only the rows that exist, in segments. These forms
+take lengths as a tensor, compute every row of whole clips, and hide dropped latents by a mask. They are slower and give
+the same numbers, and `torch.export` and the ONNX exporter can trace them once for all lengths. They compute in float32
 and are for inference.
 
 Legend: `B` clips, `C` channels, `T` frames, `S` pixels, `G` blocks of a clip, `P` patches and `K` latents of a block,
@@ -54,7 +54,8 @@ class DenseStack(nn.Module):
         if attn.q_norm is not None and attn.k_norm is not None:
             q, kv = attn.q_norm(q, self.rotation), attn.k_norm(kv, self.rotation)
         k, v = kv.unbind(2)
-        out = F.scaled_dot_product_attention(*(y.transpose(1, 2) for y in (q, k, v)), attn_mask=mask)
+        q, k, v = (y.transpose(1, 2) for y in (q, k, v))  # [B, H, N, d]
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return attn.proj(out.transpose(1, 2).flatten(2))
 
 
