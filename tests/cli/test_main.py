@@ -153,7 +153,7 @@ def test_bad_input_is_one_line(video, model, tmp_path, capsys):
 
 def test_bad_token_files_are_one_line(video, model, codec, tmp_path, capsys):
     tokens, out = tmp_path / "x.adaptok", tmp_path / "never.mp4"
-    assert run("encode", video, tokens, "--model", model, "--budget", 16, "--quiet") == 0
+    assert run("encode", video, tokens, "--model", model, "--budget", 16, "--fit", "crop", "--quiet") == 0
     data = tokens.read_bytes()
     bad = tmp_path / "bad"
     bad.mkdir()

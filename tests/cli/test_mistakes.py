@@ -53,7 +53,7 @@ MISTAKES = {
     "encode clip.mp4 out.adaptok -o other.adaptok": "clip.mp4: no such file",
     "encode - out.adaptok": "-: standard input and output are not supported; give the name of a file",
     "encode https://host/clip.mp4": "URLs are not supported; download the file and give its local path",
-    "encode .": ".: a folder, expected a file; use 'adaptok tokenize' for a collection",
+    "encode . -o x.adaptok": "x.adaptok: the name of a file, expected a folder to write, as . is one",
     "evaluate reconstruction nowhere": "nowhere: no such folder or list of files",
     "info nowhere": "nowhere: no such model folder",
     "export nowhere": "nowhere: holds no checkpoint, expected the folder of a run of 'adaptok train'",

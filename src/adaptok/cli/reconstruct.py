@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional
 
+from adaptok.cli.folders import find_jobs, run_jobs
 from adaptok.cli.options import (
     Computation,
     LengthsForBudgets,
@@ -32,6 +33,7 @@ from adaptok.cli.output import (
     show,
     warn,
 )
+from adaptok.config.choices import AudioMode
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,17 +41,18 @@ if TYPE_CHECKING:
     from adaptok.codec.codec import AdapTok
     from adaptok.codec.token_file import VideoTokens
     from adaptok.evaluation.reconstruction import ReconstructionReport
+    from adaptok.video.sound import Sound
 
 
 @dataclass(kw_only=True)
 class Reconstruct:
-    """Encode and decode a video, and report its quality and its tokens."""
+    """Encode and decode a video, or every video of a folder, and report the quality and the tokens."""
 
     video: Annotated[Positional[Path], option("VIDEO")]
-    """Video file to read."""
+    """Video file to read, or a folder whose videos are all reconstructed; its sub-folders are mirrored."""
     out: Annotated[Positional[Path | None], option("[OUT]")] = None
     """Reconstructed video to write (.mp4, .m4v, .mov or .mkv). With several budgets, one video per budget is written,
-    and the budget is added to its name. No video is written by default."""
+    and the budget is added to its name. For a folder, the folder to write. No video is written by default."""
     output: Annotated[Path | None, option("OUT", "-o")] = None
     """The same as the argument OUT."""
     side_by_side: Switch = False
@@ -60,8 +63,12 @@ class Reconstruct:
     plot: Annotated[Path | None, option("FIGURE")] = None
     """Figure to write (.png, .pdf or .svg), with frames, tokens over time, and predicted and measured distortion. No
     figure is written by default."""
+    audio: AudioMode = "copy"
+    """Whether the sound of the video is copied into the reconstructed ones."""
     force: Switch = False
-    """Overwrite existing outputs."""
+    """Overwrite existing outputs. Without it, videos of a folder whose outputs exist are skipped."""
+    skip_existing: Switch = False
+    """Skip videos of a folder whose outputs exist, which is also the default there."""
     lengths: Annotated[LengthsForBudgets, group("length")] = field(default_factory=LengthsForBudgets)
     frames: Annotated[WholeFrames, group("frame")] = field(default_factory=WholeFrames)
     computation: Annotated[Computation, group("computation")] = field(default_factory=Computation)
@@ -69,21 +76,36 @@ class Reconstruct:
 
     def run(self) -> None:
         from adaptok.cli.describe import describe_loss
-        from adaptok.cli.reconstruction_outputs import SampledFrames, VideoOutput
-        from adaptok.evaluation.reconstruction import compare
-        from adaptok.video.reading import probe
 
+        if self.video.is_dir():
+            self._run_folder()
+            return
         self._check()
         video = input_path(self.video)
         out = one_output(self.out, self.output, None)
         budgets: list[float | None] = list(flatten(self.lengths.budget)) or [None]
         outputs = self._check_outputs(video, out, budgets)
         codec = self.computation.load()
+        reports = self._reconstruct(codec, budgets, outputs)
+        warn(reports[0].tokens.warning)
+        if note := describe_loss(reports[0].tokens):
+            say(self.messages, note)
+        self._report(budgets, outputs, reports)
+
+    def _reconstruct(
+        self, codec: AdapTok, budgets: list[float | None], outputs: list[Path | None]
+    ) -> list[ReconstructionReport]:
+        """Reconstruct the video for each budget, and write the outputs."""
+        from adaptok.cli.reconstruction_outputs import SampledFrames, VideoOutput
+        from adaptok.evaluation.reconstruction import compare
+        from adaptok.video.reading import probe
+
+        video = self.video
         encodings = self._encode(codec, budgets, probe(video).frames)
         compared = [tokens for pair in encodings for tokens in pair if tokens is not None]
         with ExitStack() as stack:
             writers = [
-                stack.enter_context(VideoOutput(pair, path, self.side_by_side))
+                stack.enter_context(VideoOutput(pair, path, self.side_by_side, self._sound(video, path)))
                 for pair, path in zip(encodings, outputs, strict=True)
             ]
             samples = SampledFrames(compared[0].info.frames, len(compared))
@@ -102,10 +124,33 @@ class Reconstruct:
 
             kinds = ["uniform", "adaptive"] * len(budgets) if self.compare_uniform else None
             save_figure(self.plot, reports, samples.original, samples.decoded, kinds)
-        warn(compared[0].warning)
-        if note := describe_loss(compared[0]):
-            say(self.messages, note)
-        self._report(budgets, outputs, reports)
+        return reports
+
+    def _run_folder(self) -> None:
+        from adaptok.data.manifests import VIDEO_SUFFIXES as VIDEOS
+
+        self._check()
+        budgets: list[float | None] = list(flatten(self.lengths.budget)) or [None]
+        if self.plot is not None or len(budgets) > 1:
+            raise ValueError("a folder with --plot or several budgets, expected one video for them")
+        out = one_output(self.out, self.output, None)
+        # without videos to write, nothing is skipped
+        jobs = find_jobs(self.video, out or self.video, VIDEOS, ".mp4", force=self.force or out is None)
+        codec = self.computation.load()
+        quiet = replace(self.messages, quiet=True)
+
+        def work(path: Path, made: Path) -> dict[str, Any]:
+            video = replace(self, video=path, messages=quiet)
+            *_, report = video._reconstruct(codec, budgets, [None if out is None else made])
+            warn(report.tokens.warning)
+            return {"budget": budgets[0], **_document(report), "out": None if out is None else str(made)}
+
+        run_jobs(self.messages, "reconstructing", jobs, out, work)
+
+    def _sound(self, video: Path, out: Path | None) -> Sound | None:
+        from adaptok.video.sound import open_sound
+
+        return None if out is None or self.audio == "drop" else open_sound(video, self.frames.start)
 
     def _check(self) -> None:
         """Raise ValueError for options that do not go together."""

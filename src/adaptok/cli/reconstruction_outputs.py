@@ -13,6 +13,7 @@ from torch import Tensor
 from adaptok.codec.token_file import VideoTokens
 from adaptok.evaluation.report.figures import SideBySide
 from adaptok.video.pixels import clip_to_frames
+from adaptok.video.sound import Sound
 from adaptok.video.writing import VideoWriter
 
 FIGURE_FRAMES = 8
@@ -26,24 +27,31 @@ class VideoOutput:
         encodings: the uniform encoding, if it is shown, and the requested one.
         out: video to write; None writes nothing.
         side_by_side: whether the original is shown too.
+        sound: sound to write beside the frames.
 
     Attributes:
         encodings: the encodings shown, the uniform one first if there are two.
     """
 
-    def __init__(self, encodings: tuple[VideoTokens | None, VideoTokens], out: Path | None, side_by_side: bool) -> None:
+    def __init__(
+        self,
+        encodings: tuple[VideoTokens | None, VideoTokens],
+        out: Path | None,
+        side_by_side: bool,
+        sound: Sound | None = None,
+    ) -> None:
         self.encodings = [tokens for tokens in encodings if tokens is not None]
         self._side_by_side = side_by_side
         info = self.encodings[-1].info
         self._geometry = info.geometry
-        self._out, self._fps = out, info.fps
+        self._out, self._fps, self._sound = out, info.fps, sound
         self._writer: VideoWriter | None = None
         _, _, height, width = self._geometry.region
         self._picture = SideBySide(self.encodings, width, height)
 
     def __enter__(self) -> VideoOutput:
         if self._out is not None:
-            self._writer = VideoWriter(self._out, self._fps).__enter__()
+            self._writer = VideoWriter(self._out, self._fps, sound=self._sound).__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:

@@ -18,6 +18,8 @@ FrameFit = Literal["crop", "pad", "stretch", "tile"]
 """The same, or overlapping squares that cover the whole frame."""
 FitChoice = Literal["auto", "crop", "pad", "stretch", "tile"]
 """The same, or the one that suits the frame: "tile" unless it is square."""
+AudioMode = Literal["copy", "drop"]
+"""Whether the sound of a video is copied into videos that are made from it."""
 Engine = Literal["local", "ray"]
 """Where a collection is tokenized: in processes of this machine, or on a Ray cluster."""
 Stage = Literal["tokenizer", "scorer", "generator"]

@@ -43,7 +43,7 @@ class VideoInfo:
         pixel_format: FFmpeg's name of the pixel format.
         bit_depth: Bits of the first component of a pixel.
         rotation: Counterclockwise rotation of frames for display, in degrees: 0, 90, 180 or 270.
-        audio: Whether the file has sound, which is not read.
+        audio: Whether the file has sound.
     """
 
     path: Path

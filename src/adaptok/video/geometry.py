@@ -17,12 +17,9 @@ from torch import Tensor
 
 from adaptok.config.choices import FitChoice, FrameFit
 from adaptok.video.pixels import frames_to_clip, to_uint8
-from adaptok.video.tiles import Tiling
+from adaptok.video.tiles import Tiling, canvas_side
 
 FITS = get_args(FrameFit)
-_TOLERANCE = 32
-"""A canvas that is larger than the square by less than a 32nd of it is the square: the aspect ratio changes a little,
-and no second tile is needed for a few pixels."""
 
 
 @dataclass(frozen=True)
@@ -100,13 +97,12 @@ class Geometry:
 
     @cached_property
     def canvas(self) -> tuple[int, int]:
-        """Size of the canvas in pixels: h, w."""
+        """Size of the canvas in pixels: h, w. With tiles, the aspect ratio may differ a little from the frame's."""
         if self.fit != "tile":
             return self.size, self.size
         scale = self._short_side / min(self.width, self.height)
         height, width = (max(self._short_side, round(side * scale)) for side in (self.height, self.width))
-        limit = self.size + self.size // _TOLERANCE
-        return (self.size if height <= limit else height), (self.size if width <= limit else width)
+        return canvas_side(height, self.size, self._tile_overlap), canvas_side(width, self.size, self._tile_overlap)
 
     @cached_property
     def _tiling(self) -> Tiling:

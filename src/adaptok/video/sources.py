@@ -22,7 +22,6 @@ DEFAULT_FPS = Fraction(30)
 
 Frame = NDArray[Any]
 """`[H, W, 3]`, uint8, or float32 in [0, 1]."""
-Video = str | Path | NDArray[Any] | Tensor
 
 
 @dataclass
@@ -49,6 +48,9 @@ class FrameSource:
         return None if self.reader is None else self.reader.warning
 
 
+Video = str | Path | NDArray[Any] | Tensor | FrameSource
+
+
 @contextmanager
 def open_frames(
     video: Video, *, start: float = 0.0, stop: float | None = None, fps: Fraction | float | None = None
@@ -56,7 +58,8 @@ def open_frames(
     """Open a video.
 
     Args:
-        video: A path; frames uint8 `[T, H, W, 3]`; or consecutive clips float `[B, 3, T, H, W]` in [0, 1].
+        video: A path; frames uint8 `[T, H, W, 3]`; or consecutive clips float `[B, 3, T, H, W]` in [0, 1]. An open
+            source is returned as it is.
         start, stop: Part of the video, in seconds.
         fps: Frames per second: the rate to sample a file at, or the rate of an array.
 
@@ -64,6 +67,9 @@ def open_frames(
         VideoError: The file cannot be read.
         ValueError: The shape, type or range of an array is wrong, or no frame lies between `start` and `stop`.
     """
+    if isinstance(video, FrameSource):
+        yield video
+        return
     if isinstance(video, str | Path):
         with VideoReader(video, start=start, stop=stop, fps=fps) as reader:
             info = reader.info

@@ -13,6 +13,21 @@ import torch
 from torch import Tensor
 
 
+def canvas_side(length: int, size: int, overlap: int) -> int:
+    """Return the side of a canvas that tiles cover well, near `length` pixels, at least `size`.
+
+    A side that exceeds a tile by at most a 32nd of it is that of the tile, as a few pixels are not worth a second one.
+    Otherwise the distance of tiles is an odd multiple of a 16th of their size. Borders of tiles then lie in the middle
+    of 16-pixel patches of their neighbours, and not where decoded patches have faint steps of their own.
+    """
+    if length <= size + size // 32:
+        return size
+    unit, gaps = max(1, size // 16), math.ceil((length - overlap) / (size - overlap)) - 1
+    multiple = 2 * round(((length - size) / gaps / unit - 1) / 2) + 1
+    largest = (size - overlap) // unit
+    return size + gaps * unit * max(1, min(multiple, largest - 1 + largest % 2))
+
+
 def tile_starts(length: int, size: int, overlap: int) -> tuple[int, ...]:
     """Return where the fewest tiles of `size` pixels start that cover `length` pixels, evenly spaced.
 

@@ -16,6 +16,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from adaptok.video.container import VideoError
+from adaptok.video.sound import Sound
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
 MIN_SIDE = 16
@@ -35,6 +36,7 @@ class VideoWriter:
         crf: Constant rate factor of H.264: 0 is lossless, 18 is visually lossless, 23 gives small files.
         key_frames: Largest distance between key frames, to which players can jump; None lets the encoder decide.
         threads: Number of encoder threads.
+        sound: Sound to write beside the frames, up to the end of the last one. It is closed with the file.
 
     Raises:
         VideoError: The suffix is not supported, or the folder cannot be written to.
@@ -48,8 +50,9 @@ class VideoWriter:
         crf: int = 16,
         key_frames: int | None = None,
         threads: int = 2,
+        sound: Sound | None = None,
     ) -> None:
-        self.path, self.count = Path(path), 0
+        self.path, self.count, self._sound = Path(path), 0, sound
         self._options: dict[str, object] = {"crf": str(crf), "preset": "medium", "threads": str(threads)}
         if key_frames is not None:
             self._options["g"] = str(key_frames)
@@ -99,6 +102,8 @@ class VideoWriter:
             context.color_primaries = context.color_trc = context.colorspace = _BT601
             context.color_range = ColorRange.MPEG
             self._stream = stream
+            if self._sound is not None:
+                self._sound.attach(self._container)
         image = VideoFrame.from_ndarray(frame, format="rgb24").reformat(
             format="yuv420p", dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.MPEG
         )
@@ -106,6 +111,11 @@ class VideoWriter:
         self.count += 1
         for packet in self._stream.encode(image):
             self._container.mux(packet)
+        self._write_sound()
+
+    def _write_sound(self) -> None:
+        if self._sound is not None:
+            self._sound.write(self._container, self.count / self.fps)
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         try:
@@ -119,6 +129,8 @@ class VideoWriter:
                 os.chmod(self._temporary, 0o644)
                 os.replace(self._temporary, self.path)
         finally:
+            if self._sound is not None:
+                self._sound.close()
             self._temporary.unlink(missing_ok=True)
 
 

@@ -106,8 +106,10 @@ def save_figure(
 
     kinds = kinds or [""] * len(reports)
     rows, columns = 1 + len(reports), max(1, len(originals))
-    figure = Figure(figsize=(11, 1.75 * rows + 3.4), layout="constrained")
-    top, bottom = np.asarray(figure.subfigures(2, 1, height_ratios=(1.75 * rows, 3.4))).tolist()
+    height, width = originals[0].shape[:2]
+    strips = rows * (0.45 + 1.3 * min(2.0, height / width))  # inches; eight frames in a row are 1.3 wide
+    figure = Figure(figsize=(11, strips + 3.4), layout="constrained")
+    top, bottom = np.asarray(figure.subfigures(2, 1, height_ratios=(strips, 3.4))).tolist()
     axes = top.subplots(rows, columns, squeeze=False)
     names = [
         "original",
