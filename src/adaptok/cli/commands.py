@@ -24,6 +24,7 @@ from adaptok.cli.predict import Predict
 from adaptok.cli.reconstruct import Reconstruct
 from adaptok.cli.tokenize import Tokenize
 from adaptok.cli.train import Train
+from adaptok.cli.weights import Weights
 
 
 class Words(tuple[str, ...]):
@@ -82,6 +83,7 @@ class Adaptok:
         | Annotated[Convert, subcommand("convert")]
         | Annotated[Export, subcommand("export")]
         | Annotated[ExportOnnx, subcommand("export-onnx")]
+        | Annotated[Weights, subcommand("weights")]
         | Annotated[Benchmark, subcommand("benchmark")]
         | Annotated[Help, subcommand("help", is_default=True)]
     )

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
+from adaptok.utils.downloads import ChecksumError, Progress, download
 from adaptok.utils.files import replacing, sha256_of
-
-TIMEOUT = 20.0
-"""Seconds without an answer of the server after which a download fails."""
-_CHUNK = 2**20
 
 
 class WeightsError(ValueError):
@@ -49,7 +45,7 @@ class Published:
 
         Args:
             given: path to use instead of the cache.
-            download: download the file into the cache if it is not there.
+            download: fetch the file into the cache if it is not there.
 
         Raises:
             FileNotFoundError: the given file does not exist.
@@ -60,33 +56,57 @@ class Published:
                 raise FileNotFoundError(f"{given}: no such file; {self.name} is at {self.url}")
             return given
         if not self.cached.is_file():
-            if not download:
+            if not download and not self.source.is_file():
                 raise WeightsError(
                     f"{self.name} ({self.megabytes} MB, {self.url}) is not in the cache; give its path, or --download"
                 )
-            self._download()
+            self.fetch()
         return self.cached
 
-    def _download(self) -> None:
+    @property
+    def source(self) -> Path:
+        """Path of the file as it is published, which `convert` reads."""
+        return self.cached if self.convert is None else cache_folder() / self.url.rpartition("/")[2]
+
+    def fetch(self, progress: Progress = lambda done, total: None) -> Path:
+        """Download the file into the cache if it is not there, and return its path.
+
+        An interrupted download resumes. A source that somebody put into the cache is converted.
+
+        Args:
+            progress: called with the number of bytes that are there, and of all bytes, if the server states it.
+
+        Raises:
+            WeightsError: the file cannot be downloaded, or is not the published one.
+        """
+        if self.cached.is_file():
+            return self.cached
         try:
-            self.cached.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self.cached) as temporary:
-                with urllib.request.urlopen(self.url, timeout=TIMEOUT) as source, temporary.open("wb") as target:
-                    while chunk := source.read(_CHUNK):
-                        target.write(chunk)
-                actual = sha256_of(temporary)
-                if actual != self.sha256:
-                    raise WeightsError(
-                        f"{self.url}: not the published {self.name} (SHA-256 {actual[:12]}…, expected"
-                        f" {self.sha256[:12]}…); give the path of a good copy"
-                    )
-                if self.convert is not None:
-                    self.convert(temporary, temporary)
+            given = self.source.is_file()
+            download(self.url, self.source, self.sha256, progress)
+            if self.convert is not None:
+                self._convert(self.convert, verify=given)
+        except ChecksumError as error:
+            raise WeightsError(
+                f"{self.url}: not the published {self.name} ({error}); give the path of a good copy"
+            ) from None
         except (OSError, HTTPException) as error:
             reason = getattr(error, "reason", None) or error
             raise WeightsError(
-                f"{self.name} cannot be downloaded from {self.url} ({reason}); without a network, give its path"
+                f"{self.name} cannot be downloaded from {self.url} ({reason}); without a network, give its path, or"
+                f" download that file elsewhere and save it as {self.source}"
             ) from None
+        return self.cached
+
+    def _convert(self, convert: Callable[[Path, Path], None], verify: bool) -> None:
+        actual = sha256_of(self.source) if verify else self.sha256
+        if actual != self.sha256:
+            raise WeightsError(
+                f"{self.source}: SHA-256 {actual[:12]}…, expected {self.sha256[:12]}…; remove it, or save a good copy"
+            )
+        with replacing(self.cached) as temporary:
+            convert(self.source, temporary)
+        self.source.unlink(missing_ok=True)
 
 
 def cache_folder() -> Path:

@@ -83,6 +83,15 @@ def sweep(folder: Path) -> None:
         partial.rmdir()
 
 
+def lock(file: IO[bytes]) -> None:
+    """Lock a file, and wait while another process holds the lock. Closing the file releases it.
+
+    Raises:
+        ImportError: The operating system has no POSIX locks.
+    """
+    _locked(file, wait=True)
+
+
 def _locked(file: IO[bytes], wait: bool) -> bool:
     """Lock a file. Return False if another process holds the lock."""
     try:
