@@ -22,7 +22,7 @@ LAYERS = (
     {"generation", "tokenization", "export"},
     {"evaluation"},
     {"training"},
-    {"benchmark"},
+    {"benchmark", "demo"},
     {"cli"},
 )
 # Packages that may import even less.

@@ -13,6 +13,7 @@ from adaptok.cli.compare import Compare
 from adaptok.cli.convert import Convert
 from adaptok.cli.data import Data
 from adaptok.cli.decode import Decode
+from adaptok.cli.demo import Demo
 from adaptok.cli.encode import Encode
 from adaptok.cli.evaluate import Evaluate
 from adaptok.cli.export import Export
@@ -79,6 +80,7 @@ class Adaptok:
         | Annotated[Compare, subcommand("compare")]
         | Annotated[Generate, subcommand("generate")]
         | Annotated[Predict, subcommand("predict")]
+        | Annotated[Demo, subcommand("demo")]
         | Annotated[Data, subcommand("data")]
         | Annotated[Convert, subcommand("convert")]
         | Annotated[Export, subcommand("export")]

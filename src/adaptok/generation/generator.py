@@ -187,16 +187,18 @@ class Generator:
         generator: torch.Generator | None = None,
         batch_size: int = 8,
         progress: Progress | None = None,
+        step_progress: Progress | None = None,
     ) -> Iterator[tuple[int, Samples]]:
         """Generate clips, and yield the index and the tokens of each one as it is completed.
 
         Args:
             settings: settings of the draw. None draws from the distribution of the model.
             labels, condition_ids, seeds, generator, batch_size, progress: as for `sample`.
+            step_progress: called after every decode step with the number of tokens just drawn.
         """
         conditions = self._conditions(labels, condition_ids)
         rules = Sampling() if settings is None else settings
-        sampler = Sampler(self.model, rules, batch_size, compile=self.compile)
+        sampler = Sampler(self.model, rules, batch_size, compile=self.compile, progress=step_progress)
         for index, sequence in sampler.sequences(conditions, draw_seeds(len(conditions), seeds, generator)):
             self.stats = sampler.stats
             if progress is not None:

@@ -14,7 +14,7 @@ ids of a block, `V` vocabulary, `D` width.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -174,19 +174,26 @@ class Sampler:
         batch_size: maximum number of clips at a time.
         compile: compile the decode step, and record it as CUDA graphs on a GPU, which takes up to a minute. True is the
             backend "inductor" of `torch.compile`.
+        progress: called after every decode step with the number of tokens just drawn.
 
     Raises:
         ValueError: the settings do not fit the model, or the batch size is below 1.
     """
 
     def __init__(
-        self, model: GeneratorModel, settings: Sampling, batch_size: int, *, compile: bool | Backend = False
+        self,
+        model: GeneratorModel,
+        settings: Sampling,
+        batch_size: int,
+        *,
+        compile: bool | Backend = False,
+        progress: Callable[[int], None] | None = None,
     ) -> None:
         settings.check(model.config)
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size}, expected 1 or more")
         self.model, self.settings, self.batch_size = model, settings, batch_size
-        self.compile = compile
+        self.compile, self.progress = compile, progress
         self.stats = SamplingStats(0, 0, 0)
         self._slots = batch_size
 
@@ -230,6 +237,8 @@ class Sampler:
                     del active[slot]
                     free.append(slot)
                     yield clip.index, clip.sequence
+            if self.progress is not None:
+                self.progress(len(clips))
 
     def _prefill(self, cache: KVCache, clips: dict[int, _Clip]) -> None:
         """Fill the cache with all rows of the conditions but the last, which is the input of the first step.

@@ -1,0 +1,212 @@
+"""Reconstruct an uploaded clip within a budget, or at a target quality, and compare two budgets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from adaptok.allocation.policy import LengthPolicy
+from adaptok.codec.codec import AdapTok
+from adaptok.codec.token_file import VideoTokens
+from adaptok.config.choices import Fit
+from adaptok.demo.sessions import Job, Session
+from adaptok.demo.strips import draw_panel, join_panels, panel_size
+from adaptok.demo.uploads import Upload
+from adaptok.evaluation.reconstruction import ReconstructionReport, compare
+from adaptok.video.writing import VideoWriter
+
+BATCH_SIZE = 2
+"""Clips computed at once. Between batches, progress is shown and jobs can be cancelled."""
+STRIP_CRF = 12
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How many tokens a reconstruction has.
+
+    Args:
+        budget: Tokens per clip.
+        uniform: Whether every block gets the same number of tokens.
+        target: PSNR in dB to reach with the fewest tokens, instead of a budget.
+    """
+
+    budget: float
+    uniform: bool = False
+    target: float | None = None
+
+    @property
+    def kind(self) -> Literal["adaptive", "uniform"]:
+        return "uniform" if self.uniform else "adaptive"
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Files and measurements of the reconstructions of one clip.
+
+    Attributes:
+        reports: Quality and tokens of each reconstruction.
+        kinds: "adaptive" or "uniform" for each reconstruction.
+        panel: Height and width in pixels of a panel of the strip.
+        strip: Video of the original and the reconstructions side by side.
+        videos: Video of each reconstruction.
+        tokens: Token file of each reconstruction.
+        notes: Sentences about what the visitor should know.
+    """
+
+    reports: list[ReconstructionReport]
+    kinds: list[str]
+    panel: tuple[int, int]
+    strip: Path
+    videos: list[Path]
+    tokens: list[Path]
+    notes: list[str]
+
+
+def budget_range(codec: AdapTok) -> tuple[int, int, int]:
+    """Return the smallest and largest budget of a model, and the step between budgets."""
+    step = codec.length_step
+    return max(1, step * codec.layout.blocks), codec.max_budget, step
+
+
+def reconstruct(
+    codec: AdapTok, upload: Upload, choices: Sequence[Choice], fit: Fit, session: Session, job: Job, name: str
+) -> Reconstruction:
+    """Reconstruct a clip once for each choice.
+
+    The clip is encoded once, with all tokens; other choices for the same clip only decode it again.
+
+    Args:
+        codec: The model.
+        upload: The clip.
+        choices: Tokens of each reconstruction.
+        fit: How frames are fitted to the square of the model.
+        session: The visitor, who gets the files.
+        job: Progress and cancellation.
+        name: Name of the result. It replaces the files of the last result of this name.
+
+    Raises:
+        ValueError: A choice is out of range, or the clip cannot be read.
+        Cancelled: The job was cancelled.
+    """
+    notes = []
+    if codec.config.scorer is None and not all(choice.uniform for choice in choices):
+        choices = [Choice(choice.budget, True, choice.target) for choice in choices]
+        notes.append("This model has no scorer, so every block gets the same number of tokens.")
+    for choice in choices:
+        LengthPolicy(choice.budget, uniform=choice.uniform).check(codec.layout)
+    key, start = (upload.path, fit), 0.0
+    if not session.encodings.holds(key):
+        start = 0.7
+    full = session.encodings.get(key, lambda: _encode(codec, upload, fit, job, stop=start))
+    search = _Search(codec, upload, full, job)
+    encodings = []
+    for choice in choices:
+        tokens, note = search.tokens(choice)
+        encodings.append(tokens)
+        notes += [note] if note else []
+    if full.warning:
+        notes.append(f"{upload.path.name} is damaged or cut off; the frames before the damage are used.")
+    advance = job.stage("Decoding", full.info.frames, start=max(start, search.progress), stop=1.0)
+    return _write(codec, upload, encodings, choices, session.new_folder(name), advance, notes)
+
+
+def _encode(codec: AdapTok, upload: Upload, fit: Fit, job: Job, stop: float) -> VideoTokens:
+    advance = job.stage("Encoding", upload.frames, stop=stop)
+    return codec.encode(upload.path, fit=fit, stop=upload.stop, fps=upload.fps, batch_size=BATCH_SIZE, progress=advance)
+
+
+class _Search:
+    """Finds the tokens of a choice among all tokens of a clip."""
+
+    def __init__(self, codec: AdapTok, upload: Upload, full: VideoTokens, job: Job) -> None:
+        self.codec, self.upload, self.full, self.job = codec, upload, full, job
+        self.progress = 0.0
+        self._measured: dict[tuple[float, bool], float] = {}
+
+    def tokens(self, choice: Choice) -> tuple[VideoTokens, str | None]:
+        """Return the tokens of a choice, and a sentence if they are not what was asked for."""
+        if choice.target is None:
+            return self._shorten(choice.budget, choice.uniform), None
+        low, high, step = budget_range(self.codec)
+        best = self._psnr(high, choice.uniform)
+        if best < choice.target:
+            note = f"All tokens reach {best:.1f} dB, which is below the target of {choice.target:g} dB."
+            return self._shorten(high, choice.uniform), note
+        if self._psnr(low, choice.uniform) >= choice.target:
+            return self._shorten(low, choice.uniform), None
+        while high - low > step:  # the target lies between them
+            bottom, top = self._psnr(low, choice.uniform), self._psnr(high, choice.uniform)
+            fraction = (choice.target - bottom) / max(top - bottom, 1e-6)
+            guess = low * (high / low) ** min(max(fraction, 0.0), 1.0)  # PSNR is about linear in log(tokens)
+            middle = min(max(math.ceil(guess / step) * step, low + step), high - step)
+            if self._psnr(middle, choice.uniform) < choice.target:
+                low = middle
+            else:
+                high = middle
+        return self._shorten(high, choice.uniform), None
+
+    def _shorten(self, budget: float, uniform: bool) -> VideoTokens:
+        policy = LengthPolicy(budget, uniform=uniform)
+        return self.full.shorten(policy.lengths(self.full.scores, len(self.full.lengths), self.codec.layout))
+
+    def _psnr(self, budget: float, uniform: bool) -> float:
+        """Measure the PSNR of a budget."""
+        if (budget, uniform) not in self._measured:
+            self.progress = 0.9 - 0.2 * 0.7 ** len(self._measured)  # the number of attempts is not known before
+            advance = self.job.stage(
+                f"Trying {budget:g} tokens per clip", self.full.info.frames, start=self.progress, stop=self.progress
+            )
+            report = _compare(self.codec, self.upload, [self._shorten(budget, uniform)], progress=advance)[0]
+            self._measured[budget, uniform] = report.psnr
+        return self._measured[budget, uniform]
+
+
+def _compare(
+    codec: AdapTok, upload: Upload, tokens: Sequence[VideoTokens], **options: object
+) -> list[ReconstructionReport]:
+    return compare(
+        codec,
+        upload.path,
+        tokens,
+        stop=upload.stop,
+        fps=upload.fps,
+        batch_size=BATCH_SIZE,
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def _write(
+    codec: AdapTok,
+    upload: Upload,
+    encodings: Sequence[VideoTokens],
+    choices: Sequence[Choice],
+    folder: Path,
+    advance: object,
+    notes: list[str],
+) -> Reconstruction:
+    """Decode, measure and write all files."""
+    info = encodings[0].info
+    suffixes = [""] if len(encodings) == 1 else [f"-{letter}" for letter in "ab"]
+    videos = [folder / f"{upload.name}{suffix}-reconstructed.mp4" for suffix in suffixes]
+    files = [folder / f"{upload.name}{suffix}.adaptok" for suffix in suffixes]
+    strip = folder / "side-by-side.mp4"
+    with ExitStack() as stack:
+        strips = stack.enter_context(VideoWriter(strip, info.fps, crf=STRIP_CRF, key_frames=round(info.fps)))
+        writers = [stack.enter_context(VideoWriter(path, info.fps)) for path in videos]
+
+        def visit(original: Tensor, decoded: list[Tensor]) -> None:
+            strips.write(join_panels([original, *decoded], info.geometry))
+            for writer, clip in zip(writers, decoded, strict=True):
+                writer.write(draw_panel(clip, info.geometry))
+
+        reports = _compare(codec, upload, encodings, visit=visit, progress=advance)
+    for tokens, path in zip(encodings, files, strict=True):
+        tokens.save(path)
+    kinds = [choice.kind for choice in choices]
+    return Reconstruction(reports, list(kinds), panel_size(info.geometry), strip, videos, files, notes)
