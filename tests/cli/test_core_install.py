@@ -12,7 +12,7 @@ import pytest
 PROGRAM = """
 import sys
 
-MISSING = {"jinja2", "matplotlib", "torchmetrics", "scipy", "pyarrow", "accelerate", "ray"}
+MISSING = {"jinja2", "matplotlib", "torchmetrics", "scipy", "pyarrow", "accelerate", "ray", "gradio"}
 
 class Hidden:
     def __init__(self, finder):
@@ -45,3 +45,9 @@ def test_encode_decode_and_reconstruct(tmp_path):
         assert 0 < report["ssim"] < 1
         error = run("reconstruct", clip, "--stop", 1, "--plot", tmp_path / "x.png", *FLAGS, code=1)
         assert "pip install 'adaptok[eval]'" in error
+
+
+def test_demo_names_its_extra():
+    error = run("demo", code=1)
+    assert error.startswith("adaptok: error: the demo needs gradio; install it with: pip install 'adaptok[demo]'")
+    assert len(error.splitlines()) == 1

@@ -44,6 +44,8 @@ MISTAKES = {
     "evaluate files --reference a --prediction b --metrics vmaf": "--metrics: 'vmaf' is not psnr, ",
     "compare a b --level 2": "--level 2, expected a number between 0 and 1",
     "train tokenizer --config tinny": "tinny: no such preset",
+    "demo --port 99999": "port 99999, expected 0 to 65535",
+    "demo --max-seconds 0": "limit of 0 seconds, expected more than 0",
     # arguments and files
     "encode": "encode: expected VIDEO",
     "decode --json": "decode: expected TOKENS",

@@ -329,4 +329,6 @@ def _connect(
 def sentence(error: Exception) -> str:
     """Describe an error in one sentence."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return text[0].upper() + text[1:] + ("" if text.endswith(".") else ".")
+    if "." not in text.split()[0]:  # the name of a file is left as it is
+        text = text[0].upper() + text[1:]
+    return text if text.endswith(".") else f"{text}."

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaptok.demo.sessions import Job, Session
-from adaptok.demo.strips import PANEL_SIDE, join_panels
+from adaptok.demo.strips import PANEL_SIDE, draw_panel
 from adaptok.generation import Generator, Sampling
 from adaptok.video.geometry import Geometry
 from adaptok.video.writing import VideoWriter
@@ -69,8 +69,9 @@ def generate(
     job.stage("Decoding", None, start=0.95)
     decoded = [generator.decode(samples[index])[0].float().cpu() for index in range(clips)]
     size = codec.config.tokenizer.size
+    square = Geometry("crop", size, size, size)
     strip = session.new_folder("generate") / f"{label}-{seed}.mp4"
     with VideoWriter(strip, FPS, crf=12) as writer:
-        writer.write(join_panels(decoded, Geometry("crop", size, size, size)))
+        writer.write(np.concatenate([draw_panel(clip, square) for clip in decoded], 2))
     lengths = np.concatenate([samples[index].lengths.numpy() for index in range(clips)])
     return GeneratedClips(label, seeds, lengths, strip, (PANEL_SIDE, PANEL_SIDE))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from torch import Tensor
 
 from adaptok.allocation.policy import LengthPolicy
@@ -16,7 +17,7 @@ from adaptok.codec.codec import AdapTok
 from adaptok.codec.token_file import VideoTokens
 from adaptok.config.choices import Fit
 from adaptok.demo.sessions import Job, Session
-from adaptok.demo.strips import draw_panel, join_panels, panel_size
+from adaptok.demo.strips import draw_panel, panel_size
 from adaptok.demo.uploads import Upload
 from adaptok.evaluation.reconstruction import ReconstructionReport, compare
 from adaptok.video.writing import VideoWriter
@@ -201,9 +202,10 @@ def _write(
         writers = [stack.enter_context(VideoWriter(path, info.fps)) for path in videos]
 
         def visit(original: Tensor, decoded: list[Tensor]) -> None:
-            strips.write(join_panels([original, *decoded], info.geometry))
-            for writer, clip in zip(writers, decoded, strict=True):
-                writer.write(draw_panel(clip, info.geometry))
+            first, *panels = (draw_panel(clip, info.geometry) for clip in [original, *decoded])
+            strips.write(np.concatenate([first, *panels], 2))
+            for writer, panel in zip(writers, panels, strict=True):
+                writer.write(panel)
 
         reports = _compare(codec, upload, encodings, visit=visit, progress=advance)
     for tokens, path in zip(encodings, files, strict=True):

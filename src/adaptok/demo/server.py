@@ -125,10 +125,12 @@ def serve(models: Models, limits: UploadLimits, address: Address, *, share: bool
         url, public = _launch(blocks, limits, address.host, port, root, share)
         yield public or url
     finally:
-        sessions.close_all()
-        if blocks is not None:
-            blocks.close(verbose=False)
-        shutil.rmtree(root, ignore_errors=True)
+        try:
+            sessions.close_all()
+            if blocks is not None:
+                blocks.close(verbose=False)
+        finally:  # also after a second Ctrl-C
+            shutil.rmtree(root, ignore_errors=True)
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -149,6 +151,12 @@ def _launch(blocks: Any, limits: UploadLimits, host: str, port: int, root: Path,
     from adaptok.demo.page import static
 
     theme = gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=_FONTS, font_mono=_MONO)
+    theme.set(  # the defaults are too faint to read
+        body_text_color_subdued="*neutral_500",
+        body_text_color_subdued_dark="*neutral_400",
+        block_info_text_color="*neutral_500",
+        block_info_text_color_dark="*neutral_400",
+    )
     blocks.queue(max_size=MAX_WAITING, default_concurrency_limit=4, api_open=False)
     _, url, public = blocks.launch(
         server_name=host,

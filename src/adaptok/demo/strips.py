@@ -5,8 +5,6 @@ Legend: `T` frames, `S` side of the model's square in pixels, `h`, `w` size of a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -15,7 +13,7 @@ from torch import Tensor
 from adaptok.video.geometry import Geometry
 from adaptok.video.pixels import clip_to_frames
 
-PANEL_SIDE = 256
+PANEL_SIDE = 192
 """Length of the shorter side of a panel, in pixels. Panels are enlarged, so that H.264 keeps their colours sharp."""
 
 
@@ -33,8 +31,3 @@ def draw_panel(clip: Tensor, geometry: Geometry) -> NDArray[np.uint8]:
     images = clip[:, :, row : row + rows, column : column + columns].float().transpose(0, 1)  # [T, 3, rows, columns]
     enlarged = F.interpolate(images, size=panel_size(geometry), mode="bicubic").clamp(0, 1)
     return clip_to_frames(enlarged.transpose(0, 1))
-
-
-def join_panels(clips: Sequence[Tensor], geometry: Geometry) -> NDArray[np.uint8]:
-    """Draw clips `[3, T, S, S]` side by side, as frames uint8 `[T, h, n * w, 3]`."""
-    return np.concatenate([draw_panel(clip, geometry) for clip in clips], 2)
