@@ -64,7 +64,8 @@ def test_reconstruct_compare_and_generate(demo, clip):
     page = demo.page
     upload(page, clip)
     page.wait_for_selector("#reconstruct-result canvas")
-    assert tokens_shown(page) == "40"  # half of 10 blocks of 8 tokens
+    tokens = int(tokens_shown(page))
+    assert 20 <= tokens <= 40  # the default is at most half of 10 blocks of 8 tokens
     page.wait_for_function("document.querySelector('#reconstruct-result video').readyState >= 2")
     page.wait_for_function(
         """() => [...document.querySelectorAll('#reconstruct-result canvas')].every((canvas) => {
@@ -76,14 +77,16 @@ def test_reconstruct_compare_and_generate(demo, clip):
         page.click("#download-tokens")
     saved = demo.folder / "tokens.adaptok"
     download.value.save_as(saved)
-    assert VideoTokens.load(saved).tokens == 40
+    assert VideoTokens.load(saved).tokens == tokens
     assert download.value.suggested_filename == "my clip.adaptok"
 
     page.fill("#budget input[type=number]", "32")
     page.press("#budget input[type=number]", "Enter")
     page.focus("#budget input[type=range]")
     page.press("#budget input[type=range]", "End")
-    page.wait_for_function("document.querySelector('#reconstruct-result [data-measure=tokens]')?.innerText[0] == '8'")
+    page.wait_for_function(
+        "document.querySelector('#reconstruct-result [data-measure=tokens]')?.innerText.startsWith('80')"
+    )
 
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
@@ -116,11 +119,13 @@ def test_errors_are_sentences_and_jobs_can_be_cancelled(demo, clip, tmp_path, mo
     assert message.endswith(".")
     assert str(os.sep) not in message
     page.click("#reconstruct-clip [aria-label=Clear]")
+    page.wait_for_selector("#reconstruct-result >> text=Drop a clip")
+    page.wait_for_selector("#reconstruct-cancel:disabled")
 
     slow = demo.models.codec.encode_clips
 
     def encode_slowly(clips):
-        time.sleep(0.5)
+        time.sleep(2)
         return slow(clips)
 
     monkeypatch.setattr(demo.models.codec, "encode_clips", encode_slowly)

@@ -288,21 +288,9 @@ def _connect(
 
     def run(request: gr.Request, progress: gr.Progress = gr.Progress(), *values: Any) -> Any:  # noqa: B008
         session = sessions.get(str(request.session_hash))
-        job = session.job(name)
-        job.show = lambda fraction, text: progress(fraction, desc=text)
-        hidden = [gr.DownloadButton(visible=False) for _ in outputs[1:]]
-        try:
-            with session:
-                job.check()
-                return work(job, session, *values)
-        except Cancelled:
-            return page.message(_CANCELLED), *hidden
-        except (ValueError, OSError) as error:
-            return page.message(sentence(error), "error"), *hidden
-        except Exception:
-            _log.exception("job %s failed", name)
-            text = "Something went wrong on the server. Try another clip, or see its log for the reason."
-            return page.message(text, "error"), *hidden
+        session.job(name).show = lambda fraction, text: progress(fraction, desc=text)
+        results, failure = _attempt(work, session, name, values)
+        return results if failure is None else (failure, *[gr.DownloadButton(visible=False) for _ in outputs[1:]])
 
     def cancel(request: gr.Request) -> None:
         sessions.get(str(request.session_hash)).cancel(name)
@@ -324,6 +312,23 @@ def _connect(
     )
     ran.then(end, None, list(buttons), **quick)
     buttons.cancel.click(cancel, **quick)
+
+
+def _attempt(work: Callable[..., Any], session: Session, name: str, inputs: Any) -> tuple[Any, str | None]:
+    """Run a job. Return the values of its outputs, and the page to show instead if it failed or was cancelled."""
+    job = session.job(name)
+    try:
+        with session:
+            job.check()
+            return work(job, session, *inputs), None
+    except Cancelled:
+        return None, page.message(_CANCELLED)
+    except (ValueError, OSError) as error:
+        return None, page.message(sentence(error), "error")
+    except Exception:
+        _log.exception("job %s failed", name)
+        text = "Something went wrong on the server. Try another clip, or see its log for the reason."
+        return None, page.message(text, "error")
 
 
 def sentence(error: Exception) -> str:

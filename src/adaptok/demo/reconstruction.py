@@ -153,6 +153,8 @@ class _Search:
         return self._shorten(high, choice.uniform), None
 
     def _shorten(self, budget: float, uniform: bool) -> VideoTokens:
+        if budget >= self.codec.max_budget:  # also those tokens that the scorer expects no gain from
+            return self.full
         policy = LengthPolicy(budget, uniform=uniform)
         return self.full.shorten(policy.lengths(self.full.scores, len(self.full.lengths), self.codec.layout))
 
