@@ -60,6 +60,13 @@ def tokens_shown(page):
     return page.inner_text("#reconstruct-result [data-measure=tokens]").split()[0]
 
 
+def assert_fits_a_phone(page):
+    """Check that nothing is wider than the screen of a phone."""
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.set_viewport_size({"width": 1280, "height": 900})
+
+
 def test_reconstruct_compare_and_generate(demo, clip):
     page = demo.page
     upload(page, clip)
@@ -88,14 +95,12 @@ def test_reconstruct_compare_and_generate(demo, clip):
         "document.querySelector('#reconstruct-result [data-measure=tokens]')?.innerText.startsWith('80')"
     )
 
-    page.set_viewport_size({"width": 390, "height": 844})
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    page.set_viewport_size({"width": 1280, "height": 900})
-
+    assert_fits_a_phone(page)
     page.click("role=tab[name=Compare]")
     page.click("#compare-start")
     page.wait_for_selector("#compare-result canvas")
     assert page.locator("#compare-result canvas").count() == 3
+    assert_fits_a_phone(page)
     with page.expect_download() as download:
         page.click("#download-video-b")
     download.value.save_as(demo.folder / "b.mp4")
