@@ -21,7 +21,7 @@ LOWEST_TESTS ?= -n auto -m "not slow and not ray"
 
 demo: $(VENV)/installed
 	mkdir -p out
-	$(BIN)/adaptok reconstruct $(SAMPLE) out/demo.mp4 --budget 192 --compare-uniform --side-by-side --plot out/demo.png --force
+	$(BIN)/adaptok reconstruct $(SAMPLE) out/demo.mp4 --budget 384 --compare-uniform --side-by-side --plot out/demo.png --force
 	@echo "Look at out/demo.mp4 and out/demo.png"
 
 test: lint

@@ -82,6 +82,10 @@ class SideBySide:
         draw.line((left, bottom + 1, right, bottom + 1), fill=_FAINT)
 
 
+_LEGEND: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "frameon": False, "fontsize": "small"}
+"""Place of a legend: above the axes, where it covers nothing."""
+
+
 def save_figure(
     path: Path,
     reports: Sequence[ReconstructionReport],
@@ -107,7 +111,7 @@ def save_figure(
     kinds = kinds or [""] * len(reports)
     rows, columns = 1 + len(reports), max(1, len(originals))
     height, width = originals[0].shape[:2]
-    strips = rows * (0.45 + 1.3 * min(2.0, height / width))  # inches; eight frames in a row are 1.3 wide
+    strips = rows * (0.15 + 1.3 * min(2.0, height / width))  # inches; eight frames in a row are 1.3 wide
     figure = Figure(figsize=(11, strips + 3.4), layout="constrained")
     top, bottom = np.asarray(figure.subfigures(2, 1, height_ratios=(strips, 3.4))).tolist()
     axes = top.subplots(rows, columns, squeeze=False)
@@ -128,12 +132,12 @@ def save_figure(
         _plot_lengths(over_time, report, f"C{index}", kind)
         _plot_distortions(against, report, f"C{index}")
     over_time.set(xlabel="seconds", ylabel="tokens of a block", ylim=(0, None))
-    over_time.legend(loc="best", fontsize="small")
+    over_time.legend(**_LEGEND, ncols=2)
     if against.collections:
         against.set(xlabel="predicted distortion of a block", ylabel="actual", xscale="log", yscale="log")
         limits = against.get_xlim()
         against.plot(limits, limits, color="gray", linewidth=0.8, linestyle=":", zorder=0)
-        against.legend(loc="best", fontsize="small")
+        against.legend(**_LEGEND, ncols=2)
     else:
         against.set_axis_off()
     with replacing(path) as temporary:
