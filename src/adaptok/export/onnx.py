@@ -27,7 +27,7 @@ from adaptok.utils.files import replacing, sha256_of
 
 OPSET = 18
 """Version of the ONNX operators."""
-TORCH = (2, 13)
+TORCH = "2.13"
 """Oldest version of PyTorch whose exporter is known to work. That of 2.6 exports an encoder with other ids, and that of
 2.9 raises errors."""
 DESCRIPTION_FILE = "onnx.json"
@@ -51,7 +51,7 @@ def check_packages() -> None:
     """Raise an ImportError if a package that the export needs is missing or too old."""
     if torch.__version__ < TORCH:
         raise ImportError(
-            f"export to ONNX needs PyTorch {'.'.join(map(str, TORCH))} or newer, found {torch.__version__}; upgrade it"
+            f"export to ONNX needs PyTorch {TORCH} or newer, found {torch.__version__}; upgrade it"
             " with: pip install --upgrade torch"
         )
     for package in ("onnx", "onnxscript"):
