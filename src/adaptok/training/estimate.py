@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
 
 from adaptok.checkpoints.hub import resolve as resolve_folder
 from adaptok.config.discriminator import PatchDiscriminatorConfig
@@ -13,6 +17,7 @@ from adaptok.config.tokenizer import TokenizerConfig
 from adaptok.config.training import AnyConfig, GeneratorTrainingConfig, TrainingConfig
 from adaptok.config.transformer import StackConfig, TransformerConfig
 from adaptok.data.token_datasets import TokenDatasetInfo
+from adaptok.metrics.lpips import Lpips, Network
 from adaptok.models.discriminator import build_discriminator
 from adaptok.models.flops import (
     decoder_flops,
@@ -29,7 +34,7 @@ from adaptok.models.model import Model
 from adaptok.training.clip_data import open_clip_data
 from adaptok.training.fvd import find_detector
 from adaptok.training.initialization.initial_model import load_initial
-from adaptok.training.losses import LpipsNetworks, missing_weights
+from adaptok.training.losses import NETWORKS, LpipsNetworks, missing_weights
 from adaptok.training.objectives import draw_lengths
 from adaptok.training.optim import RunLength, run_length
 from adaptok.training.processes import check_processes
@@ -44,6 +49,8 @@ attention, and both sides of the MLP."""
 CONVOLUTION_ACTIVATIONS = 2
 """Values that a layer of the patch discriminator keeps, as a multiple of its output: the input of GroupNorm and the
 output of LeakyReLU."""
+LOGIT_ACTIVATIONS = 4
+"""Values that a logit of the prior takes: itself and its logarithm of probability, in float32 among half precision."""
 ASSUMED_LEVELS = (16, 8, 8, 8, 4)
 """Levels of the bundled tokenizer, assumed for generators that predict digits when there is no token dataset."""
 
@@ -59,14 +66,18 @@ def parameter_counts(config: TrainingConfig) -> dict[str, int]:
 
 
 def step_flops(config: TrainingConfig) -> float:
-    """Estimate the mean FLOPs of a step on a single process, forward and backward, without the losses."""
+    """Estimate the mean FLOPs of a step on a single process, forward and backward. Of the losses, only LPIPS counts."""
     tokenizer, clips = config.model.tokenizer, config.batch_plan(1).batch_size
     lengths = draw_lengths(config.lengths, NUM_SAMPLES, tokenizer.blocks, torch.Generator().manual_seed(0))
     if config.stage == "scorer":
         assert config.model.scorer is not None
         candidates = range(config.model.scorer.length_step, tokenizer.latents + 1, config.model.scorer.length_step)
         decoded = sum(decoder_flops(config.model, [n] * tokenizer.blocks) / tokenizer.blocks for n in candidates)
-        return clips * (encoder_flops(config.model) + decoded + 3 * scorer_flops(config.model, None))
+        flops = encoder_flops(config.model) + decoded + 3 * scorer_flops(config.model, None)
+        if config.model.scorer.distortion == "lpips":  # of each candidate, and once of the original
+            frames = (len(candidates) + 1) * tokenizer.temporal_patch_size
+            flops += frames * lpips_cost("vgg", tokenizer.size).forward
+        return clips * flops
     decode = sum(decoder_flops(config.model, clip) for clip in lengths) / len(lengths)
     flops = 3 * (encoder_flops(config.model) + decode)
     if config.model.prior is not None:
@@ -76,7 +87,56 @@ def step_flops(config: TrainingConfig) -> float:
         once = discriminator_flops(config.discriminator, tokenizer)
         # reconstructions at each step; reconstructions and originals where the discriminator is updated
         flops += 2 * once + 6 * once / config.discriminator.update_interval
+    flops += sum(frames * cost.training for frames, cost in _lpips_losses(config))
     return clips * flops
+
+
+class LpipsCost(NamedTuple):
+    """Cost of LPIPS on one frame."""
+
+    forward: float
+    """FLOPs of the network."""
+    training: float
+    """FLOPs of a training step: the network on both frames, and the gradient of one of them."""
+    kept: float
+    """Values that are kept for the backward pass."""
+
+
+@cache
+def lpips_cost(network: Network, side: int) -> LpipsCost:
+    """Count the cost of LPIPS on a frame of `side` x `side` pixels, by tracing the network without data."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = storage.nbytes() // tensor.element_size()
+        return tensor
+
+    with torch.device("meta"):
+        model = Lpips(network)
+        first, second = torch.rand(1, 3, side, side, requires_grad=True), torch.rand(1, 3, side, side)
+    with FlopCounterMode(display=False) as once, torch.no_grad():
+        model(first, second)
+    with FlopCounterMode(display=False) as step, saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(first, second).sum().backward()
+    weights = sum(parameter.numel() for parameter in model.parameters())  # saved too, but not anew for each frame
+    return LpipsCost(once.get_total_flops() / 2, step.get_total_flops(), sum(kept.values()) - weights)
+
+
+def _lpips_losses(config: TrainingConfig) -> list[tuple[int, LpipsCost]]:
+    """Return the number of frames per clip, and the cost of each, of every LPIPS loss of a tokenizer run."""
+    tokenizer, networks = (
+        config.model.tokenizer,
+        zip(NETWORKS, (config.losses.lpips, config.losses.lpips_alex), strict=True),
+    )
+    return [
+        (
+            min(loss.frames or tokenizer.frames, tokenizer.frames),
+            lpips_cost(network, min(loss.crop or tokenizer.size, tokenizer.size)),
+        )
+        for network, loss in networks
+        if loss.weight
+    ]
 
 
 def step_memory(config: TrainingConfig, processes: int = 1) -> float:
@@ -99,6 +159,8 @@ def step_memory(config: TrainingConfig, processes: int = 1) -> float:
     kept: float = sum(s.depth * positions * s.width * (1 if checkpointing else layer_activations(s)) for s in stacks)
     if config.stage == "tokenizer" and config.losses.adversarial:
         kept += _discriminator_activations(config)
+    if config.stage == "tokenizer":
+        kept += sum(frames * cost.kept for frames, cost in _lpips_losses(config)) + _prior_activations(config)
     return fixed / _shards(config, processes) + config.batch_plan(processes).micro_batch_size * size * kept
 
 
@@ -110,6 +172,18 @@ def _shards(config: AnyConfig, processes: int) -> int:
 def layer_activations(stack: TransformerConfig) -> int:
     """Return how many values a layer keeps per position for the backward pass, as a multiple of its width."""
     return LAYER_ACTIVATIONS + 2 * (isinstance(stack, StackConfig) and stack.qk_norm)  # q and k before normalization
+
+
+def _prior_activations(config: TrainingConfig) -> float:
+    """Count the values that the prior keeps per clip for the backward pass, at the mean length."""
+    prior, tokenizer = config.model.prior, config.model.tokenizer
+    if prior is None:
+        return 0.0
+    lengths = draw_lengths(config.lengths, NUM_SAMPLES, tokenizer.blocks, torch.Generator().manual_seed(0))
+    positions = sum(map(sum, lengths)) / len(lengths)
+    rounds = 2 if prior.sampling_peak else 1
+    logits = LOGIT_ACTIVATIONS * tokenizer.quantizer.codebook_size
+    return rounds * positions * (prior.depth * LAYER_ACTIVATIONS * prior.width + logits)
 
 
 def _discriminator_activations(config: TrainingConfig) -> float:
