@@ -55,8 +55,7 @@ def test_generate_resumes(capsys, tmp_path):
     rest = run(capsys, *GENERATE, "--label", "1", "3", "-n", 4, "--output", part, "--budget", 20)
     assert rest["sampled"] == 3
     for one, other in zip(whole["clips"], rest["clips"], strict=True):
-        difference = read_video(one)[0].astype(int) - read_video(other)[0]
-        assert np.abs(difference).mean() < 1  # the encoder's threads are not exact to the bit
+        assert Path(one).read_bytes() == Path(other).read_bytes()
     assert "another temperature" in error_of(
         capsys, *GENERATE, "--label", "1", "3", "--output", part, "--budget", "20", "--temperature", "0.5"
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
@@ -28,9 +30,16 @@ pytestmark = [
 
 
 @pytest.fixture
-def demo(models, tmp_path, monkeypatch):
+def short_path():
+    """A temporary folder with a short name: paths of Chromium's sockets have at most 107 characters."""
+    with tempfile.TemporaryDirectory(prefix="adaptok-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def demo(models, short_path, monkeypatch):
     """A page of a running demo, and everything that its browser requested."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(short_path))
     monkeypatch.setattr("tempfile.tempdir", None)  # reads TMPDIR again
     address = Address(port=0)
     with (
@@ -47,9 +56,9 @@ def demo(models, tmp_path, monkeypatch):
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(url)
         page.wait_for_selector("#reconstruct-example")
-        yield SimpleNamespace(page=page, requests=requests, errors=errors, folder=tmp_path, models=models)
+        yield SimpleNamespace(page=page, requests=requests, errors=errors, folder=short_path, models=models)
         browser.close()
-    assert not list(tmp_path.glob("adaptok-demo-*"))
+    assert not list(short_path.glob("adaptok-demo-*"))
 
 
 def upload(page, path, tab="reconstruct"):

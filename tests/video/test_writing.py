@@ -36,3 +36,18 @@ def test_nothing_is_left_after_an_error(tmp_path):
     with pytest.raises(VideoError, match="expected a suffix"):
         VideoWriter(tmp_path / "x.gif", 30)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_frames_give_the_same_file(tmp_path):
+    """Whatever was in memory before. Frames of 48 x 48 pixels once gave one of several files."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (16, 6, 6, 3), np.uint8)
+    frames = coarse.repeat(8, 1).repeat(8, 2)
+    files = set()
+    for index in range(12):
+        garbage = [rng.integers(0, 256, size, np.uint8) for size in rng.integers(10, 200_000, 200)]
+        del garbage
+        with VideoWriter(tmp_path / f"{index}.mp4", 8) as writer:
+            writer.write(frames)
+        files.add((tmp_path / f"{index}.mp4").read_bytes())
+    assert len(files) == 1
