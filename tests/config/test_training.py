@@ -25,7 +25,7 @@ RECIPE = {
     "data.clip_start": "random",
     "data.strides": (1,),
     "data.still_fraction": 0.0,
-    "data.crop": "centre",
+    "data.crop": "center",
     "data.flip": False,
     "lengths.kind": "truncated_normal",
     "lengths.mean": 256,

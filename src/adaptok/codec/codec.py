@@ -19,8 +19,8 @@ from adaptok.allocation.policy import LengthPolicy
 from adaptok.checkpoints.hub import local_folder, upload
 from adaptok.checkpoints.model_folder import read_folder, write_folder
 from adaptok.codec.clips import ClipCodec
+from adaptok.codec.encoded_windows import EncodedWindows, by_tile, by_time, iter_windows, join_windows, split_tiles
 from adaptok.codec.length_selection import require_scorer
-from adaptok.codec.parts import Part, by_tile, by_time, iter_windows, join_parts, split_tiles
 from adaptok.codec.streaming import Streaming
 from adaptok.codec.token_file import TokenInfo, TokenMismatchError, VideoTokens
 from adaptok.config.choices import FitChoice, Scope
@@ -125,13 +125,13 @@ class AdapTok(ClipCodec):
             geometry = Geometry.choose(
                 fit, source.width, source.height, size, short_side=short_side, tile_overlap=tile_overlap
             )
-            parts = []
-            for part in self._encode_parts(source, geometry, policy, batch_size, keep_scores, window_overlap):
-                parts.append(part)
+            encoded = []
+            for windows in self._encode_windows(source, geometry, policy, batch_size, keep_scores, window_overlap):
+                encoded.append(windows)
                 if progress is not None:
-                    progress(part.frames)
-            info = self._info(geometry, sum(part.frames for part in parts), source.fps, window_overlap)
-            tokens = join_parts(parts, policy, self.layout, info, keep_scores)
+                    progress(windows.frames)
+            info = self._info(geometry, sum(each.frames for each in encoded), source.fps, window_overlap)
+            tokens = join_windows(encoded, policy, self.layout, info, keep_scores)
             return replace(tokens, warning=source.warning)
 
     def _check_arguments(self, policy: LengthPolicy, batch_size: int, window_overlap: int) -> None:
@@ -285,7 +285,7 @@ class AdapTok(ClipCodec):
                 f" {self.config.name!r} with {self.weights_hash[:12]}; give that model, or insist with --any-model"
             )
 
-    def _encode_parts(
+    def _encode_windows(
         self,
         source: FrameSource,
         geometry: Geometry,
@@ -293,7 +293,7 @@ class AdapTok(ClipCodec):
         batch_size: int,
         keep_scores: bool,
         window_overlap: int,
-    ) -> Iterator[Part]:
+    ) -> Iterator[EncodedWindows]:
         if policy.causal and policy.scope == "stream":
             yield from self._encode_stream(source, policy, geometry)
             return
@@ -311,21 +311,21 @@ class AdapTok(ClipCodec):
                     scores.append(predicted)
                 elif scored:
                     scores.append(self.score_clips(encoded, normalized=False).cpu().numpy())
-            yield Part(
+            yield EncodedWindows(
                 frames,
                 by_time(np.concatenate(ids), tiles),
                 by_time(np.concatenate(scores), tiles) if scores else None,
                 by_time(np.concatenate(lengths), tiles) if lengths else None,
             )
 
-    def _encode_stream(self, source: FrameSource, policy: LengthPolicy, geometry: Geometry) -> Iterator[Part]:
+    def _encode_stream(self, source: FrameSource, policy: LengthPolicy, geometry: Geometry) -> Iterator[EncodedWindows]:
         stream = Streaming(self.model, policy, geometry)
         frames = 0
         for block in stream.encode(source.frames):
             ids = np.zeros((len(block.lengths), self.config.tokenizer.latents), np.uint16)
             ids[np.arange(ids.shape[1]) < np.array(block.lengths)[:, None]] = block.ids
             scores = None if block.scores is None else block.scores.reshape(len(ids), -1)
-            yield Part(stream.frames - frames, ids, scores, np.array(block.lengths))
+            yield EncodedWindows(stream.frames - frames, ids, scores, np.array(block.lengths))
             frames = stream.frames
 
     def _info(self, geometry: Geometry, frames: int, fps: Fraction, window_overlap: int) -> TokenInfo:

@@ -46,9 +46,9 @@ class DataConfig(Config):
     """Fraction of clips played backwards."""
     cut_fraction: Annotated[Fraction01, Field(validation_alias=AliasChoices("cut_fraction", "cut_share"))] = 0.0
     """Fraction of clips that cut to another clip at a random frame."""
-    crop: Literal["random", "centre"] = "random"
-    """'random' crops a random square of a video. 'centre' resizes the short side of the frames to the side of the clip
-    and crops the centre, as encoding does."""
+    crop: Literal["random", "center"] = "random"
+    """'random' crops a random square of a video. 'center' resizes the short side of the frames to the side of the clip
+    and crops the center, as encoding does."""
     min_crop: Annotated[float, Field(gt=0.0, le=1.0, validation_alias=AliasChoices("min_crop", "least_crop"))] = 0.9
     """Smallest random crop of a video, as a fraction of the clip's side. Crops smaller than the clip are enlarged."""
     validation: str | None = None

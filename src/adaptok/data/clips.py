@@ -63,7 +63,7 @@ class ClipMixture(torch.utils.data.Dataset[Tensor]):
         seed: int = 0,
         start: Literal["random", "first"] = "random",
         strides: Sequence[int] = (1, 1, 2),
-        crop: Literal["random", "centre"] = "random",
+        crop: Literal["random", "center"] = "random",
         flip: bool = True,
         still_fraction: float = 0.03,
         jitter: float = 0.0,
@@ -174,7 +174,7 @@ class VideoEpochs(ClipMixture):
 def fixed_clips(folder: Paths, *, frames: int, size: int, per_video: int) -> Tensor:
     """Read the same clips every time: the first ones of each video, in the order of the paths.
 
-    The short side is resized to S (antialiased bilinear), then the centre is cropped. A video yields its whole clips,
+    The short side is resized to S (antialiased bilinear), then the center is cropped. A video yields its whole clips,
     up to `per_video`. A video shorter than a clip yields one clip that repeats its last frame.
 
     Returns:

@@ -38,7 +38,7 @@ class ClipSpec:
         frames, size: T and S.
         start: Whether clips start at a random frame or at the first one of a video.
         strides: Candidate steps between video frames. One is drawn per clip.
-        crop: Whether a random square of the frames is cropped, or their short side is resized to S and their centre
+        crop: Whether a random square of the frames is cropped, or their short side is resized to S and their center
             cropped.
         still_fraction: Fraction of the video clips that show one frame for their whole duration.
         min_crop: Side of the smallest random crop of a video, as a fraction of S. Much smaller crops only show blur.
@@ -48,14 +48,14 @@ class ClipSpec:
     size: int
     start: Literal["random", "first"] = "random"
     strides: tuple[int, ...] = (1,)
-    crop: Literal["random", "centre"] = "random"
+    crop: Literal["random", "center"] = "random"
     still_fraction: float = 0.0
     min_crop: float = 0.9
 
     @property
     def short_side(self) -> int | None:
         """Short side that frames are scaled down to while they are decoded. None is their own size."""
-        return None if self.crop == "centre" else self.size * 9 // 8
+        return None if self.crop == "center" else self.size * 9 // 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +203,7 @@ def _select(frames: Frames, first: int, view: _View, spec: ClipSpec) -> Frames:
 
 def _crop(frames: Frames, view: _View, spec: ClipSpec) -> Tensor:
     """Crop the square of a view and resize it to `[3, T, S, S]`."""
-    if spec.crop == "centre":
+    if spec.crop == "center":
         return centre_crop(frames, spec.size).expand(-1, spec.frames, -1, -1)
     height, width = frames.shape[1:3]
     short = min(height, width)

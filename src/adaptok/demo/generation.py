@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from adaptok.demo.panels import PANEL_SIDE, draw_panel
 from adaptok.demo.sessions import Job, Session
-from adaptok.demo.strips import PANEL_SIDE, draw_panel
 from adaptok.generation import Generator, Sampling
 from adaptok.video.geometry import Geometry
 from adaptok.video.writing import VideoWriter

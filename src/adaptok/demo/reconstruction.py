@@ -16,8 +16,8 @@ from adaptok.allocation.policy import LengthPolicy
 from adaptok.codec.codec import AdapTok
 from adaptok.codec.token_file import VideoTokens
 from adaptok.config.choices import Fit
+from adaptok.demo.panels import draw_panel, panel_size
 from adaptok.demo.sessions import Job, Session
-from adaptok.demo.strips import draw_panel, panel_size
 from adaptok.demo.uploads import Upload
 from adaptok.evaluation.reconstruction import ReconstructionReport, compare
 from adaptok.video.writing import VideoWriter

@@ -50,7 +50,7 @@ CONVOLUTION_ACTIVATIONS = 2
 """Values that a layer of the patch discriminator keeps, as a multiple of its output: the input of GroupNorm and the
 output of LeakyReLU."""
 LOGIT_ACTIVATIONS = 4
-"""Values that a logit of the prior takes: itself and its logarithm of probability, in float32 among half precision."""
+"""Half-precision values that take as much memory as one logit of the prior and its log-probability in float32."""
 ASSUMED_LEVELS = (16, 8, 8, 8, 4)
 """Levels of the bundled tokenizer, assumed for generators that predict digits when there is no token dataset."""
 

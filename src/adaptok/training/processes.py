@@ -61,4 +61,4 @@ def mean_over_processes(accelerator: Accelerator, metrics: Mapping[str, Tensor])
 
 def gather_broken(broken: Mapping[str, str]) -> dict[str, str]:
     """Merge the broken files that each process found, with the reasons. Every process must call this function."""
-    return {path: reason for found in gather_object([dict(broken)]) for path, reason in found.items()}
+    return {path: reason for files in gather_object([dict(broken)]) for path, reason in files.items()}

@@ -16,9 +16,9 @@ from torch import Tensor
 def canvas_side(length: int, size: int, overlap: int) -> int:
     """Return the side of a canvas that tiles cover well, near `length` pixels, at least `size`.
 
-    A side that exceeds a tile by at most a 32nd of it is that of the tile, as a few pixels are not worth a second one.
-    Otherwise the distance of tiles is an odd multiple of a 16th of their size. Borders of tiles then lie in the middle
-    of 16-pixel patches of their neighbours, and not where decoded patches have faint steps of their own.
+    If the side exceeds a tile by at most 1/32, the canvas is one tile, because a second one would add few pixels.
+    Otherwise, the distance between tiles is an odd multiple of 1/16 of their size. Borders of tiles then lie in the
+    middle of the 16-pixel patches of their neighbours, and not where decoded patches have faint steps of their own.
     """
     if length <= size + size // 32:
         return size

@@ -53,7 +53,7 @@ class VideoWriter:
         sound: Sound | None = None,
     ) -> None:
         self.path, self.count, self._sound = Path(path), 0, sound
-        # x264's macroblock tree gives the same frames of some sizes, such as 48 x 48, other bits from time to time
+        # x264's macroblock tree is not deterministic for some frame sizes, such as 48 x 48
         self._options: dict[str, object] = {"crf": str(crf), "preset": "medium", "threads": str(threads)}
         self._options["x264-params"] = "mbtree=0"
         if key_frames is not None:

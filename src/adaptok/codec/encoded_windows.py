@@ -23,10 +23,10 @@ from adaptok.video.geometry import Geometry
 from adaptok.video.sources import FrameSource
 
 
-class Part(NamedTuple):
-    """Encoded part of a video. Its blocks are in order of time, and within a block of time in order of tiles.
+class EncodedWindows(NamedTuple):
+    """Consecutive windows of a video, encoded. Blocks are in order of time, and at equal time in order of tiles.
 
-    frames: Number of frames that earlier parts lack, without padding.
+    frames: Number of frames that earlier windows lack, without padding.
     ids: `[N, K]` of its N blocks.
     scores: `[N, L]`, if they are needed.
     lengths: `[N]`, if the policy is causal.
@@ -86,15 +86,15 @@ def by_tile(values: Tensor, blocks: int, tiles: int) -> Tensor:
     return values.unflatten(0, (-1, blocks, tiles)).transpose(1, 2).flatten(0, 1)
 
 
-def join_parts(
-    parts: Sequence[Part], policy: LengthPolicy, layout: ClipLayout, info: TokenInfo, keep_scores: bool
+def join_windows(
+    windows: Sequence[EncodedWindows], policy: LengthPolicy, layout: ClipLayout, info: TokenInfo, keep_scores: bool
 ) -> VideoTokens:
-    """Join the parts of a video, and choose the lengths that are not chosen yet."""
-    ids = np.concatenate([part.ids for part in parts])
-    scored = [part.scores for part in parts if part.scores is not None]
+    """Join the windows of a video, and choose the lengths that are not chosen yet."""
+    ids = np.concatenate([each.ids for each in windows])
+    scored = [each.scores for each in windows if each.scores is not None]
     scores = np.concatenate(scored) if scored else None
     if policy.causal:
-        lengths = np.concatenate([part.lengths for part in parts if part.lengths is not None])
+        lengths = np.concatenate([each.lengths for each in windows if each.lengths is not None])
     else:
         lengths = policy.lengths(scores, len(ids), layout, info.tiles)
     kept = np.arange(ids.shape[1]) < lengths[:, None]
