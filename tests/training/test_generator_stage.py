@@ -16,6 +16,7 @@ from adaptok.config.generator import GeneratorConfig, generator_size
 from adaptok.config.training import PartialGeneratorConfig, load_config
 from adaptok.config.transformer import TransformerConfig
 from adaptok.data.token_datasets import TokenDataset, TokenDatasetInfo, write_shard
+from adaptok.metrics.fvd import Detector
 from adaptok.models.generator import GeneratorModel
 from adaptok.models.model import Model, weights_hash
 from adaptok.training.reporting import load_decoder, pad_ids, sample_ids
@@ -94,9 +95,19 @@ def test_samples_keep_to_the_form(tmp_path):
 
 
 @pytest.mark.parametrize("frames", [0, 3])
-def test_samples_are_drawn_with_the_tokenizer_of_the_ids(tmp_path, frames):
+def test_samples_are_drawn_with_the_tokenizer_of_the_ids(tmp_path, frames, monkeypatch):
+    """Pictures of samples, and their FVD on a schedule."""
+    measured = []
+
+    def network(clips, resize, return_features):
+        measured.append(len(clips))
+        return torch.cat([clips.mean((2, 3, 4)), clips.amax((2, 3, 4))], 1)
+
+    monkeypatch.setattr("adaptok.training.stages.find_detector", lambda config, device: Detector(network, "test"))
     torch.manual_seed(0)
     model = Model(small_config())
+    for parameter in model.parameters():  # also those that start at zero, without which all clips look the same
+        torch.nn.init.normal_(parameter, std=0.3)
     write_folder(model, tmp_path / "tokenizer")
     tokenizer, hashed = model.config.tokenizer, weights_hash(model.state_dict())
     of = info(
@@ -109,7 +120,15 @@ def test_samples_are_drawn_with_the_tokenizer_of_the_ids(tmp_path, frames):
     )
     path = write_tokens(tmp_path / "tokens", 8, of)
     options = generator_config(path, samples=3, tokenizer=str(tmp_path / "tokenizer"), max_steps=2, validate_every=1)
+    options = options.model_copy(
+        update={"fvd_every": 2, "data": options.data.model_copy(update={"validation": str(path)})}
+    )
     Trainer(options, open_token_data(options), tmp_path / "run").train()
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    distances = {record["step"]: record["validation_fvd"] for record in records if "validation_fvd" in record}
+    assert distances.keys() == {2}
+    assert distances[2] > 0
+    assert sum(measured) == 2 * 8  # the clips, and as many samples
     for step in (1, 2):
         picture = np.asarray(Image.open(tmp_path / "run" / "samples" / f"step-{step:08d}.png"))
         assert picture.shape[:2] == (6 * tokenizer.size, 8 * tokenizer.size)  # pairs of clips, 8 frames
