@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from tyro.conf import subcommand
 
-from adaptok.cli.options import Messages, Switch, group, option
+from adaptok.cli.options import Messages, Switch, Threads, group, option
 from adaptok.cli.output import columns, output_path, show
 from adaptok.config.choices import DType
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class Timing:
+class Timing(Threads):
     """Options of all benchmarks. A further benchmark is a subclass with `name` and `measure`, listed in `Benchmark`."""
 
     name: ClassVar[str]

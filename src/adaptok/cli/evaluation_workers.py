@@ -77,11 +77,10 @@ def _start_workers(command: Any, folder: Path, title: str) -> list[BaseProcess]:
 
 
 def _divide_threads(command: Any) -> None:
-    """Divide the processors among the processes."""
+    """Divide the threads of the command among the processes."""
     import torch
 
-    if command.computation.device == "auto" and not torch.cuda.is_available():
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // command.run_options.workers))
+    torch.set_num_threads(max(1, torch.get_num_threads() // command.run_options.workers))
 
 
 def _work(command: Any, rank: int, folder: Path, title: str) -> None:

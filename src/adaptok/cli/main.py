@@ -43,9 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = None
     try:
         signal.signal(signal.SIGTERM, _interrupt)
+        from adaptok.utils.threads import LoadMeter
+
+        meter = LoadMeter()  # measures while the modules of the command line are loaded
         from adaptok.cli.parser import parse
+        from adaptok.cli.threads import set_threads
 
         command = parse(list(sys.argv[1:] if arguments is None else arguments))
+        set_threads(command, meter)
         if _is_verbose(command):
             import logging
 

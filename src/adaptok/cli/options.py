@@ -72,7 +72,16 @@ class Messages:
 
 
 @dataclass(kw_only=True)
-class Device:
+class Threads:
+    """How many threads compute."""
+
+    threads: Annotated[int | None, option("N")] = None
+    """Number of CPU threads, which worker processes share. The default is that of OMP_NUM_THREADS, or else the number
+    of CPUs that this process may use and other programs leave idle, but at least half of those it may use."""
+
+
+@dataclass(kw_only=True)
+class Device(Threads):
     """Where and how precisely to compute."""
 
     device: Annotated[str, option("NAME")] = "auto"

@@ -29,6 +29,7 @@ class TrainingRun:
     """Options of all stages."""
 
     stage: ClassVar[Stage]
+    ignores_load: ClassVar[bool] = True
 
     config: Annotated[str, option("PRESET|FILE")] = "tiny"
     """Preset (tiny, small or base) or YAML file to start from. The default, tiny, trains on a CPU."""
@@ -40,6 +41,10 @@ class TrainingRun:
     resumes from its last checkpoint. The default is runs/CONFIG-STAGE."""
     resume: Literal["auto", "never"] = "auto"
     """auto resumes the run in the folder, if there is one. never refuses a folder that holds a run."""
+    threads: Annotated[int | None, option("N")] = None
+    """Number of CPU threads of each process. The default is that of OMP_NUM_THREADS, which torchrun sets, or else the
+    number of CPUs that this process may use. It does not depend on the load of the machine, because rounding depends on
+    the number of threads, and a run that resumes must give the same result."""
     device: Annotated[str, option("NAME")] = "auto"
     """Device to train on: cpu, cuda or mps. The default, auto, takes the GPUs if there are any. Processes are started
     by torchrun or 'accelerate launch -m adaptok'."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.resource_tracker as resource_tracker
-import os
 import signal
 import traceback
 from collections import deque
@@ -50,8 +49,9 @@ def run_workers(
     remaining, written = deque(numbers), 0
     try:
         count = min(workers, len(numbers))
+        threads = max(1, torch.get_num_threads() // count)
         for index in range(count):
-            connection, process = _start_worker(out, _assign_device(reference, index), count)
+            connection, process = _start_worker(out, _assign_device(reference, index), threads)
             running[connection] = process
         while running:
             for worker in wait(list(running)):
@@ -75,10 +75,10 @@ def run_workers(
     return written
 
 
-def _start_worker(out: Path, reference: ModelReference, workers: int) -> tuple[Connection, SpawnProcess]:
+def _start_worker(out: Path, reference: ModelReference, threads: int) -> tuple[Connection, SpawnProcess]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, out, reference, workers), daemon=True)
+    process = context.Process(target=_work, args=(theirs, out, reference, threads), daemon=True)
     with _blocked_interrupts():
         process.start()
     theirs.close()
@@ -117,9 +117,9 @@ def _assign_device(reference: ModelReference, index: int) -> ModelReference:
     return reference
 
 
-def _work(connection: Connection, out: Path, reference: ModelReference, workers: int) -> None:
+def _work(connection: Connection, out: Path, reference: ModelReference, threads: int) -> None:
     """Write the shards received from the main process, until it sends None or ends."""
-    torch.set_num_threads(max(1, _available_cores() // workers))
+    torch.set_num_threads(threads)
     try:
         writer = ShardWriter.open(out, reference)
         wrote = False
@@ -131,10 +131,6 @@ def _work(connection: Connection, out: Path, reference: ModelReference, workers:
         pass  # the main process was killed; our locks end with this process
     except Exception as error:
         connection.send(_to_picklable(error))
-
-
-def _available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _to_picklable(error: Exception) -> Exception:
