@@ -33,7 +33,7 @@ def test_comparison(tmp_path, capsys):
     main(["compare", str(a), str(b), "--output", str(tmp_path / "page.html")])
     assert "bootstrap" in (tmp_path / "page.html").read_text()
     assert "adaptok evaluate" in fails(capsys, "compare", a, tmp_path / "nowhere")
-    elsewhere = write_report(tmp_path / "elsewhere", level, videos, budget=9.0)
+    elsewhere = write_report(tmp_path / "elsewhere", level, videos, budgets=(9.0,))
     assert "nothing in common" in fails(capsys, "compare", a, elsewhere)
 
 
@@ -55,3 +55,29 @@ def test_comparison_of_measures_of_patches(tmp_path, capsys):
     assert list(run(capsys, "compare", old, b)["results"][0]["metrics"]) == ["psnr", "tokens_per_clip"]
     main(["compare", str(a), str(b), "--output", str(tmp_path / "page.md")])
     assert "edge ratio" in (tmp_path / "page.md").read_text()
+
+
+@pytest.mark.parametrize(("change", "better"), [(0.0, None), (1e-9, None), (0.004, None), (0.006, "b"), (-0.006, "a")])
+def test_no_report_is_better_by_less_than_the_shown_digits(tmp_path, change, better):
+    """PSNR is shown with two decimal places. The same change in every clip has an interval of width 0."""
+    videos, level = [f"{n}" for n in range(20)], np.random.default_rng(0).normal(25, 5, 20)
+    a, b = (write_report(tmp_path / name, psnr, videos) for name, psnr in (("a", level), ("b", level + change)))
+    assert compare_reports(a, b).results[0].metrics["psnr"].better == better
+
+
+def test_budgets_of_one_report_are_listed_and_drawn(tmp_path, capsys):
+    videos, level = [f"{n}" for n in range(4)], np.full(4, 25.0)
+    a = write_report(tmp_path / "a", level, videos, budgets=(8.0, 16.0, 32.0, 64.0))
+    b = write_report(tmp_path / "b", level + 1, videos, budgets=(8.0, 9.5, 16.0))
+    comparison = compare_reports(a, b)
+    assert [result.budget for result in comparison.results] == [8, 16]
+    assert (comparison.only_a, comparison.only_b) == ([32, 64], [9.5])
+    assert comparison.curves["psnr"].a == [(7.5, 25), (15.5, 25), (31.5, 25), (63.5, 25)]
+    assert comparison.curves["psnr"].b == [(7.5, 26), (9.0, 26), (15.5, 26)]
+    main(["compare", str(a), str(b), "--output", str(tmp_path / "page.html")])
+    printed, page = capsys.readouterr().out, (tmp_path / "page.html").read_text()
+    for text in (printed, page):
+        assert "Only A has the budgets 32 and 64." in text
+        assert "Only B has the budget 9.5." in text
+    assert page.count("<svg") == 1
+    assert all(text in page for text in ("A a", "B b", "tokens per clip", "PSNR of clips (dB)"))

@@ -56,12 +56,21 @@ def assert_same(one, other):
         assert one == other
 
 
-def write_report(folder, psnr, videos, budget=8.0, sha="0", **others):
-    """Write a report of version 1 of the format, of clips with the given PSNR and other metrics."""
+def write_report(folder, psnr, videos, budgets=(8.0,), sha="0", **others):
+    """Write a report of version 1 of the format, of clips with the given PSNR and other metrics at every budget."""
     folder.mkdir()
-    clips = {"video": videos, "clip": range(len(videos)), "budget": [budget] * len(videos), "psnr": psnr, **others}
-    pq.write_table(pa.table({name: pa.array(values) for name, values in clips.items()}), folder / "metrics.parquet")
-    result = {"budget": budget, "way": "adaptive", "adaptive": {"psnr": float(np.mean(psnr)), "tokens_per_clip": 7.5}}
+    clips = {"video": videos, "clip": range(len(videos)), "psnr": psnr, **others}
+    rows = {name: [*values] * len(budgets) for name, values in clips.items()}
+    rows["budget"] = [budget for budget in budgets for _ in videos]
+    pq.write_table(pa.table({name: pa.array(values) for name, values in rows.items()}), folder / "metrics.parquet")
+    results = [
+        {
+            "budget": budget,
+            "way": "adaptive",
+            "adaptive": {"psnr": float(np.mean(psnr)), "tokens_per_clip": budget - 0.5},
+        }
+        for budget in budgets
+    ]
     document = {
         "format": "adaptok-report",
         "version": 1,
@@ -70,7 +79,7 @@ def write_report(folder, psnr, videos, budget=8.0, sha="0", **others):
         "model": {"name": folder.name},
         "data": {"originals_sha256": sha, "videos": len(set(videos)), "clips": len(videos)},
         "metrics": ["psnr", *others],
-        "results": [result],
+        "results": results,
     }
     (folder / "report.json").write_text(json.dumps(document))
     return folder

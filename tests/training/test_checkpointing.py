@@ -99,3 +99,17 @@ def test_killed_while_checkpoints_are_written(tmp_path):
             reached, before = int(checkpoints[-1].name[5:]), reached
             assert reached >= before
     assert reached > 30
+
+
+@pytest.mark.parametrize(("best", "stored"), [(None, "null"), (21.5, "21.5")])
+def test_state_is_valid_json(tmp_path, best, stored):
+    state = RunState(3, {}, best=best)
+    checkpoint = save_checkpoint(tmp_path, {}, state, keep=1)
+    text = (checkpoint / "state.json").read_text()
+    assert f'"best": {stored}' in text
+    assert RunState.load(checkpoint).best == best
+
+
+def test_state_without_a_score_of_earlier_versions(tmp_path):
+    (tmp_path / "state.json").write_text('{"step": 3, "model": {}, "best": -Infinity}')
+    assert RunState.load(tmp_path).best is None

@@ -24,7 +24,8 @@ class Compare:
 
     notes: ClassVar[str] = (
         "The intervals are bootstrapped over videos. Where both reports measure the same clips, the differences "
-        "of clips are resampled, which gives narrower intervals."
+        "of clips are resampled, which gives narrower intervals. A report is called better if the difference and the "
+        "whole interval have the same sign in the digits that are shown."
     )
 
     a: Annotated[Positional[Path], option("A")]
@@ -53,7 +54,7 @@ class Compare:
             warn(f"the reports use different protocols ({', '.join(comparison.differs)}), so differences mean little")
         if self.output is not None:
             self._write(self.output, comparison)
-        show(self.messages, comparison.document(), "\n".join(columns([head, *rows])))
+        show(self.messages, comparison.document(), "\n".join([*columns([head, *rows]), *comparison.left_out()]))
 
     def _check(self) -> None:
         if self.resamples < 1:

@@ -9,10 +9,13 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adaptok.cli.errors import one_of
 from adaptok.cli.options import Messages
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
 
 Advance = Callable[[int], None]
 """Called with the number of units that were just finished."""
@@ -51,17 +54,7 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
 @contextmanager
 def progress(messages: Messages, title: str, total: int | None, unit: str) -> Iterator[Advance]:
     """Show a progress bar on standard error; yield the function that advances it."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeElapsedColumn
     from rich.text import Text
 
     class Speed(ProgressColumn):
@@ -70,26 +63,47 @@ def progress(messages: Messages, title: str, total: int | None, unit: str) -> It
         def render(self, task: Task) -> Text:
             return Text("" if task.speed is None else f"{task.speed:.3g}/s", style="progress.data.speed")
 
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        Speed(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=messages.quiet,
-    )
-    task = bar.add_task(title, total=total)
+    with _bar(messages, MofNCompleteColumn(), TextColumn(unit), Speed(), TimeElapsedColumn()) as bar:
+        task = bar.add_task(title, total=total)
 
-    def advance(count: int) -> None:
-        bar.start()  # only once there is progress, so that an early error is the only line printed
-        bar.advance(task, count)
+        def advance(count: int) -> None:
+            bar.start()  # only once there is progress, so that an early error is the only line printed
+            bar.advance(task, count)
 
-    try:
         yield advance
         bar.update(task, total=bar.tasks[0].completed)
+
+
+@contextmanager
+def download_progress(messages: Messages, title: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Show the progress of a download on standard error.
+
+    Yields:
+        The function that updates it, with the bytes so far and their total, if that is known.
+    """
+    from rich.progress import DownloadColumn, TransferSpeedColumn
+
+    with _bar(messages, DownloadColumn(), TransferSpeedColumn()) as bar:
+        task = bar.add_task(title, total=None)
+
+        def update(done: int, total: int | None) -> None:
+            bar.start()
+            bar.update(task, completed=done, total=total)
+
+        yield update
+
+
+@contextmanager
+def _bar(messages: Messages, *columns: ProgressColumn) -> Iterator[Progress]:
+    """Provide a progress bar with these columns, which its user starts."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    title = TextColumn("{task.description}")
+    console = Console(stderr=True)
+    bar = Progress(title, BarColumn(), *columns, TimeRemainingColumn(), console=console, disable=messages.quiet)
+    try:
+        yield bar
     finally:
         if bar.live.is_started:  # stopping a bar that never started prints an empty line
             bar.stop()

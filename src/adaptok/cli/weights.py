@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -11,10 +9,10 @@ from tyro.conf import Positional, subcommand
 
 from adaptok.cli.errors import did_you_mean, one_of
 from adaptok.cli.options import Messages, group, option
-from adaptok.cli.output import columns, show
+from adaptok.cli.output import columns, download_progress, show
 
 if TYPE_CHECKING:
-    from adaptok.utils.downloads import Progress
+    from adaptok.metrics.pretrained import Published
 
 
 @dataclass(kw_only=True)
@@ -72,41 +70,17 @@ class FetchWeights:
         paths = {}
         for name in self.names:
             if name in METRIC_WEIGHTS:
-                with _bytes(self.messages, name) as progress:
-                    paths[name] = str(METRIC_WEIGHTS[name].fetch(progress))
+                paths[name] = self._fetch(name, METRIC_WEIGHTS[name])
             else:
                 paths[name] = str(fetch_model(OFFICIAL_MODELS[name]))
         show(self.messages, paths, "\n".join(f"{name}: {path}" for name, path in paths.items()))
 
-
-@contextmanager
-def _bytes(messages: Messages, title: str) -> Iterator[Progress]:
-    """Show the progress of a download on standard error; yield the function that updates it."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=messages.quiet,
-    )
-    task = bar.add_task(title, total=None)
-
-    def update(done: int, total: int | None) -> None:
-        bar.start()  # only once there is progress, so that an early error is the only line printed
-        bar.update(task, completed=done, total=total)
-
-    try:
-        yield update
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("interrupted; the next 'adaptok weights fetch' resumes the download") from None
-    finally:
-        if bar.live.is_started:
-            bar.stop()
+    def _fetch(self, name: str, weights: Published) -> str:
+        try:
+            with download_progress(self.messages, name) as progress:
+                return str(weights.fetch(progress))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("interrupted; the next 'adaptok weights fetch' resumes the download") from None
 
 
 @dataclass(kw_only=True)

@@ -46,7 +46,8 @@ class Difference:
 
     Attributes:
         low, high: ends of the confidence interval; None for a single video, and for metrics that are not of clips.
-        better: the better report; None if the interval contains 0, or the metric has no better direction.
+        better: the better report; None if the difference or the interval, rounded as they are shown, is 0 or contains
+            0, if there is no interval, or if the metric has no better direction.
     """
 
     a: float
@@ -66,11 +67,20 @@ class BudgetComparison:
 
 
 @dataclass(frozen=True)
+class Curves:
+    """Values of a metric over tokens per clip, `(tokens, value)` with increasing tokens, at all budgets of a report."""
+
+    a: list[tuple[float, float]]
+    b: list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Two reports side by side.
 
     Attributes:
         differs: fields of the protocol that differ.
+        only_a, only_b: budgets that only one of the reports has.
         same_clips: whether both reports measure the same clips.
         resamples: number of bootstrap samples.
         level: level of the confidence intervals.
@@ -83,6 +93,9 @@ class Comparison:
     resamples: int
     level: float
     results: list[BudgetComparison]
+    only_a: list[float]
+    only_b: list[float]
+    curves: dict[str, Curves]
 
     def document(self) -> dict[str, Any]:
         """The comparison as a JSON object."""
@@ -104,13 +117,18 @@ class Comparison:
                 rows.append([budget, title, *values, interval, better])
         return head, rows
 
+    def left_out(self) -> list[str]:
+        """Sentences that name the budgets of one report that are not compared, because the other does not have them."""
+        sides = (("A", self.only_a), ("B", self.only_b))
+        return [f"Only {name} has the {_budgets(budgets)}." for name, budgets in sides if budgets]
+
     def description(self) -> str:
         """Sentences that say what was compared, and how."""
         sides = [f"{name}: {side.folder}, {side.clips} clips." for name, side in (("A", self.a), ("B", self.b))]
         resampled = "differences of the same clips" if self.same_clips else "clips of each report separately"
         text = f"Intervals of {self.level:.0%}: {self.resamples} bootstrap samples of videos, {resampled}."
         other = [f"The protocols differ in {', '.join(self.differs)}."] if self.differs else []
-        return " ".join([*sides, text, *other])
+        return " ".join([*sides, text, *other, *self.left_out()])
 
 
 def compare_reports(a: Path, b: Path, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0) -> Comparison:
@@ -150,8 +168,36 @@ def compare_reports(a: Path, b: Path, *, resamples: int = RESAMPLES, level: floa
             if x is not None and y is not None:
                 compared[name] = Difference(x, y, y - x)
         results.append(BudgetComparison(budget, compared))
-    differs = _differing(reports[0].protocol, reports[1].protocol)
-    return Comparison(_side(reports[0], a), _side(reports[1], b), differs, same, resamples, level, results)
+    only = [[x for x in table if x is not None and x not in budgets] for table in tables]
+    return Comparison(
+        a=_side(reports[0], a),
+        b=_side(reports[1], b),
+        differs=_differing(reports[0].protocol, reports[1].protocol),
+        same_clips=same,
+        resamples=resamples,
+        level=level,
+        results=results,
+        only_a=only[0],
+        only_b=only[1],
+        curves=_curves(reports),
+    )
+
+
+def _curves(reports: Sequence[Report]) -> dict[str, Curves]:
+    """Curves of the metrics that both reports have; none for reports without tokens."""
+    curves = {}
+    for name in METRICS:
+        if all(name in report.metrics for report in reports):
+            a, b = (_curve(report, name) for report in reports)
+            if a and b:
+                curves[name] = Curves(a, b)
+    return curves
+
+
+def _curve(report: Report, name: str) -> list[tuple[float, float]]:
+    figures = [result.main for result in report.results]
+    points = [(each.tokens_per_clip, each.value(name)) for each in figures]
+    return sorted((tokens, value) for tokens, value in points if tokens is not None and value is not None)
 
 
 def _differing(a: Protocol, b: Protocol) -> list[str]:
@@ -208,11 +254,18 @@ def _difference(
     else:
         drawn = _resample(videos[1], values[1], rng, resamples) - _resample(videos[0], values[0], rng, resamples)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]).tolist()
-    better: Literal["a", "b"] | None = None
-    direction = METRICS[name].direction
-    if direction and (low > 0 or high < 0):
-        better = "b" if (low > 0) == (direction > 0) else "a"
-    return Difference(a, b, b - a, low, high, better)
+    return Difference(a, b, b - a, low, high, _better(name, b - a, low, high))
+
+
+def _better(name: str, difference: float, low: float, high: float) -> Literal["a", "b"] | None:
+    """The better report, if the difference and both ends of its interval have the same sign in the shown digits."""
+    direction, decimals = METRICS[name].direction, METRICS[name].decimals
+    signs = {np.sign(round(value, decimals)) for value in (difference, low, high)}
+    if signs == {1} and direction:
+        return "b" if direction > 0 else "a"
+    if signs == {-1} and direction:
+        return "a" if direction > 0 else "b"
+    return None
 
 
 def _resample(videos: NDArray[np.str_], values: Floats, rng: np.random.Generator, resamples: int) -> Floats:
@@ -228,3 +281,8 @@ def _resample(videos: NDArray[np.str_], values: Floats, rng: np.random.Generator
 
 def _format(name: str, value: float, sign: str = "") -> str:
     return f"{value:{sign}.1f}" if name == "tokens_per_clip" else with_unit(name, value, sign)
+
+
+def _budgets(budgets: Sequence[float]) -> str:
+    *first, last = (f"{budget:g}" for budget in budgets)
+    return f"budgets {', '.join(first)} and {last}" if first else f"budget {last}"

@@ -25,23 +25,25 @@ from adaptok.utils.files import sha256_of
 
 
 class MetricInfo(NamedTuple):
-    """Name of a metric for readers, direction (1 if higher is better, -1 if lower is, 0 if neither) and unit."""
+    """Name of a metric for readers, direction (1 if higher is better, -1 if lower is, 0 if neither), unit, and decimal
+    places that are shown."""
 
     name: str
     direction: Literal[-1, 0, 1]
     unit: str = ""
+    decimals: int = 4
 
 
 METRICS: dict[str, MetricInfo] = {
-    "psnr": MetricInfo("PSNR of clips", 1, "dB"),
-    "psnr_frame": MetricInfo("PSNR of frames", 1, "dB"),
+    "psnr": MetricInfo("PSNR of clips", 1, "dB", 2),
+    "psnr_frame": MetricInfo("PSNR of frames", 1, "dB", 2),
     "ssim": MetricInfo("SSIM", 1),
     "ms_ssim": MetricInfo("MS-SSIM", 1),
     "lpips_vgg": MetricInfo("LPIPS (VGG)", -1),
     "lpips_alex": MetricInfo("LPIPS (AlexNet)", -1),
     "edge_ratio": MetricInfo("edge ratio", -1),
     "sharpness": MetricInfo("sharpness", 0),
-    "fvd": MetricInfo("FVD", -1),
+    "fvd": MetricInfo("FVD", -1, "", 2),
 }
 """All metrics, in the order of the report."""
 CLIP_METRICS = tuple(name for name in METRICS if name != "fvd")

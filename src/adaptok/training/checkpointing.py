@@ -51,8 +51,8 @@ class RunState:
     """Configuration of the model."""
     kind: str = "model"
     """Kind of model, for `build_model`."""
-    best: float = -math.inf
-    """Best validation score so far."""
+    best: float | None = None
+    """Best validation score so far, if there is one."""
     plan: tuple[int, int] | None = None
     """Number of steps of the whole run, and of its warm-up. They stay the same if the number of files or processes
     changes."""
@@ -70,7 +70,13 @@ class RunState:
         """Read the state of a checkpoint."""
         values = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
         values.setdefault("validated", values["step"])  # old checkpoints were saved after validation
+        if values.get("best") == -math.inf:  # how old checkpoints say that there is no score
+            values["best"] = None
         return cls(**{each.name: values[each.name] for each in fields(cls) if each.name in values})
+
+    def to_json(self) -> str:
+        """Return the content of `state.json`."""
+        return json.dumps(asdict(self), allow_nan=False)
 
 
 def list_checkpoints(run: Path) -> list[Path]:
@@ -111,7 +117,7 @@ def save_checkpoint(run: Path, tensors: Tensors, state: RunState, keep: int) -> 
     temporary.mkdir()
     for name, file in tensors.items():
         save_file(file, temporary / f"{name}.safetensors")
-    (temporary / STATE_FILE).write_text(json.dumps(asdict(state)), encoding="utf-8")
+    (temporary / STATE_FILE).write_text(state.to_json(), encoding="utf-8")
     for path in temporary.iterdir():  # contents must reach the disk before the name
         _flush(path)
     if final.exists():
@@ -128,7 +134,7 @@ def mark_exported(run: Path) -> None:
     checkpoint = list_checkpoints(run)[-1]
     with replacing(checkpoint / STATE_FILE) as temporary:
         state = replace(RunState.load(checkpoint), exported=True)
-        temporary.write_text(json.dumps(asdict(state)), encoding="utf-8")
+        temporary.write_text(state.to_json(), encoding="utf-8")
 
 
 def restore_checkpoint(

@@ -341,7 +341,8 @@ class Trainer:
         self.logger.log(self.step, measurements)
         self.logger.log_image(self.step, samples)
         plot_metrics(self.folder / "metrics.jsonl", self.folder / "metrics.png")
-        if measurements and (score := self.stage.score(measurements)) > self.best:
+        best = -math.inf if self.best is None else self.best
+        if measurements and (score := self.stage.score(measurements)) > best:
             write_folder(model, self.folder / "best")
             self.best = score
 

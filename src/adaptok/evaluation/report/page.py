@@ -253,11 +253,29 @@ def quality_charts(report: Report) -> list[Chart]:
             )
             if points:
                 lines.append(Line(f"{name} lengths", points, colour, dashed=name == "uniform"))
-        info = METRICS[metric]
-        label = f"{info.name} ({info.unit})" if info.unit else info.name
         if lines:
-            charts.append(Chart(info.name, line_chart(lines, "tokens per clip", label)))
+            charts.append(_metric_chart(metric, lines))
     return charts
+
+
+def comparison_charts(comparison: Comparison) -> list[Chart]:
+    """A chart of every metric over tokens per clip, with one line for each of two reports."""
+    charts = []
+    for metric, curves in comparison.curves.items():
+        sides = (("A", comparison.a, curves.a), ("B", comparison.b, curves.b))
+        lines = [
+            Line(f"{letter} {side.name}", points, index, dashed=index == 1)  # equal lines stay visible
+            for index, (letter, side, points) in enumerate(sides)
+            if points
+        ]
+        charts.append(_metric_chart(metric, lines))
+    return charts
+
+
+def _metric_chart(metric: str, lines: Sequence[Line]) -> Chart:
+    info = METRICS[metric]
+    label = f"{info.name} ({info.unit})" if info.unit else info.name
+    return Chart(info.name, line_chart(lines, "tokens per clip", label))
 
 
 def token_charts(report: Report) -> list[Chart]:
@@ -295,8 +313,8 @@ def with_unit(metric: str, value: float | None, sign: str = "") -> str:
     """Format a value of a metric."""
     if value is None:
         return "–"
-    digits = 2 if metric in ("psnr", "psnr_frame", "fvd") else 4
-    return f"{round(value, digits) + 0.0:{sign}.{digits}f} {METRICS[metric].unit}".rstrip()
+    decimals = METRICS[metric].decimals
+    return f"{round(value, decimals) + 0.0:{sign}.{decimals}f} {METRICS[metric].unit}".rstrip()
 
 
 def _budget(budget: float | None) -> str:
@@ -305,7 +323,9 @@ def _budget(budget: float | None) -> str:
 
 def comparison_page(comparison: Comparison, markup: str) -> str:
     """Render a comparison of two reports as "html" or "md"."""
-    return render(_PACKAGE, f"comparison.{markup}.j2", comparison=comparison, table=Table("", *comparison.table()))
+    charts = {"charts": comparison_charts(comparison)} if markup == "html" else {}
+    table = Table("", *comparison.table())
+    return render(_PACKAGE, f"comparison.{markup}.j2", comparison=comparison, table=table, **charts)
 
 
 def image_address(frames: Sequence[Frame]) -> str:
