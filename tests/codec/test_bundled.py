@@ -1,9 +1,12 @@
-"""The model in the box gives the figures of its card on the clip in the box; the generator knows its classes."""
+"""The bundled model gives the figures of its card on the bundled clip; the bundled generator knows its classes."""
 
 from __future__ import annotations
 
+import re
 from importlib.resources import as_file, files
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,17 +16,42 @@ from adaptok.data.synthetic.shapes import CLASSES, draw_shape_clip
 from adaptok.evaluation.reconstruction import compare
 from adaptok.generation.sequences import join_blocks
 
-CARD = {192: 21.56, 384: 22.91}
-"""PSNR in dB by tokens per clip, of docs/model-card.md."""
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def figures_of_the_card() -> dict[int, float]:
+    """PSNR in dB by tokens per clip."""
+    [card] = DOCS.rglob("model-card.md")
+    sentence = r"\(`walk.mp4`\), PSNR is (\S+) dB at (\d+) tokens per clip and (\S+) dB at (\d+)\."
+    match = re.search(sentence, " ".join(card.read_text(encoding="utf-8").split()))
+    assert match, "the model card states no PSNR of walk.mp4"
+    return {int(match[2]): float(match[1]), int(match[4]): float(match[3])}
 
 
 def test_figures_of_the_card():
+    card = figures_of_the_card()
     codec = AdapTok.from_pretrained(device="cpu")
     with as_file(files("adaptok") / "assets" / "walk.mp4") as clip:
         full = codec.encode(clip)
-        reports = compare(codec, clip, [full.truncate(budget) for budget in CARD])
-    for report, expected in zip(reports, CARD.values(), strict=True):
+        reports = compare(codec, clip, [full.truncate(budget) for budget in card])
+    for report, expected in zip(reports, card.values(), strict=True):
         assert report.psnr == pytest.approx(expected, abs=0.05)
+
+
+def test_tokens_do_not_depend_on_the_number_of_threads():
+    codec = AdapTok.from_pretrained(device="cpu")
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            with as_file(files("adaptok") / "assets" / "walk.mp4") as clip:
+                tokens = codec.encode(clip, 256, stop=0.5)
+            results.append((tokens.ids, tokens.lengths, codec.decode(tokens)))
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(np.array_equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
 def test_bundled_generator_knows_its_classes():
