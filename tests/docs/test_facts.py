@@ -26,6 +26,7 @@ from adaptok.metrics.fvd import I3D_SHA256
 from adaptok.metrics.registry import METRIC_WEIGHTS
 from adaptok.models.generator import GeneratorModel
 from adaptok.models.model import Model
+from adaptok.training.estimate import describe
 
 ROOT = Path(__file__).parents[2]
 ASSETS = ROOT / "src" / "adaptok" / "assets"
@@ -34,7 +35,7 @@ PAGES = {
 }
 PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 # Flags of other programs.
-FOREIGN = {"--nproc-per-node", "--multi-gpu", "--no-deps", "--no-binary"}
+FOREIGN = {"--logdir", "--nproc-per-node", "--multi-gpu", "--no-deps", "--no-binary"}
 
 
 def facts(pattern: str) -> list[tuple[str, ...]]:
@@ -111,6 +112,25 @@ def test_official_budgets():
         assert tuple(map(int, blocks)) == budgets
         assert int(per_clip) == 4 * int(tokens)
         assert 0 <= 4 * int(tokens) - sum(budgets) <= 4
+
+
+TRAININGS = {
+    "tokenizer": ("base", "tokenizer"),
+    "scorer": ("base", "scorer"),
+    "generator (UCF-101)": ("base", "generator"),
+    "predictor (Kinetics-600)": ("base-predictor", "generator"),
+}
+
+
+def test_work_of_the_official_trainings():
+    """GPU hours follow from the other columns; work and memory are those of --dry-run."""
+    rows = facts(r"\| ([^|\n]+) \| [\d,]+ \| ([\d,]+) \| (\d+) \| (\d+) \| (\d+) GB \|")
+    assert {name for name, *_ in rows} == set(TRAININGS)
+    for name, steps, tflop, hours, memory in rows:
+        assert int(steps.replace(",", "")) * int(tflop) / 300 / 3600 == pytest.approx(int(hours), abs=1)
+        preset, stage = TRAININGS[name]
+        plan = describe(load_training_config(preset, stage, {}), 8)
+        assert (round(plan["gflop_per_step"] / 1000), round(plan["memory_gb"])) == (int(tflop), int(memory))
 
 
 def test_hashes_of_weights():

@@ -69,6 +69,7 @@ def test_systems_without_affinity_and_cgroups_use_all_cpus(tmp_path, monkeypatch
         ),
         ("1:cpu:/a\n", {"cpu/a/cpu.cfs_quota_us": "200000", "cpu/a/cpu.cfs_period_us": "100000"}, 2),
         ("0::/\n", {"cpu.max": "garbage"}, 8),
+        ("garbage\n\n", {"cpu.max": "100000 100000"}, 8),
     ],
 )
 def test_the_quota_of_cgroups_limits_the_cpus(tmp_path, cgroup, files, expected):
@@ -114,6 +115,13 @@ def test_a_container_whose_cpus_have_other_numbers_uses_the_mean(tmp_path, clock
     write_stat(tmp_path, [100] * 4 + [0] * 4, [0] * 4 + [100] * 4)
     clock["time"] = 1.0
     assert meter.idle_cpus() == pytest.approx(1.0)
+
+
+def test_unknown_formats_say_nothing_about_the_load(tmp_path, clock):
+    write(tmp_path, proc__stat="cpu 1 2 3 x 5\n\ncpu0\n")
+    meter = LoadMeter(tmp_path)
+    clock["time"] = 1.0
+    assert meter.idle_cpus() is None
 
 
 def test_the_load_of_an_instant_is_unknown(tmp_path, clock):

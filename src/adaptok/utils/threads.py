@@ -96,13 +96,14 @@ def _cpu_ticks(stat: Path) -> tuple[int, int] | None:
         return None
     ticks: dict[str, tuple[int, int]] = {}
     for line in lines:
-        name, *values = line.split()
-        if name.startswith("cpu") and len(values) >= 5:
-            user, nice, system, idle, waiting, *other = (int(value) for value in values[:8])  # then guests, in user
-            ticks[name] = idle + waiting, user + nice + system + idle + waiting + sum(other)
-    wanted = [f"cpu{number}" for number in _affinity()]
-    known = [ticks[name] for name in (wanted if all(name in ticks for name in wanted) else ["cpu"]) if name in ticks]
-    return (sum(each[0] for each in known), sum(each[1] for each in known)) if known else None
+        name, *values = line.split() or [""]
+        if name.startswith("cpu") and len(values) >= 5 and all(value.isdigit() for value in values):
+            numbers = [int(value) for value in values[:8]]  # user, nice, system, idle, waiting, …; then guests, in user
+            ticks[name] = numbers[3] + numbers[4], sum(numbers)
+    names = [f"cpu{number}" for number in _affinity()]
+    if all(name in ticks for name in names):
+        return sum(ticks[name][0] for name in names), sum(ticks[name][1] for name in names)
+    return ticks.get("cpu")
 
 
 def _quotas(root: Path) -> Iterator[float]:
@@ -113,6 +114,8 @@ def _quotas(root: Path) -> Iterator[float]:
         return
     mounts = root / "sys/fs/cgroup"
     for line in lines:
+        if line.count(":") < 2:
+            continue
         number, controllers, path = line.split(":", 2)
         if number == "0":
             for folder in _with_parents(mounts, path):
