@@ -103,7 +103,8 @@ class Comparison:
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Head and rows of a table for readers."""
-        head = ["budget", "", f"A {self.a.name}", f"B {self.b.name}", "B - A", f"{self.level:.0%} interval", "better"]
+        models = [f"A {self.a.name}", f"B {self.b.name}"]
+        head = ["budget", "metric", *models, "B - A", f"{self.level:.0%} interval", "better"]
         rows = []
         for result in self.results:
             budget = "–" if result.budget is None else f"{result.budget:g}"
