@@ -198,7 +198,7 @@ def test_resumed_runs_equal_uninterrupted_ones(tmp_path, capsys):
     for name in ("exported", "parts/model"):
         card = (tmp_path / name / "README.md").read_text()
         assert "tokenizer test, from one of 3 classes, trained for 12 steps" in card
-        assert "| validation_accuracy |" in card
+        assert "| accuracy |" in card
 
 
 def test_the_command_line(tmp_path, capsys):

@@ -13,6 +13,9 @@ def test_names_are_resolved():
     assert pick_device("auto").type in ("cpu", "cuda", "mps")
     assert [pick_dtype(name) for name in DTYPES] == [torch.float32, torch.bfloat16, torch.float16]
     assert pick_dtype(torch.float64) == torch.float64
+    short = ["fp32", "float", "bf16", "fp16", "half", "torch.bfloat16"]
+    bits = [torch.float32, torch.float32, torch.bfloat16, torch.float16, torch.float16, torch.bfloat16]
+    assert [pick_dtype(name) for name in short] == bits
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "cpu:x"])
@@ -24,3 +27,5 @@ def test_unavailable_devices_are_refused(name):
 def test_unknown_types_are_refused():
     with pytest.raises(ValueError, match="expected one of float32, bfloat16, float16"):
         pick_dtype("int8")
+    with pytest.raises(ValueError, match="expected a floating-point type"):
+        pick_dtype(torch.int8)

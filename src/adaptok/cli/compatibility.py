@@ -1,4 +1,4 @@
-"""Older spellings of the command line.
+"""Older spellings of the command line, and short names of floating-point formats.
 
 They are consulted only after the present grammar has refused a command line, so they never change the meaning of one
 that is valid today.
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from adaptok.config.choices import Stage
+from adaptok.utils.dtypes import expand_dtype
 
 RENAMED_FLAGS = {
     "--out": "--output",
@@ -34,13 +35,26 @@ def modernize(arguments: Sequence[str]) -> list[str]:
         words = _name_evaluation(words)
     if words[:2] == ["data", "shapes"]:
         words[1] = "synthesize"
-    words = [_rename(word) for word in words]
+    words = _expand_dtypes([_rename(word) for word in words])
     return _move_budgets(words) if words[:1] == ["reconstruct"] else words
 
 
 def _rename(word: str) -> str:
     name, equals, value = word.partition("=")
     return RENAMED_FLAGS.get(name, name) + equals + value
+
+
+def _expand_dtypes(words: list[str]) -> list[str]:
+    """`--dtype bf16` as `--dtype bfloat16`. The flag of a benchmark takes several values."""
+    expanded: list[str] = []
+    is_open = False
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name == "--dtype" and equals:
+            word = f"{name}={expand_dtype(value)}"
+        is_open = word == "--dtype" or (is_open and not word.startswith("-"))
+        expanded.append(expand_dtype(word) if is_open else word)
+    return expanded
 
 
 def _move_stage(words: list[str]) -> list[str]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptok.allocation.policy import ClipLayout, LengthChooser, Scores
+from adaptok.checkpoints.pretrained import Pretrained
 from adaptok.codec.length_selection import BlockScorer, calibrate_scores, require_scorer
 from adaptok.config.model import ModelConfig
 from adaptok.models.model import Model
@@ -49,7 +50,7 @@ class EncodedClips(NamedTuple):
         return self.clips[:, :, block * size : (block + 1) * size]
 
 
-class ClipCodec:
+class ClipCodec(Pretrained):
     """Encoder, scorer and decoder of clips.
 
     Args:
@@ -57,19 +58,23 @@ class ClipCodec:
         weights_hash: SHA-256 of the tokenizer's weights, which token files store.
     """
 
+    model: Model
+
     def __init__(self, model: Model, weights_hash: str) -> None:
         self.model = model.eval()
         self.weights_hash = weights_hash
+
+    def __repr__(self) -> str:
+        c = self.config.tokenizer
+        return self._describe(
+            f"clips of {c.frames} frames of {c.size}x{c.size} in {c.blocks} blocks of up to {c.latents} tokens",
+            f"codebook of {c.quantizer.codebook_size}",
+        )
 
     @property
     def config(self) -> ModelConfig:
         """Configuration of the model."""
         return self.model.config
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the weights."""
-        return self.model.device
 
     @property
     def dtype(self) -> torch.dtype:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptok.allocation.policy import LengthPolicy
-from adaptok.checkpoints.hub import local_folder, upload
+from adaptok.checkpoints.hub import HubOptions, local_folder
 from adaptok.checkpoints.model_folder import read_folder, write_folder
 from adaptok.codec.clips import ClipCodec
 from adaptok.codec.encoded_windows import EncodedWindows, by_tile, by_time, iter_windows, join_windows, split_tiles
@@ -45,24 +45,39 @@ class AdapTok(ClipCodec):
         *,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "float32",
+        revision: str | None = None,
+        token: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
     ) -> AdapTok:
         """Load a model.
 
         Args:
-            name: A model folder or a hub id `owner/name`, of this project's or the official layout. None loads the
-                bundled model.
+            name: A model folder or an id `owner/name` of the Hugging Face hub, of this project's or the official
+                layout. None loads the bundled model.
             device: A torch device. "auto" selects CUDA if available, else MPS, else the CPU.
-            dtype: "float32", "bfloat16" or "float16", the type of weights and computation.
+            dtype: Type of weights and computation: "float32", "bfloat16" or "float16", one of the short names "fp32",
+                "bf16" and "fp16", or a torch type.
+            revision: Branch, tag or commit of a model on the hub. None is the main branch.
+            token: Access token for private models of the hub. None uses the one that `hf auth login` or HF_TOKEN
+                provides, if any.
+            cache_dir: Folder of downloads. None is that of the hub's library (HF_HUB_CACHE).
+            local_files_only: Use an earlier download, without a network.
 
         Raises:
-            FileNotFoundError: There is no such folder.
+            FileNotFoundError: There is no such folder, and no such model or revision on the hub.
+            PermissionError: The hub refuses access to the model.
+            ConnectionError: The hub cannot be reached, or fails.
             CheckpointError: The folder is damaged, or its weights do not fit its configuration.
-            ValueError: `device` or `dtype` is unrecognized or unavailable.
+            ValueError: `device` or `dtype` is unrecognized or unavailable, or a folder is given a revision.
         """
         torch_device, torch_dtype = pick_device(device), pick_dtype(dtype)
-        with local_folder(name) as folder:
+        options = HubOptions(revision, token, cache_dir, local_files_only)
+        with local_folder(name, options=options) as folder:
             checkpoint = read_folder(folder)
-        return cls(checkpoint.build().to(torch_device, torch_dtype), checkpoint.hash())
+            codec = cls(checkpoint.build().to(torch_device, torch_dtype), checkpoint.hash())
+        codec.folder = None if name is None else folder
+        return codec
 
     def save_pretrained(self, folder: str | Path, *, dtype: str | torch.dtype | None = None) -> None:
         """Write a model folder of this project's layout.
@@ -72,10 +87,6 @@ class AdapTok(ClipCodec):
             dtype: Type of the stored weights; None keeps the present one.
         """
         write_folder(self.model, folder, self.dtype if dtype is None else pick_dtype(dtype))
-
-    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
-        """Upload the model folder to the Hugging Face hub, and return its address."""
-        return upload(self.save_pretrained, repo_id, private=private, token=token)
 
     def encode(
         self,

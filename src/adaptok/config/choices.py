@@ -10,6 +10,8 @@ from typing import Literal
 
 DType = Literal["float32", "bfloat16", "float16"]
 """Floating-point formats of weights and computation."""
+FrameOutput = Literal["numpy", "torch", "pil"]
+"""Types of decoded frames."""
 Scope = Literal["video", "clip", "batch", "stream"]
 """Which blocks share a budget of tokens."""
 Fit = Literal["crop", "pad", "stretch"]

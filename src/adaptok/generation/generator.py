@@ -6,7 +6,6 @@ Legend: `B` clips, `n` entries of a sequence, `G` blocks of a clip, `K` latents 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -17,31 +16,31 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptok.checkpoints.hub import local_folder
+from adaptok.checkpoints.hub import HubOptions, local_folder
 from adaptok.checkpoints.model_folder import read_generator, write_folder, write_official_folder
+from adaptok.checkpoints.pretrained import Pretrained
 from adaptok.codec.codec import AdapTok
 from adaptok.config.choices import Fit, ModelLayout
 from adaptok.config.generator import GeneratorConfig
 from adaptok.generation.compatibility import check_compatible, is_compatible
-from adaptok.generation.conditions import encode_conditions
+from adaptok.generation.conditions import Label, class_number, encode_conditions, read_first_frames
 from adaptok.generation.sampling import Sampler, Samples, Sampling, SamplingStats, draw_seeds
 from adaptok.generation.sequences import split_blocks
 from adaptok.models.generator import GeneratorModel
-from adaptok.ops.prepacked_linear import prepack_linears
+from adaptok.ops.prepacked_linear import prepack_linears, unpack_linears
 from adaptok.utils.devices import pick_device, pick_dtype
 from adaptok.video.geometry import Geometry
 from adaptok.video.pixels import clip_to_frames
-from adaptok.video.sources import Video, open_frames
+from adaptok.video.sources import Video
 
 BUNDLED = "adaptok-tiny-generator"
 """Name of the bundled generator."""
 DEFAULT_CONDITION_FRAMES = 5
 """Number of first frames in the condition of a generator that does not state it. The number is the official one."""
-Label = str | int
 Progress = Callable[[int], None]
 
 
-class Generator:
+class Generator(Pretrained):
     """Autoregressive model over the ids of a tokenizer. `Generator.from_pretrained()` loads the bundled one.
 
     `sample` generates the tokens of new clips, `decode` converts them to pixels, and `predict` continues a video. A
@@ -56,13 +55,25 @@ class Generator:
         GeneratorMismatchError: the model was trained on the ids of another tokenizer.
     """
 
+    model: GeneratorModel
+
     def __init__(self, model: GeneratorModel, codec: AdapTok | None = None, *, compile: bool = False) -> None:
         self.model, self.compile = model.eval(), compile
         self.codec = codec
+        self._prepacks = False
         self.stats = SamplingStats(0, 0, 0)
         """Counts of the last sampling."""
         if codec is not None:
             check_compatible(model.config, codec)
+
+    def __repr__(self) -> str:
+        c = self.config
+        condition = f"{c.classes} classes" if c.classes else f"prediction from {self.condition_frames} frames"
+        return self._describe(
+            condition,
+            f"{c.blocks} blocks of up to {c.latents} tokens",
+            f"codec={None if self.codec is None else self.codec.config.name!r}",
+        )
 
     @classmethod
     def from_pretrained(
@@ -73,6 +84,10 @@ class Generator:
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "float32",
         compile: bool = False,
+        revision: str | None = None,
+        token: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
     ) -> Generator:
         """Load a generator for sampling.
 
@@ -84,23 +99,42 @@ class Generator:
             compile: compile the decode step (`torch.compile`, with CUDA graphs on a GPU). The first clips wait up to a
                 minute, and many clips are faster. Rounding differs, so the clips of a seed may differ from those of a
                 plain step and between batch sizes.
+            revision: as for `AdapTok.from_pretrained`, of the generator alone.
+            token, cache_dir, local_files_only: as for `AdapTok.from_pretrained`, also for a tokenizer on the hub.
 
         Raises:
-            FileNotFoundError: there is no such folder.
-            CheckpointError: the folder is damaged, or its weights do not fit its configuration.
             GeneratorMismatchError: the generator was trained on the ids of another tokenizer.
-            ValueError: `device` or `dtype` is unrecognized or unavailable.
+            FileNotFoundError, PermissionError, ConnectionError, CheckpointError, ValueError: as for
+                `AdapTok.from_pretrained`.
         """
         where, kind = pick_device(device), pick_dtype(dtype)
-        with local_folder(name, BUNDLED) as folder:
-            model = read_generator(folder, kind).to(where)
-        if not compile:
-            prepack_linears(model)
-        if codec is None:
-            bundled = AdapTok.from_pretrained(device=where)
-            return cls(model, bundled if is_compatible(model.config, bundled) else None, compile=compile)
-        named = codec if isinstance(codec, AdapTok) else AdapTok.from_pretrained(codec, device=where)
-        return cls(model, named, compile=compile)
+        with local_folder(name, BUNDLED, HubOptions(revision, token, cache_dir, local_files_only)) as folder:
+            model = read_generator(folder, kind)
+        if isinstance(codec, AdapTok):
+            tokenizer: AdapTok | None = codec
+        else:
+            tokenizer = AdapTok.from_pretrained(
+                codec, device=where, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+            )
+            if codec is None and not is_compatible(model.config, tokenizer):
+                tokenizer = None
+        generator = cls(model, tokenizer, compile=compile)
+        generator.folder, generator._prepacks = None if name is None else folder, not compile
+        generator._move_model(where, kind)
+        return generator
+
+    def _move(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Move the generator, and its tokenizer without changing the type of that."""
+        self._move_model(device, dtype)
+        if self.codec is not None:
+            self.codec.to(device)
+
+    def _move_model(self, device: torch.device, dtype: torch.dtype) -> None:
+        unpack_linears(self.model)
+        self.model.compiled = None  # it may hold a CUDA graph of the weights where they were
+        self.model.to(device, dtype)
+        if self._prepacks:
+            prepack_linears(self.model)
 
     def save_pretrained(
         self, folder: str | Path, *, dtype: str | torch.dtype | None = None, layout: ModelLayout = "adaptok"
@@ -120,8 +154,9 @@ class Generator:
         return self.model.config
 
     @property
-    def device(self) -> torch.device:
-        return self.model.device
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the weights."""
+        return self.model.dtype
 
     @property
     def condition_frames(self) -> int:
@@ -158,24 +193,7 @@ class Generator:
         Raises:
             ValueError: a label is unknown, or this generator has no classes.
         """
-        c = self.config
-        if not c.classes:
-            raise ValueError("this generator predicts frames and has no classes; give first frames instead of labels")
-        return torch.tensor([self._class(label) for label in labels], dtype=torch.int64)
-
-    def _class(self, label: Label) -> int:
-        c = self.config
-        names = [name.casefold() for name in c.labels]
-        for name, known in ((str(label), list(c.labels)), (str(label).casefold(), names)):  # file names of UCF-101
-            if name in known:  # differ from its folders in case
-                return known.index(name)
-        if isinstance(label, int) or label.isdecimal():
-            if int(label) < c.classes:
-                return int(label)
-            raise ValueError(f"label {label}, expected 0 to {c.classes - 1}")
-        near = difflib.get_close_matches(label, c.labels, n=3, cutoff=0.3) or list(c.labels[:5])
-        hint = f"did you mean {', '.join(map(repr, near))}?" if near else f"expected a number from 0 to {c.classes - 1}"
-        raise ValueError(f"unknown label {label!r}: {hint}")
+        return torch.tensor([class_number(self.config, label) for label in labels], dtype=torch.int64)
 
     def iter_sample(
         self,
@@ -373,20 +391,3 @@ class Generator:
                 f" ({self.config.model or 'of unknown name'}); give it with --model, or as codec"
             )
         return self.codec
-
-
-def read_first_frames(
-    video: Video, count: int, *, start: float = 0.0, fps: Fraction | float | None = None
-) -> NDArray[Any]:
-    """Read the first frames `[count, height, width, 3]` of a video.
-
-    Raises:
-        ValueError: the video has fewer frames.
-    """
-    frames: list[NDArray[Any]] = []
-    with open_frames(video, start=start, fps=fps) as source:
-        for frame in source.frames:
-            frames.append(frame)
-            if len(frames) == count:
-                return np.stack(frames)
-    raise ValueError(f"video of {len(frames)} frames, the condition needs {count}; give a longer video")

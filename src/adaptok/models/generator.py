@@ -22,6 +22,7 @@ from adaptok.config.generator import GeneratorConfig
 from adaptok.models.digits import DigitEmbedding, DigitHead, DigitTable
 from adaptok.models.feed_forward import FeedForward
 from adaptok.models.kv_cache import KVCache
+from adaptok.ops.prepacked_linear import iter_parameters
 from adaptok.ops.varlen_attention import varlen_attention
 
 NORM_EPS = 1e-5
@@ -115,7 +116,7 @@ class GeneratorModel(nn.Module):
 
     def parameter_counts(self) -> dict[str, int]:
         """Count the parameters, as a model of one component."""
-        return {"generator": sum(p.numel() for p in self.parameters())}
+        return {"generator": sum(p.numel() for p in iter_parameters(self))}
 
     def forward(self, ids: Tensor, condition: Tensor) -> Tensor:
         """Compute the logits of the first entry and of the entry after each one given.

@@ -11,6 +11,8 @@ rows by a weight of 4,096 x 1,536 take 5.0 ms, and `F.linear` 7.8 ms.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -70,3 +72,23 @@ def prepack_linears(module: nn.Module) -> bool:
         parent, name, weight = linears.pop()
         setattr(parent, name, PrepackedLinear(weight))
     return True
+
+
+def unpack_linears(module: nn.Module) -> None:
+    """Replace the prepacked layers below a module by plain ones, as before `prepack_linears`."""
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, PrepackedLinear):
+                weight = child.weight
+                with torch.device("meta"):
+                    plain = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+                plain.weight = nn.Parameter(weight)
+                setattr(parent, name, plain)
+
+
+def iter_parameters(module: nn.Module) -> Iterator[nn.Parameter]:
+    """Yield the parameters of a module. Those of prepacked layers are copies without a gradient."""
+    yield from module.parameters()
+    for child in module.modules():
+        if isinstance(child, PrepackedLinear):
+            yield nn.Parameter(child.weight, requires_grad=False)

@@ -343,7 +343,7 @@ class Trainer:
         plot_metrics(self.folder / "metrics.jsonl", self.folder / "metrics.png")
         best = -math.inf if self.best is None else self.best
         if measurements and (score := self.stage.score(measurements)) > best:
-            write_folder(model, self.folder / "best")
+            self._write_model(model, self.folder / "best")
             self.best = score
 
     def save(self) -> None:
@@ -369,18 +369,16 @@ class Trainer:
         model = self.averaged_model()
         if self.accelerator.is_main_process:
             model = self.stage.finish(model)
-            write_folder(model, self.folder / "model")
-            write_model_card(
-                self.folder / "model",
-                model,
-                self.config,
-                self.folder / "metrics.jsonl",
-                steps=self.step,
-                batch_size=self.batch.batch_size,
-            )
+            self._write_model(model, self.folder / "model")
             mark_exported(self.folder)
         self.accelerator.wait_for_everyone()  # no process ends while files are being written
         return model
+
+    def _write_model(self, model: AnyModel, folder: Path) -> None:
+        """Write a model folder with its card."""
+        write_folder(model, folder)
+        batch_size = self.batch.batch_size
+        write_model_card(folder, model, self.config, self.folder, steps=self.step, batch_size=batch_size)
 
     def _report_broken(self) -> None:
         """List the files that any process could not read in `broken.json`."""

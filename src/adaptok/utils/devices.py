@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from adaptok.utils.dtypes import DTYPE_ALIASES, expand_dtype
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -25,12 +27,21 @@ def pick_device(name: str | torch.device) -> torch.device:
 
 
 def pick_dtype(name: str | torch.dtype) -> torch.dtype:
-    """Return the floating-point type of a name. Raise a ValueError if it is not one of `DTYPES`."""
+    """Return the floating-point type of a name: one of `DTYPES`, or a usual short name of one (`DTYPE_ALIASES`).
+
+    Names may begin with "torch.". A torch type is returned as it is.
+
+    Raises:
+        ValueError: The name is unrecognized, or the type is no floating-point type.
+    """
     if isinstance(name, torch.dtype):
+        if not name.is_floating_point:
+            raise ValueError(f"dtype {name}, expected a floating-point type, such as one of {', '.join(DTYPES)}")
         return name
-    if name not in DTYPES:
-        raise ValueError(f"dtype {name!r}, expected one of {', '.join(DTYPES)}")
-    return DTYPES[name]
+    full_name = expand_dtype(name)
+    if full_name not in DTYPES:
+        raise ValueError(f"dtype {name!r}, expected one of {', '.join((*DTYPES, *DTYPE_ALIASES))}")
+    return DTYPES[full_name]
 
 
 def synchronize(device: torch.device) -> None:
