@@ -98,3 +98,29 @@ def test_saved_model_is_the_same(codec, tmp_path):
     codec.save_pretrained(tmp_path)
     again = AdapTok.from_pretrained(tmp_path, device="cpu")
     assert again.encode(frames_of(6), 16) == codec.encode(frames_of(6), 16)
+
+
+def test_outputs_of_decoding(codec, tmp_path):
+    tokens = codec.encode(frames_of(5), 16)
+    frames = codec.decode(tokens)
+    assert isinstance(frames, np.ndarray)
+    tensor = codec.decode(tokens, output="torch")
+    assert (tensor.dtype, tensor.device.type, tuple(tensor.shape)) == (torch.uint8, "cpu", (5, 3, 20, 28))
+    assert np.array_equal(tensor.permute(0, 2, 3, 1).numpy(), frames)
+    tokens.save(tmp_path / "x.adaptok")
+    images = codec.decode(tmp_path / "x.adaptok", output="pil", original=False)
+    assert [image.size for image in images] == [(16, 16)] * 5
+    assert np.array_equal(np.stack([np.asarray(image) for image in images]), codec.decode(tokens, original=False))
+    with pytest.raises(ValueError, match="output 'pt', expected one of numpy, torch, pil"):
+        codec.decode(tokens, output="pt")
+
+
+def test_tokens_have_a_length_and_a_text(codec):
+    tokens = codec.encode(frames_of(5), 16)
+    assert len(tokens) == tokens.tokens == len(tokens.ids)
+    low, high = tokens.lengths.min(), tokens.lengths.max()
+    expected = (
+        f"VideoTokens({len(tokens)} tokens of 'test', 5 frames of 28x20 at 30 fps, 3 blocks of {low} to {high} tokens"
+    )
+    assert repr(tokens) == f"{expected}, with scores)"
+    assert repr(codec.encode(frames_of(5), keep_scores=False)).endswith("3 blocks of 8 to 8 tokens)")

@@ -99,7 +99,7 @@ def test_figures_against_plain_code(codec, data, tmp_path):
     outcome = {budget: {name: [] for name in names} for budget in BUDGETS}
     for name in FRAMES:
         clips = torch.stack(list(ClipSelection("all", 8, 16).clips(data / f"{name}.mp4")))
-        full = codec.encode(clips)
+        full = codec.encode(torch.cat(tuple(clips), 1)[None])
         for budget, each in outcome.items():
             for way in ("adaptive", "uniform"):
                 policy = LengthPolicy(budget, uniform=way == "uniform")

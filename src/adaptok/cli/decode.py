@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional
 
 from adaptok.cli.audio import find_sound
+from adaptok.cli.decode_rows import decode_rows, is_token_dataset
 from adaptok.cli.folders import find_jobs, run_jobs
 from adaptok.cli.options import Computation, Messages, Switch, group, option
 from adaptok.cli.output import (
@@ -31,18 +32,24 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Decode:
-    """Decode a token file into a video, or all token files of a folder."""
+    """Decode a token file into a video, or all token files of a folder, or rows of a token dataset."""
 
     tokens: Annotated[Positional[Path], option("TOKENS")]
-    """Token file to read, or a folder whose token files are all decoded; its sub-folders are mirrored."""
+    """Token file to read, or a folder whose token files are all decoded; its sub-folders are mirrored. Or a token
+    dataset of 'adaptok tokenize': a folder of Parquet files, or one of them."""
     out: Annotated[Positional[Path | None], option("[VIDEO]")] = None
     """Video to write (.mp4, .m4v, .mov or .mkv). The default is the name of the token file with the suffix .mp4, in the
-    current folder. For a folder, the folder to write, by default the name of the folder followed by -decoded."""
+    current folder. For a folder or a token dataset, the folder to write, by default the name of the input followed by
+    -decoded. Videos of a token dataset are named by the number of the row and the source, such as
+    000012-walk.mp4."""
     output: Annotated[Path | None, option("VIDEO", "-o")] = None
     """The same as the argument VIDEO."""
+    rows: Annotated[tuple[str, ...], option("N [N …]")] = ()
+    """Rows of a token dataset to decode, counted from 0: numbers, and ranges such as 8-11. All rows are decoded by
+    default."""
     budget: Annotated[float | None, option("N")] = None
-    """Drop tokens first, down to this number per clip on average. Needs a token file with scores. All tokens are
-    decoded by default."""
+    """Drop tokens first, down to this number per clip on average. Needs tokens with scores. All tokens are decoded by
+    default."""
     square: Switch = False
     """Write what the model sees instead of the original frame size: its square, or the whole frame at its scale."""
     any_model: Switch = False
@@ -57,6 +64,11 @@ class Decode:
     messages: Annotated[Messages, group("message")] = field(default_factory=Messages)
 
     def run(self) -> None:
+        if is_token_dataset(self.tokens):
+            self._run_rows()
+            return
+        if self.rows:
+            raise ValueError(f"--rows {' '.join(self.rows)}: expected a token dataset, which {self.tokens} is not")
         if self.tokens.is_dir():
             self._run_folder()
             return
@@ -110,6 +122,27 @@ class Decode:
             "audio": "copied" if sound is not None else "dropped" if info.audio is not None else None,
         }
         return document, note
+
+    def _run_rows(self) -> None:
+        name = self.tokens.resolve()
+        out = one_output(self.out, self.output, Path(f"{name.name if name.is_dir() else name.stem}-decoded"))
+        assert out is not None
+
+        def write(codec: AdapTok, tokens: VideoTokens, made: Path) -> dict[str, Any]:
+            return self._decode(codec, tokens, self.tokens, made)[0]
+
+        decode_rows(
+            self.tokens,
+            out,
+            self.rows,
+            self.computation.load,
+            write,
+            self.messages,
+            budget=self.budget,
+            any_model=self.any_model,
+            force=self.force,
+            skip_existing=self.skip_existing,
+        )
 
     def _run_folder(self) -> None:
         out = one_output(self.out, self.output, Path(f"{self.tokens.resolve().name}-decoded"))

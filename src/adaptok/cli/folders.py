@@ -7,31 +7,34 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from adaptok.cli.options import Messages
 from adaptok.cli.output import progress, show
 
-Work = Callable[[Path, Path], dict[str, Any]]
-"""Makes the second file from the first, and returns a description of the result."""
+InputT = TypeVar("InputT")
+Work = Callable[[InputT, Path], dict[str, Any]]
+"""Makes a file from an input, and returns a description of the result."""
 
 
 @dataclass(frozen=True)
-class FolderJobs:
-    """Files of a folder, and what is made from each.
+class FolderJobs(Generic[InputT]):
+    """Files of a folder, or other inputs, and what is made from each.
 
     Args:
         folder: The folder that is read.
-        jobs: Pairs of an input and an output.
+        jobs: Pairs of an input, whose text is shown, and an output.
         skipped: Number of further inputs whose outputs exist.
     """
 
     folder: Path
-    jobs: list[tuple[Path, Path]]
+    jobs: list[tuple[InputT, Path]]
     skipped: int
 
 
-def find_jobs(folder: Path, out: Path, suffixes: Collection[str], suffix: str, *, force: bool = False) -> FolderJobs:
+def find_jobs(
+    folder: Path, out: Path, suffixes: Collection[str], suffix: str, *, force: bool = False
+) -> FolderJobs[Path]:
     """List the files of a folder and its sub-folders, which are mirrored in the output folder.
 
     Args:
@@ -62,7 +65,7 @@ def find_jobs(folder: Path, out: Path, suffixes: Collection[str], suffix: str, *
     return FolderJobs(folder, jobs, len(files) - len(jobs))
 
 
-def run_jobs(messages: Messages, title: str, jobs: FolderJobs, out: Path | None, work: Work) -> None:
+def run_jobs(messages: Messages, title: str, jobs: FolderJobs[InputT], out: Path | None, work: Work[InputT]) -> None:
     """Work on all files, whichever of them fail, and report.
 
     Raises:
@@ -99,7 +102,7 @@ def run_jobs(messages: Messages, title: str, jobs: FolderJobs, out: Path | None,
         raise SystemExit(FAILURE)
 
 
-def _summary(jobs: FolderJobs, out: Path | None, results: list[dict[str, Any]], failed: int) -> str:
+def _summary(jobs: FolderJobs[Any], out: Path | None, results: list[dict[str, Any]], failed: int) -> str:
     parts = [f"{len(results)} files done"]
     if jobs.skipped:
         parts.append(f"{jobs.skipped} skipped, as their outputs exist (--force overwrites them)")

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptok.allocation.policy import ClipLayout, LengthChooser, Scores
+from adaptok.allocation.policy import ClipLayout, LengthChooser, LengthPolicy, Scores
 from adaptok.checkpoints.pretrained import Pretrained
 from adaptok.codec.length_selection import BlockScorer, calibrate_scores, require_scorer
 from adaptok.config.model import ModelConfig
@@ -95,6 +95,12 @@ class ClipCodec(Pretrained):
     def layout(self) -> ClipLayout:
         """Layout of the tokens of a clip."""
         return ClipLayout.of(self.config)
+
+    def check_policy(self, policy: LengthPolicy) -> None:
+        """Raise a ValueError if a budget is out of range, or the model lacks the scorer that the policy needs."""
+        policy.check(self.layout)
+        if policy.needs_scores:
+            require_scorer(self.model)
 
     @torch.no_grad()
     def encode_clips(self, clips: Tensor) -> EncodedClips:

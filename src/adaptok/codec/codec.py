@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL.Image import Image
 from torch import Tensor
 
 from adaptok.allocation.policy import LengthPolicy
 from adaptok.checkpoints.hub import HubOptions, local_folder
 from adaptok.checkpoints.model_folder import read_folder, write_folder
 from adaptok.codec.clips import ClipCodec
-from adaptok.codec.encoded_windows import EncodedWindows, by_tile, by_time, iter_windows, join_windows, split_tiles
-from adaptok.codec.length_selection import require_scorer
+from adaptok.codec.encoded_windows import by_tile
+from adaptok.codec.encoding import EncodingOptions, Progress, check_single, encode_videos, split_batch
 from adaptok.codec.streaming import Streaming
-from adaptok.codec.token_file import TokenInfo, TokenMismatchError, VideoTokens
-from adaptok.config.choices import FitChoice, Scope
+from adaptok.codec.token_file import TokenMismatchError, VideoTokens
+from adaptok.config.choices import FitChoice, FrameOutput, Scope
 from adaptok.utils.devices import pick_device, pick_dtype
+from adaptok.video.frame_outputs import check_output, convert_frames
 from adaptok.video.geometry import Geometry
 from adaptok.video.pixels import clip_to_frames
-from adaptok.video.sources import FrameSource, Video, open_frames
-from adaptok.video.windows import CrossFade, check_window_overlap
+from adaptok.video.sources import Video
+from adaptok.video.windows import CrossFade
 
 Frames = NDArray[np.uint8]
-Progress = Callable[[int], None]
-"""Called with the number of frames that have just been processed."""
 
 
 class AdapTok(ClipCodec):
@@ -110,7 +109,8 @@ class AdapTok(ClipCodec):
         """Encode a video of any length and size.
 
         Args:
-            video: A path; frames uint8 `[T, H, W, 3]`; or consecutive clips float `[B, 3, T, H, W]` in [0, 1].
+            video: A path; frames uint8 `[T, H, W, 3]`; or a video float `[1, 3, T, H, W]` in [0, 1]. `encode_batch`
+                encodes several.
             budget, scope, target, uniform: How lengths are chosen; see `LengthPolicy`. Without a budget or target,
                 every token is kept.
             fit: How frames are fitted to the square of the model: "crop", "pad" or "stretch"; "tile", to cover the
@@ -129,35 +129,72 @@ class AdapTok(ClipCodec):
             ValueError: An argument is out of range, or the model lacks the scorer that the policy needs.
             VideoError: The file cannot be read.
         """
+        check_single(video)
+        options = EncodingOptions(
+            fit=fit,
+            short_side=short_side,
+            tile_overlap=tile_overlap,
+            window_overlap=window_overlap,
+            batch_size=batch_size,
+            keep_scores=keep_scores,
+            start=start,
+            stop=stop,
+            fps=fps,
+        )
+        [tokens] = encode_videos(self, [video], LengthPolicy(budget, scope, target, uniform), options, progress)
+        return tokens
+
+    def encode_batch(
+        self,
+        videos: Sequence[Video] | NDArray[Any] | Tensor,
+        budget: float | Sequence[float] | None = None,
+        scope: Scope = "video",
+        *,
+        target: float | None = None,
+        uniform: bool = False,
+        fit: FitChoice = "crop",
+        short_side: int | None = None,
+        tile_overlap: int | None = None,
+        window_overlap: int = 0,
+        batch_size: int = 4,
+        keep_scores: bool = True,
+        start: float = 0.0,
+        stop: float | None = None,
+        fps: Fraction | float | None = None,
+        progress: Progress | None = None,
+    ) -> list[VideoTokens]:
+        """Encode separate videos, each as `encode` does: each has a budget of its own, and does not affect the others.
+
+        Clips of several videos are computed together, which is faster for short videos.
+
+        Args:
+            videos: A list of videos, each as for `encode`; or an array or tensor of videos of equal shape, float
+                `[B, 3, T, H, W]` in [0, 1] or uint8 `[B, T, H, W, 3]`.
+            budget, scope, target, uniform, fit, short_side, tile_overlap, window_overlap, batch_size, keep_scores: As
+                for `encode`. With the scope "batch", each video has batches of its own.
+            start, stop, fps: As for `encode`, in each video.
+            progress: Called with the number of frames that have just been processed, over all videos.
+
+        Returns:
+            The tokens of each video, in the order of the videos.
+
+        Raises:
+            ValueError: An argument is out of range, or the model lacks the scorer that the policy needs.
+            VideoError: A file cannot be read. There is no result for the other videos either.
+        """
+        options = EncodingOptions(
+            fit=fit,
+            short_side=short_side,
+            tile_overlap=tile_overlap,
+            window_overlap=window_overlap,
+            batch_size=batch_size,
+            keep_scores=keep_scores,
+            start=start,
+            stop=stop,
+            fps=fps,
+        )
         policy = LengthPolicy(budget, scope, target, uniform)
-        self._check_arguments(policy, batch_size, window_overlap)
-        size = self.config.tokenizer.size
-        with open_frames(video, start=start, stop=stop, fps=fps) as source:
-            geometry = Geometry.choose(
-                fit, source.width, source.height, size, short_side=short_side, tile_overlap=tile_overlap
-            )
-            encoded = []
-            for windows in self._encode_windows(source, geometry, policy, batch_size, keep_scores, window_overlap):
-                encoded.append(windows)
-                if progress is not None:
-                    progress(windows.frames)
-            info = self._info(geometry, sum(each.frames for each in encoded), source.fps, window_overlap)
-            tokens = join_windows(encoded, policy, self.layout, info, keep_scores)
-            return replace(tokens, warning=source.warning)
-
-    def _check_arguments(self, policy: LengthPolicy, batch_size: int, window_overlap: int) -> None:
-        self.check_policy(policy)
-        if batch_size < 1:
-            raise ValueError(f"batch size {batch_size}, expected at least 1")
-        check_window_overlap(window_overlap, self.config.tokenizer.frames)
-        if window_overlap and policy.causal and policy.scope == "stream":
-            raise ValueError(f"window overlap {window_overlap} with the scope 'stream', expected 0 or another scope")
-
-    def check_policy(self, policy: LengthPolicy) -> None:
-        """Raise a ValueError if a budget is out of range, or the model lacks the scorer that the policy needs."""
-        policy.check(self.layout)
-        if policy.needs_scores:
-            require_scorer(self.model)
+        return encode_videos(self, split_batch(videos), policy, options, progress)
 
     def iter_decode(
         self,
@@ -204,19 +241,65 @@ class AdapTok(ClipCodec):
                 last = stop == count and index == len(windows) - 1
                 yield fade.push(geometry.merge(window), last=last)
 
+    @overload
     def decode(
         self,
         tokens: VideoTokens | str | Path,
         *,
+        output: Literal["numpy"] = "numpy",
         original: bool = True,
         any_model: bool = False,
         batch_size: int = 4,
         progress: Progress | None = None,
-    ) -> Frames:
+    ) -> Frames: ...
+    @overload
+    def decode(
+        self,
+        tokens: VideoTokens | str | Path,
+        *,
+        output: Literal["torch"],
+        original: bool = True,
+        any_model: bool = False,
+        batch_size: int = 4,
+        progress: Progress | None = None,
+    ) -> Tensor: ...
+    @overload
+    def decode(
+        self,
+        tokens: VideoTokens | str | Path,
+        *,
+        output: Literal["pil"],
+        original: bool = True,
+        any_model: bool = False,
+        batch_size: int = 4,
+        progress: Progress | None = None,
+    ) -> list[Image]: ...
+    @overload
+    def decode(
+        self,
+        tokens: VideoTokens | str | Path,
+        *,
+        output: FrameOutput,
+        original: bool = True,
+        any_model: bool = False,
+        batch_size: int = 4,
+        progress: Progress | None = None,
+    ) -> Frames | Tensor | list[Image]: ...
+    def decode(
+        self,
+        tokens: VideoTokens | str | Path,
+        *,
+        output: FrameOutput = "numpy",
+        original: bool = True,
+        any_model: bool = False,
+        batch_size: int = 4,
+        progress: Progress | None = None,
+    ) -> Frames | Tensor | list[Image]:
         """Decode a whole video into memory.
 
         Args:
             tokens: Tokens, or the path of a token file.
+            output: Type of the frames, "numpy", "torch" or "pil"; see below.
             original: Return frames of the video's own size, black where the model saw nothing. False returns the square
                 of the model, or with tiles the whole frame at the model's scale.
             any_model: Decode tokens that another model wrote, if their layout fits.
@@ -224,18 +307,21 @@ class AdapTok(ClipCodec):
             progress: Called with the number of frames that have just been processed.
 
         Returns:
-            uint8 `[T, H, W, 3]`, at `tokens.info.fps` frames per second.
+            Frames, at `tokens.info.fps` frames per second: an array uint8 `[T, H, W, 3]`; with "torch" a tensor uint8
+            `[T, 3, H, W]` on the CPU, the layout of torchcodec and torchvision; with "pil" a list of images.
 
         Raises:
             TokenMismatchError: Another model wrote the tokens.
             TokenFileError: The token file is damaged.
+            ValueError: `output` is unrecognized.
         """
+        check_output(output)
         if not isinstance(tokens, VideoTokens):
             tokens = VideoTokens.load(tokens)
         clips = self.iter_decode(
             tokens, original=original, any_model=any_model, batch_size=batch_size, progress=progress
         )
-        return np.concatenate(list(clips))
+        return convert_frames(np.concatenate(list(clips)), output)
 
     def reconstruct(
         self, video: Video, budget: float | Sequence[float] | None = None, scope: Scope = "video", **options: Any
@@ -295,67 +381,3 @@ class AdapTok(ClipCodec):
                 f"the tokens were written by the model {info.model!r} with weights {info.model_hash[:12]}, this is"
                 f" {self.config.name!r} with {self.weights_hash[:12]}; give that model, or insist with --any-model"
             )
-
-    def _encode_windows(
-        self,
-        source: FrameSource,
-        geometry: Geometry,
-        policy: LengthPolicy,
-        batch_size: int,
-        keep_scores: bool,
-        window_overlap: int,
-    ) -> Iterator[EncodedWindows]:
-        if policy.causal and policy.scope == "stream":
-            yield from self._encode_stream(source, policy, geometry)
-            return
-        scored = policy.needs_scores or (keep_scores and self.model.scorer is not None)
-        tiles, layout = geometry.tiles, self.layout
-        windows_at_once = max(1, batch_size // tiles)
-        for windows, frames in iter_windows(source, geometry, self.config.tokenizer, windows_at_once, window_overlap):
-            ids, scores, lengths = [], [], []
-            for clips in split_tiles(windows, geometry).split(batch_size):
-                encoded = self.encode_clips(clips)
-                ids.append(encoded.ids.cpu().numpy().astype(np.uint16))
-                if policy.causal:
-                    chosen, predicted = self.choose_lengths(encoded, policy.chooser(layout))
-                    lengths.append(chosen)
-                    scores.append(predicted)
-                elif scored:
-                    scores.append(self.score_clips(encoded, normalized=False).cpu().numpy())
-            yield EncodedWindows(
-                frames,
-                by_time(np.concatenate(ids), tiles),
-                by_time(np.concatenate(scores), tiles) if scores else None,
-                by_time(np.concatenate(lengths), tiles) if lengths else None,
-            )
-
-    def _encode_stream(self, source: FrameSource, policy: LengthPolicy, geometry: Geometry) -> Iterator[EncodedWindows]:
-        stream = Streaming(self.model, policy, geometry)
-        frames = 0
-        for block in stream.encode(source.frames):
-            ids = np.zeros((len(block.lengths), self.config.tokenizer.latents), np.uint16)
-            ids[np.arange(ids.shape[1]) < np.array(block.lengths)[:, None]] = block.ids
-            scores = None if block.scores is None else block.scores.reshape(len(ids), -1)
-            yield EncodedWindows(stream.frames - frames, ids, scores, np.array(block.lengths))
-            frames = stream.frames
-
-    def _info(self, geometry: Geometry, frames: int, fps: Fraction, window_overlap: int) -> TokenInfo:
-        c = self.config.tokenizer
-        return TokenInfo(
-            model=self.config.name,
-            model_hash=self.weights_hash,
-            codebook_size=c.quantizer.codebook_size,
-            latents=c.latents,
-            length_step=self.length_step,
-            block_frames=c.temporal_patch_size,
-            clip_blocks=c.blocks,
-            frames=frames,
-            rate=f"{fps.numerator}/{fps.denominator}",
-            width=geometry.width,
-            height=geometry.height,
-            fit=geometry.fit,
-            size=c.size,
-            short_side=geometry.short_side,
-            tile_overlap=geometry.tile_overlap,
-            window_overlap=window_overlap,
-        )

@@ -223,6 +223,19 @@ class VideoTokens:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, VideoTokens) and self.to_bytes() == other.to_bytes()
 
+    def __len__(self) -> int:
+        """Number of tokens, which may be 0."""
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        info = self.info
+        tiles = f" in {info.tiles} tiles" if info.tiles > 1 else ""
+        return (
+            f"VideoTokens({len(self)} tokens of {info.model!r}, {info.frames} frames of {info.width}x{info.height}"
+            f"{tiles} at {float(info.fps):g} fps, {info.blocks} blocks of {self.lengths.min()} to"
+            f" {self.lengths.max()} tokens{'' if self.scores is None else ', with scores'})"
+        )
+
     @property
     def tokens(self) -> int:
         """Number of tokens."""

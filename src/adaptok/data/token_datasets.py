@@ -236,18 +236,19 @@ class TokenDataset:
 
     Attributes:
         info: Properties that all shards share.
-        table: All rows, with all columns but `scores`. Columns that the shards lack hold nulls.
+        table: All rows, with all columns, or all but `scores`. Columns that the shards lack hold nulls.
     """
 
     info: TokenDatasetInfo
     table: pa.Table
 
     @classmethod
-    def open(cls, paths: str | Path | Sequence[str | Path]) -> TokenDataset:
+    def open(cls, paths: str | Path | Sequence[str | Path], *, scores: bool = False) -> TokenDataset:
         """Read shards.
 
         Args:
             paths: Folders of shards, or shard files.
+            scores: Whether to read the scores, which take more memory than the ids.
 
         Raises:
             FileNotFoundError: A folder or file does not exist, or a folder has no shard.
@@ -260,7 +261,7 @@ class TokenDataset:
         infos = [read_info(shard) for shard in shards]
         names = sorted_labels(name for info in infos for name in info.class_names)
         info = infos[0].model_copy(update={"class_names": tuple(names)})
-        columns = [field for field in schema(info) if field.name != "scores"]
+        columns = [field for field in schema(info) if scores or field.name != "scores"]
         tables = []
         for shard, other in zip(shards, infos, strict=True):
             if difference := other.first_difference(info, ("class_names",)):
@@ -283,7 +284,7 @@ class TokenDataset:
         return len(self.table)
 
     def __getitem__(self, index: int) -> TokenClip:
-        """Return row `index` in [0, len), without its scores."""
+        """Return row `index` in [0, len), with its scores if they were read."""
         row = {name: self.table[name][index] for name in self.table.column_names}
         return TokenClip(
             row["ids"].values.to_numpy(),
@@ -291,11 +292,19 @@ class TokenDataset:
             row["label"].as_py(),
             row["source"].as_py(),
             row["start"].as_py(),
+            self._scores(index),
             condition=row["condition"].values.to_numpy() if row["condition"].is_valid else None,
             fps=row["fps"].as_py(),
             width=row["width"].as_py(),
             height=row["height"].as_py(),
         )
+
+    def _scores(self, index: int) -> NDArray[np.float32] | None:
+        """Return the scores `[G, L]` of a row, if there are any."""
+        if "scores" not in self.table.column_names or not (value := self.table["scores"][index]).is_valid:
+            return None
+        scores: NDArray[np.float32] = value.values.to_numpy().reshape(self.info.blocks, -1)
+        return scores
 
     def __iter__(self) -> Iterator[TokenClip]:
         return (self[index] for index in range(len(self)))

@@ -104,8 +104,7 @@ class Generator(Pretrained):
 
         Raises:
             GeneratorMismatchError: the generator was trained on the ids of another tokenizer.
-            FileNotFoundError, PermissionError, ConnectionError, CheckpointError, ValueError: as for
-                `AdapTok.from_pretrained`.
+            FileNotFoundError: there is no such model. The other errors are those of `AdapTok.from_pretrained`.
         """
         where, kind = pick_device(device), pick_dtype(dtype)
         with local_folder(name, BUNDLED, HubOptions(revision, token, cache_dir, local_files_only)) as folder:
