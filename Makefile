@@ -32,6 +32,10 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/typos
 	$(BIN)/mypy
+	$(BIN)/$(STRICT)
+
+# As a script of a user is checked against the types of the package; errors inside the package are reported above.
+STRICT = mypy --strict --follow-imports=silent examples/typed_example.py
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
