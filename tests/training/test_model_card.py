@@ -67,6 +67,14 @@ def test_card_of_a_tokenizer(run, tmp_path):
     assert stored["data"]["validation"] == "held-out"
 
 
+def test_terms_of_the_bundled_model_are_stated(tmp_path):
+    options = config(tmp_path, "tokenizer", initial="adaptok-tiny")
+    write_model_card(tmp_path, random_model(small_config()), options, tmp_path / "nowhere", steps=1, batch_size=1)
+    card = ModelCard.load(tmp_path / "README.md")
+    assert card.data.to_dict()["license"] == "other"
+    assert "- Initial model: adaptok-tiny, for research and demonstration\n" in card.text
+
+
 def test_card_of_a_generator_that_was_not_validated(tmp_path):
     options = generator_config(write_tokens(tmp_path / "tokens"))
     model = GeneratorModel(open_token_data(options).config)

@@ -158,6 +158,7 @@ def _metadata(model: Model | GeneratorModel, training: TrainingSummary | None) -
     options: dict[str, Any] = {}
     if training is not None:
         options["base_model"] = training.base_model
+        options["license"] = "other" if training.initial == BUNDLED_MODEL else None
     if training is not None and results:
         names = [result.metric for result in results if result.metric != "loss"]
         options["metrics"] = list(dict.fromkeys(names)) or None
@@ -250,12 +251,13 @@ def _results(training: TrainingSummary) -> list[str]:
 
 def _training(training: TrainingSummary) -> list[str]:
     """Return the section about the training."""
+    terms = ", for research and demonstration" if training.initial == BUNDLED_MODEL else ""
     return [
         "## Training",
         "",
         f"- Length: {training.length}",
         f"- Data: {training.data}",
-        *([f"- Initial model: {training.initial}"] if training.initial is not None else []),
+        *([f"- Initial model: {training.initial}{terms}"] if training.initial is not None else []),
         "",
         "<details>",
         "<summary>Configuration</summary>",

@@ -63,13 +63,13 @@ class Pretrained(ABC):
     ) -> PretrainedT:
         """Move the model to a device and convert its weights, in place, as `torch.nn.Module.to` does.
 
+        The tokenizer of a generator moves with it, and keeps its type.
+
         Args:
             device: A torch device, or "auto" for CUDA if available, else MPS, else the CPU. None keeps the present one.
                 A floating-point type may be given in its place.
             dtype: Type of weights and computation, as for `from_pretrained`. None keeps the present one. Converting to
                 a shorter type rounds the weights for good; load the model again to have the original ones.
-
-        The tokenizer of a generator moves with it, and keeps its type.
 
         Returns:
             This object.
