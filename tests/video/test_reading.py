@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from adaptok.video.container import VideoError
 from adaptok.video.reading import VideoReader, probe, read_video
@@ -47,6 +48,30 @@ def test_other_rates(tmp_path):
     write_raw(tmp_path / "x.mp4", frames)
     assert numbers(read_video(tmp_path / "x.mp4", fps=10)[0], frames) == list(range(0, 30, 3))
     assert numbers(read_video(tmp_path / "x.mp4", fps=60)[0], frames) == [i // 2 for i in range(60)]
+
+
+def write_gif(path, frames, delays):
+    """Write a GIF, with delays in milliseconds."""
+    images = [Image.fromarray(frame) for frame in frames]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=delays, loop=0)
+
+
+def test_delays_of_a_gif_become_times(tmp_path):
+    frames = numbered_frames(5)
+    write_gif(tmp_path / "x.gif", frames, [100, 300, 200, 100, 250])
+    back, rate = read_video(tmp_path / "x.gif")
+    assert rate == 10
+    assert numbers(back, frames) == [0, 1, 1, 1, 2, 2, 3, 4, 4, 4]
+    info = probe(tmp_path / "x.gif")
+    assert (info.frames, info.duration) == (10, 0.95)
+    assert numbers(read_video(tmp_path / "x.gif", start=0.3, stop=0.6)[0], frames) == [1, 2, 2]
+    assert numbers(read_video(tmp_path / "x.gif", fps=5)[0], frames) == [0, 1, 2, 3, 4]
+    write_gif(tmp_path / "uneven.gif", frames, [30, 40, 30, 40, 30])  # no frame is lost
+    back, rate = read_video(tmp_path / "uneven.gif")
+    assert rate == Fraction(100, 3)
+    assert sorted(set(numbers(back, frames))) == [0, 1, 2, 3, 4]
+    write_gif(tmp_path / "still.gif", frames[:1], 0)
+    assert len(read_video(tmp_path / "still.gif")[0]) == 1
 
 
 @pytest.mark.parametrize(
@@ -105,8 +130,8 @@ def test_cut_off_video_gives_what_can_be_decoded(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("https://example.org/a.mp4", "URLs are not supported; download"),
-        ("-", "standard input is not supported"),
+        ("https://example.org/a.mp4", "a URL, expected the path of a video file"),
+        ("-", "standard input is not supported here"),
         ("missing.mp4", "no such file"),
         (".", "adaptok tokenize"),
     ],

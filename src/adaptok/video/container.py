@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +22,12 @@ MAX_FAILURES = 64
 """Number of damaged packets after which decoding stops."""
 MAX_FPS = 1000
 """Largest plausible number of frames per second; headers that state more are ignored."""
+GIF = "gif"
+"""FFmpeg's name of the format whose frames state how long each of them is shown."""
+_TEXT = "tty"  # FFmpeg's name of the format that draws the lines of a text file as frames
+_PLAYLISTS = (b"#EXTM3U", b"ffconcat version")
+_OPTIONS = {"protocol_whitelist": "none"}
+"""FFmpeg reads the file that Python opened, and opens no other file and no network connection for it."""
 
 # PyAV's log handler takes the GIL: a decoding thread that logs while its decoder is freed would wait forever.
 av.logging.set_level(None)
@@ -59,28 +67,75 @@ class VideoInfo:
     audio: bool
 
 
+def is_url(name: str | Path) -> bool:
+    """Return whether a name is a URL, such as `https://host/clip.mp4`. Drives of Windows, such as `C:`, are none."""
+    return isinstance(name, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name) is not None
+
+
 def check_video_file(path: str | Path) -> None:
     """Raise a VideoError unless a path names a non-empty file, which is not opened."""
     name, path = str(path), Path(path)
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", name):
-        raise VideoError(f"{name}: URLs are not supported; download the video and give the path of the file")
+    if is_url(name):
+        raise VideoError(f"{name}: a URL, expected the path of a video file; download the video")
     if name == "-":
-        raise VideoError("-: standard input is not supported; give the path of a video file")
+        raise VideoError("-: standard input is not supported here; give the path of a video file")
     if path.is_dir():
-        raise VideoError(f"{path}: a folder, expected a video file; 'adaptok tokenize' encodes all videos of a folder")
+        raise VideoError(
+            f"{path}: a folder, expected a video file; 'adaptok encode' and 'adaptok tokenize' take folders"
+        )
     if not path.exists():
         raise VideoError(f"{path}: no such file; expected a video file")
     if path.stat().st_size == 0:
         raise VideoError(f"{path}: an empty file, expected a video file")
 
 
-def open_container(path: Path) -> InputContainer:
+def check_part(name: str | Path, start: float, stop: float | None, fps: Fraction | float | None) -> None:
+    """Raise a VideoError unless a part of a video, in seconds, and a frame rate are valid. `name` is that of the video
+    in the message."""
+    if not (math.isfinite(start) and start >= 0) or (stop is not None and not stop > start):
+        raise VideoError(
+            f"{name}: start {start} and stop {stop} seconds, expected a start of at least 0 and a later stop"
+        )
+    if fps is not None and not 0 < fps <= MAX_FPS:
+        raise VideoError(f"{name}: {fps} frames per second, expected more than 0 and at most {MAX_FPS}")
+
+
+@contextmanager
+def open_container(path: Path) -> Iterator[InputContainer]:
+    """Open a video file. Its name is never taken for a URL, and it cannot make FFmpeg open anything else.
+
+    Raises:
+        VideoError: FFmpeg cannot read the file as a video.
+    """
     try:
-        return av.open(str(path))
-    except av.FFmpegError as error:
-        raise VideoError(f"{path}: not a video file that FFmpeg can read ({reason_of(error)})") from None
+        file = path.open("rb", buffering=0)
     except OSError as error:
         raise VideoError(f"{path}: cannot be read ({error.strerror})") from None
+    with file:
+        try:
+            container = av.open(file, "r", options=_OPTIONS)
+        except av.FFmpegError as error:
+            kind = _kind_of(path) or f"not a video file that FFmpeg can read ({reason_of(error)})"
+            raise VideoError(f"{path}: {kind}, expected a video file") from None
+        except OSError as error:
+            raise VideoError(f"{path}: cannot be read ({error.strerror})") from None
+        with container:
+            if container.format.name == _TEXT:
+                raise VideoError(f"{path}: a text file, expected a video file")
+            yield container
+
+
+def _kind_of(path: Path) -> str | None:
+    """Describe a file that is no video; None if its content is unknown."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    if head.startswith(_PLAYLISTS):
+        return "a playlist, which refers to other files"
+    try:
+        text = head.decode("utf-8", errors="strict" if len(head) < 512 else "ignore")
+    except UnicodeDecodeError:
+        return None
+    return "a text file" if all(letter.isprintable() or letter.isspace() for letter in text) else None
 
 
 def video_stream(container: InputContainer, path: Path) -> VideoStream:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,9 +18,10 @@ from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 
 from adaptok.video.container import (
-    MAX_FPS,
+    GIF,
     VideoError,
     VideoInfo,
+    check_part,
     check_video_file,
     decoded_frames,
     describe,
@@ -26,6 +29,7 @@ from adaptok.video.container import (
     reason_of,
     video_stream,
 )
+from adaptok.video.timing import on_grid
 
 Frame = NDArray[np.uint8]
 
@@ -53,8 +57,9 @@ class VideoReader:
 
     Frames have a constant rate. At the file's own rate, each decoded frame is returned once, with its time rounded by
     up to half a period. Where the file has longer pauses, and at other rates, each instant shows the last frame before
-    it. Transparency is dropped. Frames are scaled to the size of the first frame. If the file is damaged after the
-    first frame, the video ends there, and `warning` is set.
+    it. The own rate of a GIF is one frame per shortest delay, so that no frame is lost and all are shown for as long as
+    their delays say. Transparency is dropped. Frames are scaled to the size of the first frame. If the file is damaged
+    after the first frame, the video ends there, and `warning` is set.
 
     Args:
         path: Path of the file.
@@ -87,32 +92,28 @@ class VideoReader:
     ) -> None:
         check_video_file(path)
         self.path = Path(path)
-        if not (math.isfinite(start) and start >= 0) or (stop is not None and not stop > start):
-            raise VideoError(
-                f"{path}: start {start} and stop {stop} seconds, expected a start of at least 0 and a later stop"
-            )
-        if fps is not None and not 0 < fps <= MAX_FPS:
-            raise VideoError(f"{path}: {fps} frames per second, expected more than 0 and at most {MAX_FPS}")
+        check_part(path, start, stop, fps)
         self.count = 0
         self.done = False
         self.warning: str | None = None
         self._failures: list[str] = []  # errors of FFmpeg
         self._size: tuple[int, int] | None = None  # of the first frame, before rotation
         self._short_side = short_side
-        self._container = open_container(self.path)
-        try:
+        with ExitStack() as stack:
+            self._container = stack.enter_context(open_container(self.path))
             self._stream = video_stream(self._container, self.path)
             if threads is not None:
                 self._stream.codec_context.thread_count = threads
             self._decoded = self._decode()
             first = self._first_frame()
             self.info = describe(self.path, self._container, self._stream, first)
-        except BaseException:
-            self._container.close()
-            raise
+            self._close = stack.pop_all()
+        self._last_duration = 1 / self.info.fps
+        if self._container.format.name == GIF:
+            self._use_delays()
         self.fps = self.info.fps if fps is None else Fraction(fps).limit_denominator(100_000)
-        self._own_fps = fps is None
-        self._start, self._stop = start, stop
+        self._each_once = fps is None and self._container.format.name != GIF
+        self._start, self._stop = Fraction(start), None if stop is None else Fraction(stop)
         self._origin = self._time(first)
         self._frames = self._on_grid(first)
 
@@ -121,7 +122,7 @@ class VideoReader:
         """Expected number of frames; None if the file does not state it."""
         if self.info.frames is None:
             return None
-        seconds = float(self.info.frames / self.info.fps)
+        seconds = self.info.frames / self.info.fps
         stop = seconds if self._stop is None else min(self._stop, seconds)
         return max(1, round((stop - self._start) * self.fps))
 
@@ -129,7 +130,7 @@ class VideoReader:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._container.close()
+        self._close.close()
 
     def __iter__(self) -> Iterator[Frame]:
         return self
@@ -169,62 +170,56 @@ class VideoReader:
             return None
         return Fraction(frame.pts) * frame.time_base
 
+    def _use_delays(self) -> None:
+        """Take rate and duration of a GIF from the delays of its frames."""
+        with open_container(self.path) as container:
+            packets = container.demux(video_stream(container, self.path))
+            durations = [packet.duration * packet.time_base for packet in packets if packet.duration]
+        if durations:
+            fps = 1 / min(durations)
+            seconds = sum(durations)
+            self._last_duration = durations[-1]
+            self.info = replace(self.info, fps=fps, frames=math.ceil(seconds * fps), duration=float(seconds))
+
     def _seek(self) -> VideoFrame | None:
         """Seek to the last key frame before `start`, and return the first frame from there."""
         base = self._stream.time_base
         assert base is not None
         assert self._origin is not None
-        self._container.seek(int((self._origin + Fraction(self._start)) / base), stream=self._stream)
+        self._container.seek(int((self._origin + self._start) / base), stream=self._stream)
         self._decoded = self._decode()
         return next(self._decoded, None)
 
-    def _placed(self, first: VideoFrame) -> Iterator[tuple[VideoFrame, int, int]]:
-        """Yield decoded frames, the index of the instant from which each is shown, counted from `start`, and the index
-        up to which it would be shown if it were the last frame."""
+    def _timed(self, first: VideoFrame) -> Iterator[tuple[Fraction, VideoFrame]]:
+        """Yield decoded frames with their times, from the key frame before `start` on, and note damage at the end."""
         frame: VideoFrame | None = first
         if self._start > 0 and self._origin is not None and self._stream.time_base is not None:
             with contextlib.suppress(av.FFmpegError):  # files without seeking are decoded from the beginning
                 frame = self._seek() or first
         time = -1 / self.info.fps
-        place: Fraction | None = None
-        index = 0
+        decoded = 0
         while frame is not None:
             stamp = self._time(frame)
             time = time + 1 / self.info.fps if stamp is None or self._origin is None else stamp - self._origin
-            before, place = place, (time - Fraction(self._start)) * self.fps
-            if not self._own_fps:
-                index = math.ceil(place - _EARLY)
-            elif before is not None and 0.5 < place - before < 1.5 and abs(place - index - 1) < 1:
-                index += 1  # the next frame, however times are rounded
-            else:
-                index = math.floor(place + Fraction(1, 2))
-            end = index + 1 if self._own_fps else math.ceil(place + self.fps / self.info.fps - _EARLY)
-            yield frame, index, end
+            decoded += 1
+            yield time, frame
             frame = next(self._decoded, None)
+        self._note_damage(decoded)
 
     def _on_grid(self, first: VideoFrame) -> Iterator[Frame]:
-        """Yield the frame that is shown at each instant `start + i / fps`."""
-        end = math.inf
-        if self._stop is not None:
-            end = math.ceil((Fraction(self._stop) - Fraction(self._start)) * self.fps - _EARLY)
-        slot, decoded, last = 0, 0, 0
-        shown: VideoFrame | None = None
-        for frame, index, until in self._placed(first):
-            decoded += 1
-            if shown is not None and index > slot:
-                image = self._to_rgb(shown)
-                while slot < min(index, end):
-                    yield image
-                    slot += 1
-            if slot >= end:
-                return
-            shown, last = frame, until
-        if shown is not None:
-            image = self._to_rgb(shown)
-            while slot < min(last, end):
-                yield image
-                slot += 1
-        self._note_damage(decoded)
+        """Yield the image that is shown at each instant `start + i / fps`."""
+        shown, image = None, np.empty((0, 0, 3), np.uint8)
+        for frame in on_grid(
+            self._timed(first),
+            self.fps,
+            self._last_duration,
+            start=self._start,
+            stop=self._stop,
+            each_once=self._each_once,
+        ):
+            if frame is not shown:
+                shown, image = frame, self._to_rgb(frame)
+            yield image
 
     def _to_rgb(self, frame: VideoFrame) -> Frame:
         """Convert a frame to RGB as displayed, at the size of the first frame."""
@@ -251,10 +246,7 @@ def scaled(width: int, height: int, short_side: int | None) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-_EARLY = Fraction(1, 1000)
-"""Fraction of a period by which a frame may be late and still count as on time."""
-
-
-def describe_span(start: float, stop: float | None) -> str:
+def describe_span(start: float | Fraction, stop: float | Fraction | None) -> str:
     """Describe a part of a video in words."""
-    return f"from {start:g} seconds on" if stop is None else f"between {start:g} and {stop:g} seconds"
+    first = f"{float(start):g}"
+    return f"from {first} seconds on" if stop is None else f"between {first} and {float(stop):g} seconds"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 
@@ -33,11 +34,12 @@ class Sound:
 
     def __init__(self, path: str | Path, start: float = 0.0) -> None:
         check_video_file(path)
-        self.path = Path(path).absolute()  # no name of a protocol of FFmpeg
-        self._container = open_container(self.path)
-        if not self._container.streams.audio:
-            self._container.close()
-            raise VideoError(f"{path}: no sound, expected a file with an audio stream")
+        self.path = Path(path)
+        with ExitStack() as stack:
+            self._container = stack.enter_context(open_container(self.path))
+            if not self._container.streams.audio:
+                raise VideoError(f"{path}: no sound, expected a file with an audio stream")
+            self._close = stack.pop_all()
         self._source = self._container.streams.audio[0]
         videos = self._container.streams.video
         origin = Fraction(0)
@@ -66,7 +68,7 @@ class Sound:
 
     def close(self) -> None:
         """Close the file."""
-        self._container.close()
+        self._close.close()
 
     def _copy(self, stream: AudioStream) -> Iterator[tuple[Fraction, Packet]]:
         for packet in self._container.demux(self._source):
