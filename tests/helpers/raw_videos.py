@@ -52,3 +52,16 @@ def rotate_display(path, degrees: int) -> None:
     for index, value in enumerate((cos, sin, 0, -sin, cos)):
         data[place + 4 * index : place + 4 * index + 4] = (value << 16).to_bytes(4, "big", signed=True)
     path.write_bytes(bytes(data))
+
+
+def y4m(frames: np.ndarray, color: str = "420jpeg", pix_fmt: str = "yuv420p", extra: str = "") -> bytes:
+    """Return frames as y4m at 30000/1001 per second."""
+    height, width = frames.shape[1:3]
+    parts = [f"YUV4MPEG2 W{width} H{height} F30000:1001 Ip A1:1 C{color}{extra}\n".encode()]
+    for frame in frames:
+        picture = VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=pix_fmt)
+        parts.append(b"FRAME\n")
+        for plane in picture.planes:
+            rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+            parts.append(rows[: plane.height, : plane.width * (2 if "10" in pix_fmt else 1)].tobytes())
+    return b"".join(parts)

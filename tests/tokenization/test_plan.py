@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from PIL import Image
 
 from adaptok.allocation.policy import ClipLayout
 from adaptok.codec.codec import AdapTok
@@ -15,6 +16,7 @@ from adaptok.tokenization import TokenOptions, tokenize
 from adaptok.tokenization.options import with_block_budgets
 from adaptok.training.token_data import resolve
 from tests.helpers.models import small_config
+from tests.helpers.raw_videos import numbered_frames
 from tests.helpers.tokenization import contents, options, rows, write_brightening_video
 
 
@@ -60,6 +62,26 @@ def test_added_files_are_reported_and_removed_files_stop_the_run(codec, tmp_path
     with pytest.raises(FileNotFoundError, match=r"b\.mp4: removed since"):
         tokenize(tmp_path / "in", tmp_path / "out", codec, options(shard_clips=1))
     assert not (tmp_path / "out" / "shard-000001.parquet").exists()
+
+
+def test_folders_of_frames_are_videos(codec, tmp_path):
+    """They give what arrays of the same frames give, and labels as files do."""
+    frames = numbered_frames(20)
+    for name in ("walk/a", "walk/b", "run/c"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        for index, frame in enumerate(frames):
+            Image.fromarray(frame).save(tmp_path / "in" / name / f"{index}.png")
+    Image.new("RGB", (9, 9)).save(tmp_path / "in/walk/b/3.png")
+    result = tokenize(tmp_path / "in", tmp_path / "out", codec, options(fps=12, budget=None))
+    assert list(result.broken) == ["walk/b"]
+    assert "9x9 pixels, expected 64x48" in result.broken["walk/b"]
+    dataset = TokenDataset.open(tmp_path / "out")
+    kept = [(clip.source, clip.start, clip.fps) for clip in dataset if clip.source != "walk/b"]
+    assert kept == [("run/c", 0, 12.0), ("run/c", 8, 12.0), ("walk/a", 0, 12.0), ("walk/a", 8, 12.0)]
+    assert dataset.info.class_names == ("run", "walk")
+    whole = codec.encode(frames, fps=12)
+    assert rows(tmp_path / "out")[0]["ids"] == whole.ids[: len(rows(tmp_path / "out")[0]["ids"])].tolist()
+    assert result.unplanned == []
 
 
 def test_another_model_cannot_resume_a_dataset(codec, videos, tmp_path):

@@ -10,6 +10,7 @@ from tyro.conf import Positional
 
 from adaptok.cli.audio import find_sound
 from adaptok.cli.decode_rows import decode_rows, is_token_dataset
+from adaptok.cli.errors import one_of
 from adaptok.cli.folders import find_jobs, run_jobs
 from adaptok.cli.options import Computation, Messages, Switch, group, option
 from adaptok.cli.output import (
@@ -147,7 +148,7 @@ class Decode:
     def _run_folder(self) -> None:
         out = one_output(self.out, self.output, Path(f"{self.tokens.resolve().name}-decoded"))
         assert out is not None
-        jobs = find_jobs(self.tokens, out, TOKEN_SUFFIXES, ".mp4", force=self.force)
+        jobs = find_jobs(self.tokens, out, _list_token_files, ".mp4", force=self.force)
         codec = self.computation.load()
 
         def work(path: Path, made: Path) -> dict[str, Any]:
@@ -155,3 +156,12 @@ class Decode:
             return {**document, "note": note}
 
         run_jobs(self.messages, "decoding", jobs, out, work)
+
+
+def _list_token_files(folder: Path) -> list[Path]:
+    from adaptok.video.folders import list_files
+
+    files = list_files(folder, TOKEN_SUFFIXES)
+    if not files:
+        raise ValueError(f"{folder}: no file with the suffix {one_of(TOKEN_SUFFIXES)} in it, expected some")
+    return files

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +10,7 @@ from tyro.conf import Positional
 
 from adaptok.cli.audio import remember_sound
 from adaptok.cli.folders import find_jobs, run_jobs
+from adaptok.cli.inputs import STANDARD_INPUT, StreamInputs, VideoInput, note_images, open_standard_input
 from adaptok.cli.options import (
     Computation,
     Lengths,
@@ -21,7 +22,7 @@ from adaptok.cli.options import (
     group,
     option,
 )
-from adaptok.cli.output import TOKEN_SUFFIXES, Advance, input_path, one_output, output_path, progress, say, show, warn
+from adaptok.cli.output import TOKEN_SUFFIXES, Advance, one_output, output_path, progress, say, show, warn
 from adaptok.config.choices import AudioMode
 
 if TYPE_CHECKING:
@@ -34,12 +35,13 @@ if TYPE_CHECKING:
 class Encode:
     """Encode a video, or every video of a folder, into token files."""
 
-    video: Annotated[Positional[Path], option("VIDEO")]
-    """Video file to read, or a folder whose videos are all encoded; its sub-folders are mirrored. 'adaptok tokenize'
+    video: Annotated[Positional[str], option("VIDEO")]
+    """Video file or GIF to read; a folder whose videos are all encoded, with mirrored sub-folders; a folder that holds
+    the frames of one video as images; a URL (--allow-url); or - for standard input (--stream). 'adaptok tokenize'
     writes the token datasets that generators train on."""
     out: Annotated[Positional[Path | None], option("[TOKENS]")] = None
     """Token file to write (.adaptok), or a folder for those of a folder. The default is the name of the video with the
-    suffix .adaptok, or that of the folder followed by -encoded, in the current folder."""
+    suffix .adaptok, or that of the folder followed by -encoded, in the current folder. Standard input needs a name."""
     output: Annotated[Path | None, option("TOKENS", "-o")] = None
     """The same as the argument TOKENS."""
     scores: bool = True
@@ -53,40 +55,70 @@ class Encode:
     """Do nothing where the token file exists. This is how folders are encoded in any case, unless --force is given."""
     workers: int = 1
     """Number of videos of a folder whose frames are read ahead, each in a thread, while the model computes."""
+    inputs: Annotated[StreamInputs, group("input")] = field(default_factory=StreamInputs)
     lengths: Annotated[Lengths, group("length")] = field(default_factory=Lengths)
     frames: Annotated[WholeFrames, group("frame")] = field(default_factory=WholeFrames)
     computation: Annotated[Computation, group("computation")] = field(default_factory=Computation)
     messages: Annotated[Messages, group("message")] = field(default_factory=Messages)
 
     def run(self) -> None:
-        from adaptok.cli.describe import describe_loss, describe_tokens, tokens_document
-        from adaptok.video.reading import probe
-
-        if self.video.is_dir():
-            self._run_folder()
+        if self.inputs.stream:
+            if self.lengths.scope not in ("video", "stream"):
+                raise ValueError(f"--stream with --scope {self.lengths.scope}, expected the scope stream or none")
+            self.lengths = replace(self.lengths, scope="stream")
+        if self.video == STANDARD_INPUT:
+            self._run_standard_input()
             return
-        video = input_path(self.video)
-        out = one_output(self.out, self.output, Path(video.name).with_suffix(TOKEN_SUFFIXES[0]))
+        source = VideoInput.check(self.video, self.inputs)
+        if source.is_collection:
+            assert source.path is not None
+            self._run_folder(source.path)
+        else:
+            self._run_video(source)
+
+    def _run_video(self, source: VideoInput) -> None:
+        from adaptok.video.reading import probe
+        from adaptok.video.sources import count_frames
+
+        out = one_output(self.out, self.output, Path(f"{source.name}{TOKEN_SUFFIXES[0]}"))
         assert out is not None
         if self.skip_existing and out.is_file() and not self.force:
             show(self.messages, {"out": str(out), "skipped": True}, f"{out}: exists, skipped")
             return
-        output_path(out, self.force, [video], TOKEN_SUFFIXES)
+        output_path(out, self.force, source.paths, TOKEN_SUFFIXES)
         codec = self.computation.load()
-        with progress(self.messages, "encoding", probe(video).frames, "frames") as advance:
-            tokens = self._encode(codec, video, video, out, advance)
+        with source.open(self.messages, self.frames.fps) as video:
+            total = count_frames(video, self.frames.start, self.frames.stop, self.frames.fps)
+            with progress(self.messages, "encoding", total, "frames") as advance:
+                tokens = self._encode(codec, video, advance)
+            if source.path is not None:
+                tokens = self._remember_sound(tokens, source.path, out)
+            elif self.audio == "copy" and probe(video).audio:
+                say(self.messages, "note: the sound is dropped, as the video is a URL; download it to keep its sound")
+        tokens.save(out)
         warn(tokens.warning)
-        if note := describe_loss(tokens):
-            say(self.messages, note)
-        document = {"out": str(out), **tokens_document(tokens), "warning": tokens.warning}
-        show(self.messages, document, f"{out}: {describe_tokens(tokens)}")
+        self._report(tokens, out)
 
-    def _encode(
-        self, codec: AdapTok, video: Path, frames: Path | FrameSource, out: Path, advance: Advance | None = None
-    ) -> VideoTokens:
-        """Encode a video, of which `frames` are the path or the frames, and write the token file."""
-        tokens = codec.encode(
-            frames,
+    def _run_standard_input(self) -> None:
+        from adaptok.video.container import VideoError
+
+        out = one_output(self.out, self.output, None)
+        if out is None:
+            raise ValueError("-: no name for the token file; give it after the hyphen, such as stream.adaptok")
+        output_path(out, self.force, suffixes=TOKEN_SUFFIXES)
+        self.inputs.check_standard_input()
+        source = open_standard_input(self.inputs, self.frames)
+        codec = self.computation.load()
+        with progress(self.messages, "encoding", None, "frames") as advance:
+            tokens = self._encode(codec, source, advance)
+        tokens.save(out)
+        self._report(tokens, out)
+        if tokens.warning:  # the sender has failed
+            raise VideoError(f"{tokens.warning}, and their tokens are in {out}")
+
+    def _encode(self, codec: AdapTok, video: Path | FrameSource, advance: Advance | None = None) -> VideoTokens:
+        return codec.encode(
+            video,
             self.lengths.budget,
             self.lengths.scope,
             target=self.lengths.target,
@@ -96,25 +128,36 @@ class Encode:
             **fit_arguments(self.frames),
             **excerpt_arguments(self.frames, self.computation.batch_size),
         )
-        if self.audio == "copy":
-            tokens = remember_sound(tokens, video, out, self.frames.start)
-        tokens.save(out)
-        return tokens
 
-    def _run_folder(self) -> None:
+    def _remember_sound(self, tokens: VideoTokens, video: Path, out: Path) -> VideoTokens:
+        """Return tokens that say where the sound is, unless it is to be dropped, or the video is a folder of frames."""
+        if self.audio == "drop" or video.is_dir():
+            return tokens
+        return remember_sound(tokens, video, out, self.frames.start)
+
+    def _report(self, tokens: VideoTokens, out: Path) -> None:
+        from adaptok.cli.describe import describe_loss, describe_tokens, tokens_document
+
+        if note := describe_loss(tokens):
+            say(self.messages, note)
+        document = {"out": str(out), **tokens_document(tokens), "warning": tokens.warning}
+        show(self.messages, document, f"{out}: {describe_tokens(tokens)}")
+
+    def _run_folder(self, folder: Path) -> None:
         from functools import partial
 
         from adaptok.allocation.policy import LengthPolicy
         from adaptok.cli.describe import tokens_document
-        from adaptok.data.manifests import VIDEO_SUFFIXES
+        from adaptok.video.folders import list_videos
         from adaptok.video.read_ahead import ReadAheadVideos
         from adaptok.video.sources import open_frames
 
         if self.workers < 1:
             raise ValueError(f"--workers {self.workers}, expected 1 or more")
-        out = one_output(self.out, self.output, Path(f"{self.video.resolve().name}-encoded"))
+        out = one_output(self.out, self.output, Path(f"{folder.resolve().name}-encoded"))
         assert out is not None
-        jobs = find_jobs(self.video, out, VIDEO_SUFFIXES, TOKEN_SUFFIXES[0], force=self.force)
+        jobs = find_jobs(folder, out, list_videos, TOKEN_SUFFIXES[0], force=self.force)
+        note_images(self.messages, folder, self.frames.fps)
         codec = self.computation.load()
         lengths, frames = self.lengths, self.frames
         codec.check_policy(LengthPolicy(lengths.budget, lengths.scope, lengths.target, lengths.uniform))
@@ -123,7 +166,8 @@ class Encode:
 
             def work(path: Path, made: Path) -> dict[str, Any]:
                 with videos.take() as source:
-                    tokens = self._encode(codec, path, source, made)
+                    tokens = self._remember_sound(self._encode(codec, source), path, made)
+                tokens.save(made)
                 warn(tokens.warning)
                 return {"out": str(made), **tokens_document(tokens), "warning": tokens.warning}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -33,36 +33,32 @@ class FolderJobs(Generic[InputT]):
 
 
 def find_jobs(
-    folder: Path, out: Path, suffixes: Collection[str], suffix: str, *, force: bool = False
+    folder: Path, out: Path, list_inputs: Callable[[Path], list[Path]], suffix: str, *, force: bool = False
 ) -> FolderJobs[Path]:
-    """List the files of a folder and its sub-folders, which are mirrored in the output folder.
+    """List the inputs of a folder and its sub-folders, which are mirrored in the output folder.
 
     Args:
         folder: Folder to read.
         out: Folder to write.
-        suffixes: Suffixes of the files that are taken.
+        list_inputs: Lists the inputs of a folder: files, or folders that stand for one video.
         suffix: Suffix of the outputs.
         force: Whether existing outputs are made again.
 
     Raises:
-        ValueError: The folder has no such file, or the output is a file.
+        ValueError: The folder has no input, or the output is a file.
     """
     if (out.exists() and not out.is_dir()) or out.suffix == suffix:
         raise ValueError(f"{out}: the name of a file, expected a folder to write, as {folder} is one")
-    files = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in suffixes and path.is_file() and not path.name.startswith(".")
+    inputs = list_inputs(folder)
+    names = [path.relative_to(folder) for path in inputs]
+    made = [
+        Path(f"{name}{suffix}") if path.is_dir() else name.with_suffix(suffix)
+        for path, name in zip(inputs, names, strict=True)
     ]
-    if not files:
-        raise ValueError(f"{folder}: no file with a suffix of {', '.join(sorted(suffixes))} in it, expected some")
-    names = [path.relative_to(folder) for path in files]
-    uses = Counter(name.with_suffix(suffix) for name in names)
-    outputs = [
-        out / (name.with_suffix(suffix) if uses[name.with_suffix(suffix)] == 1 else f"{name}{suffix}") for name in names
-    ]
-    jobs = [(path, made) for path, made in zip(files, outputs, strict=True) if force or not made.exists()]
-    return FolderJobs(folder, jobs, len(files) - len(jobs))
+    uses = Counter(made)
+    outputs = [out / (new if uses[new] == 1 else f"{name}{suffix}") for name, new in zip(names, made, strict=True)]
+    jobs = [(path, output) for path, output in zip(inputs, outputs, strict=True) if force or not output.exists()]
+    return FolderJobs(folder, jobs, len(inputs) - len(jobs))
 
 
 def run_jobs(messages: Messages, title: str, jobs: FolderJobs[InputT], out: Path | None, work: Work[InputT]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional
 
 from adaptok.cli.folders import find_jobs, run_jobs
+from adaptok.cli.inputs import STANDARD_INPUT, Inputs, VideoInput, note_images
 from adaptok.cli.options import (
     Computation,
     LengthsForBudgets,
@@ -25,7 +26,6 @@ from adaptok.cli.options import (
 from adaptok.cli.output import (
     FIGURE_SUFFIXES,
     VIDEO_SUFFIXES,
-    input_path,
     one_output,
     output_path,
     progress,
@@ -48,8 +48,9 @@ if TYPE_CHECKING:
 class Reconstruct:
     """Encode and decode a video, or every video of a folder, and report the quality and the tokens."""
 
-    video: Annotated[Positional[Path], option("VIDEO")]
-    """Video file to read, or a folder whose videos are all reconstructed; its sub-folders are mirrored."""
+    video: Annotated[Positional[str], option("VIDEO")]
+    """Video file or GIF to read; a folder whose videos are all reconstructed, with mirrored sub-folders; a folder that
+    holds the frames of one video as images; or a URL (--allow-url)."""
     out: Annotated[Positional[Path | None], option("[OUT]")] = None
     """Reconstructed video to write (.mp4, .m4v, .mov or .mkv). With several budgets, one video per budget is written,
     and the budget is added to its name. For a folder, the folder to write. No video is written by default."""
@@ -69,6 +70,7 @@ class Reconstruct:
     """Overwrite existing outputs. Without it, videos of a folder whose outputs exist are skipped."""
     skip_existing: Switch = False
     """Skip videos of a folder whose outputs exist, which is also the default there."""
+    inputs: Annotated[Inputs, group("input")] = field(default_factory=Inputs)
     lengths: Annotated[LengthsForBudgets, group("length")] = field(default_factory=LengthsForBudgets)
     frames: Annotated[WholeFrames, group("frame")] = field(default_factory=WholeFrames)
     computation: Annotated[Computation, group("computation")] = field(default_factory=Computation)
@@ -77,31 +79,36 @@ class Reconstruct:
     def run(self) -> None:
         from adaptok.cli.describe import describe_loss
 
-        if self.video.is_dir():
-            self._run_folder()
-            return
+        if self.video == STANDARD_INPUT:
+            raise ValueError(
+                "-: standard input can be read only once, and comparing needs the video twice; encode it with"
+                " 'adaptok encode - TOKENS --stream', and decode the tokens"
+            )
         self._check()
-        video = input_path(self.video)
+        source = VideoInput.check(self.video, self.inputs)
+        if source.is_collection:
+            assert source.path is not None
+            self._run_folder(source.path)
+            return
         out = one_output(self.out, self.output, None)
         budgets: list[float | None] = list(flatten(self.lengths.budget)) or [None]
-        outputs = self._check_outputs(video, out, budgets)
+        outputs = self._check_outputs(source, out, budgets)
         codec = self.computation.load()
-        reports = self._reconstruct(codec, budgets, outputs)
+        with source.open(self.messages, self.frames.fps) as video:
+            reports = self._reconstruct(codec, video, budgets, outputs)
         warn(reports[0].tokens.warning)
         if note := describe_loss(reports[0].tokens):
             say(self.messages, note)
         self._report(budgets, outputs, reports)
 
     def _reconstruct(
-        self, codec: AdapTok, budgets: list[float | None], outputs: list[Path | None]
+        self, codec: AdapTok, video: Path, budgets: list[float | None], outputs: list[Path | None]
     ) -> list[ReconstructionReport]:
         """Reconstruct the video for each budget, and write the outputs."""
         from adaptok.cli.reconstruction_outputs import SampledFrames, VideoOutput
         from adaptok.evaluation.reconstruction import compare
-        from adaptok.video.reading import probe
 
-        video = self.video
-        encodings = self._encode(codec, budgets, probe(video).frames)
+        encodings = self._encode(codec, video, budgets)
         compared = [tokens for pair in encodings for tokens in pair if tokens is not None]
         with ExitStack() as stack:
             writers = [
@@ -126,22 +133,22 @@ class Reconstruct:
             save_figure(self.plot, reports, samples.original, samples.decoded, kinds)
         return reports
 
-    def _run_folder(self) -> None:
-        from adaptok.data.manifests import VIDEO_SUFFIXES as VIDEOS
+    def _run_folder(self, folder: Path) -> None:
+        from adaptok.video.folders import list_videos
 
-        self._check()
         budgets: list[float | None] = list(flatten(self.lengths.budget)) or [None]
         if self.plot is not None or len(budgets) > 1:
             raise ValueError("a folder with --plot or several budgets, expected one video for them")
         out = one_output(self.out, self.output, None)
         # without videos to write, nothing is skipped
-        jobs = find_jobs(self.video, out or self.video, VIDEOS, ".mp4", force=self.force or out is None)
+        jobs = find_jobs(folder, out or folder, list_videos, ".mp4", force=self.force or out is None)
+        note_images(self.messages, folder, self.frames.fps)
         codec = self.computation.load()
         quiet = replace(self.messages, quiet=True)
 
         def work(path: Path, made: Path) -> dict[str, Any]:
-            video = replace(self, video=path, messages=quiet)
-            *_, report = video._reconstruct(codec, budgets, [None if out is None else made])
+            alone = replace(self, messages=quiet)
+            *_, report = alone._reconstruct(codec, path, budgets, [None if out is None else made])
             warn(report.tokens.warning)
             return {"budget": budgets[0], **_document(report), "out": None if out is None else str(made)}
 
@@ -165,22 +172,22 @@ class Reconstruct:
         if self.lengths.scope not in ("video", "clip"):
             raise ValueError(f"--compare-uniform with --scope {self.lengths.scope}, expected the scope video or clip")
 
-    def _check_outputs(self, video: Path, out: Path | None, budgets: list[float | None]) -> list[Path | None]:
+    def _check_outputs(self, source: VideoInput, out: Path | None, budgets: list[float | None]) -> list[Path | None]:
         """Check all outputs; return the video to write for each budget."""
         if self.plot is not None:
             from adaptok.utils.extras import require
 
-            output_path(self.plot, self.force, [video], FIGURE_SUFFIXES)
+            output_path(self.plot, self.force, source.paths, FIGURE_SUFFIXES)
             require("matplotlib", extra="eval", purpose="--plot")
         if out is None:
             return [None] * len(budgets)
         names = [out]
         if len(budgets) > 1:
             names = [out.with_stem(f"{out.stem}-{budget:g}") for budget in budgets]
-        return [output_path(name, self.force, [video], VIDEO_SUFFIXES) for name in names]
+        return [output_path(name, self.force, source.paths, VIDEO_SUFFIXES) for name in names]
 
     def _encode(
-        self, codec: AdapTok, budgets: list[float | None], frames: int | None
+        self, codec: AdapTok, video: Path, budgets: list[float | None]
     ) -> list[tuple[VideoTokens | None, VideoTokens]]:
         """Encode the video for each budget.
 
@@ -188,15 +195,18 @@ class Reconstruct:
             The uniform encoding (None unless requested) and the requested encoding, for each budget. Where the scope
             permits, the video is encoded once and its tokens are shortened.
         """
-        lengths = self.lengths
+        from adaptok.video.sources import count_frames
+
+        lengths, excerpt = self.lengths, self.frames
+        frames = count_frames(video, excerpt.start, excerpt.stop, excerpt.fps)
         options = {**fit_arguments(self.frames), **excerpt_arguments(self.frames, self.computation.batch_size)}
         if self.compare_uniform or (lengths.scope in ("video", "clip") and len(budgets) > 1):
-            return self._encode_once(codec, budgets, frames, options)
+            return self._encode_once(codec, video, budgets, frames, options)
         encodings: list[tuple[VideoTokens | None, VideoTokens]] = []
         for budget in budgets:
             with progress(self.messages, "encoding", frames, "frames") as advance:
                 tokens = codec.encode(
-                    self.video,
+                    video,
                     budget,
                     lengths.scope,
                     target=lengths.target,
@@ -208,7 +218,12 @@ class Reconstruct:
         return encodings
 
     def _encode_once(
-        self, codec: AdapTok, budgets: list[float | None], frames: int | None, options: dict[str, Any]
+        self,
+        codec: AdapTok,
+        video: Path,
+        budgets: list[float | None],
+        frames: int | None,
+        options: dict[str, Any],
     ) -> list[tuple[VideoTokens | None, VideoTokens]]:
         """Encode the video with all tokens, and shorten them to each budget."""
         from adaptok.allocation.policy import LengthPolicy
@@ -219,7 +234,7 @@ class Reconstruct:
         if codec.config.scorer is None and not uniform:
             raise ValueError(f"the model {codec.config.name!r} has no scorer; give --uniform, or use another model")
         with progress(self.messages, "encoding", frames, "frames") as advance:
-            full = codec.encode(self.video, progress=advance, **options)
+            full = codec.encode(video, progress=advance, **options)
 
         def shortened(budget: float | None, uniform: bool) -> VideoTokens:
             policy = LengthPolicy(budget, scope, uniform=uniform)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from tyro.conf import Positional
 
+from adaptok.cli.inputs import note_images
 from adaptok.cli.options import Computation, FrameSampling, Lengths, Messages, group, option
 from adaptok.cli.output import progress, refuse_streams, show, warn
 from adaptok.config.choices import Engine
@@ -70,7 +71,8 @@ class Tokenize:
     )
 
     collection: Annotated[Positional[Path], option("COLLECTION")]
-    """Folder, searched recursively; list of files (.csv, .txt); or index written by 'adaptok data index'."""
+    """Folder, searched recursively for videos, or for folders of frames if there are none; list of files (.csv, .txt);
+    or index written by 'adaptok data index'."""
     output: Annotated[Path | None, option("FOLDER", "-o")] = None
     """Folder to write: new, empty, or one that holds the same dataset in part. The default is the name of the
     collection followed by -tokens, in the current folder."""
@@ -85,6 +87,8 @@ class Tokenize:
         from adaptok.tokenization import tokenize
 
         refuse_streams(self.collection)
+        if self.collection.is_dir():
+            note_images(self.messages, self.collection, self.frames.fps)
         out = self.output or Path(f"{self.collection.resolve().stem}-tokens")
         refuse_streams(out)
         codec = self.computation.load()

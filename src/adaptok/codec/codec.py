@@ -104,13 +104,15 @@ class AdapTok(ClipCodec):
         start: float = 0.0,
         stop: float | None = None,
         fps: Fraction | float | None = None,
+        allow_url: bool = False,
         progress: Progress | None = None,
     ) -> VideoTokens:
         """Encode a video of any length and size.
 
         Args:
-            video: A path; frames uint8 `[T, H, W, 3]`; or a video float `[1, 3, T, H, W]` in [0, 1]. `encode_batch`
-                encodes several.
+            video: The path of a video file, a GIF or a folder of frames; an array or tensor, uint8 or float in [0, 1],
+                `[T, H, W, 3]`, `[T, 3, H, W]` or `[1, 3, T, H, W]`; a list of PIL images; or a decoder such as
+                torchcodec's `VideoDecoder`. See `adaptok.video.sources.open_frames`. `encode_batch` encodes several.
             budget, scope, target, uniform: How lengths are chosen; see `LengthPolicy`. Without a budget or target,
                 every token is kept.
             fit: How frames are fitted to the square of the model: "crop", "pad" or "stretch"; "tile", to cover the
@@ -122,7 +124,8 @@ class AdapTok(ClipCodec):
             batch_size: Clips computed at once. Only results of the scope "batch" depend on it.
             keep_scores: Keep predicted distortions, which `VideoTokens.truncate` needs.
             start, stop: Part of the video to encode, in seconds.
-            fps: Frames per second: the rate to sample a file at, or the rate of an array.
+            fps: Frames per second: the rate to sample a file or decoder at, or that of arrays and images (default: 30).
+            allow_url: Download the video if it is given as an `http://` or `https://` URL.
             progress: Called with the number of frames that have just been processed.
 
         Raises:
@@ -140,6 +143,7 @@ class AdapTok(ClipCodec):
             start=start,
             stop=stop,
             fps=fps,
+            allow_url=allow_url,
         )
         [tokens] = encode_videos(self, [video], LengthPolicy(budget, scope, target, uniform), options, progress)
         return tokens
@@ -161,6 +165,7 @@ class AdapTok(ClipCodec):
         start: float = 0.0,
         stop: float | None = None,
         fps: Fraction | float | None = None,
+        allow_url: bool = False,
         progress: Progress | None = None,
     ) -> list[VideoTokens]:
         """Encode separate videos, each as `encode` does: each has a budget of its own, and does not affect the others.
@@ -172,7 +177,7 @@ class AdapTok(ClipCodec):
                 `[B, 3, T, H, W]` in [0, 1] or uint8 `[B, T, H, W, 3]`.
             budget, scope, target, uniform, fit, short_side, tile_overlap, window_overlap, batch_size, keep_scores: As
                 for `encode`. With the scope "batch", each video has batches of its own.
-            start, stop, fps: As for `encode`, in each video.
+            start, stop, fps, allow_url: As for `encode`, in each video.
             progress: Called with the number of frames that have just been processed, over all videos.
 
         Returns:
@@ -192,6 +197,7 @@ class AdapTok(ClipCodec):
             start=start,
             stop=stop,
             fps=fps,
+            allow_url=allow_url,
         )
         policy = LengthPolicy(budget, scope, target, uniform)
         return encode_videos(self, split_batch(videos), policy, options, progress)

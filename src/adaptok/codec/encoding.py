@@ -39,6 +39,7 @@ class EncodingOptions:
     start: float = 0.0
     stop: float | None = None
     fps: Fraction | float | None = None
+    allow_url: bool = False
 
 
 def check_single(video: Video) -> None:
@@ -133,7 +134,9 @@ def _encode_video(
 ) -> _Opened:
     """Read a video, and pass what has been encoded to `keep`. The rest waits in the encoder for the next video."""
     config, policy = codec.config.tokenizer, encoder.policy
-    with open_frames(video, start=options.start, stop=options.stop, fps=options.fps) as source:
+    with open_frames(
+        video, start=options.start, stop=options.stop, fps=options.fps, allow_url=options.allow_url
+    ) as source:
         geometry = Geometry.choose(
             options.fit,
             source.width,

@@ -22,6 +22,8 @@ FitChoice = Literal["auto", "crop", "pad", "stretch", "tile"]
 """The same, or the one that suits the frame: "tile" unless it is square."""
 AudioMode = Literal["copy", "drop"]
 """Whether the sound of a video is copied into videos that are made from it."""
+RawFormat = Literal["y4m", "rgb24"]
+"""Formats of uncompressed video that can be read from a stream."""
 Engine = Literal["local", "ray"]
 """Where a collection is tokenized: in processes of this machine, or on a Ray cluster."""
 Stage = Literal["tokenizer", "scorer", "generator"]

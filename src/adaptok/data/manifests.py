@@ -12,9 +12,10 @@ from typing import Any
 
 from adaptok.utils.extras import require
 from adaptok.utils.files import replacing
+from adaptok.video.folders import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from adaptok.video.folders import VIDEO_SUFFIXES as VIDEO_SUFFIXES
+from adaptok.video.folders import is_frame_folder, list_files
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"})
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 LIST_SUFFIXES = (".csv", ".txt", ".parquet")
 CLASSES_FILE = "classInd.txt"
 """Names of the classes of UCF-101, beside its lists."""
@@ -67,6 +68,24 @@ def find_entries(sources: Paths, suffixes: frozenset[str], root: str | Path | No
             raise FileNotFoundError(f"{source}: no such folder or list of files")
         else:
             yield from (entry for entry in read_manifest(source, root) if entry.path.suffix.lower() in suffixes)
+
+
+def find_collection(source: str | Path, root: str | Path | None = None) -> list[Entry]:
+    """List the videos of a folder or list: video files, or folders of frames if a folder holds no video files.
+
+    The name of a frame folder's parent is its label, as for files. Arguments and errors are those of `find_entries`.
+
+    Raises:
+        ValueError: Images lie directly in a folder and in its sub-folders.
+    """
+    entries = list(find_entries(source, VIDEO_SUFFIXES, root))
+    folder = Path(source)
+    if entries or not folder.is_dir():
+        return entries
+    if is_frame_folder(folder):
+        return [Entry(folder)]
+    paths = sorted({image.parent for image in list_files(folder, IMAGE_SUFFIXES)})
+    return [Entry(path, path.parent.name if path.parent != folder else None) for path in paths]
 
 
 def no_readable_message(kind: str, sources: Paths, broken: Mapping[str, str]) -> str:

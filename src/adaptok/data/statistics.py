@@ -13,6 +13,7 @@ from av.video.stream import VideoStream
 from adaptok.data.decoding import DECODING_ERRORS, describe_error, open_video_stream
 from adaptok.data.manifests import IMAGE_SUFFIXES, Entry
 from adaptok.video.container import DEFAULT_FPS, decoded_frames, describe
+from adaptok.video.images import FolderFrames
 
 MIN_DECODED_FRACTION = 0.9
 """Smallest accepted fraction of the frames expected from a duration, for containers that store no frame count."""
@@ -47,11 +48,20 @@ def collect_statistics(
 
 def _inspect(entry: Entry, thorough: bool) -> Entry:
     try:
+        if entry.path.is_dir():
+            return _inspect_frames(entry)
         with open_video_stream(entry.path) as (container, stream):
             filled = _read_statistics(entry, container, stream, thorough)
     except DECODING_ERRORS as error:
         return replace(entry, frames=None, error=describe_error(error))
     return replace(filled, frames=1, fps=None) if entry.path.suffix.lower() in IMAGE_SUFFIXES else filled
+
+
+def _inspect_frames(entry: Entry) -> Entry:
+    """Inspect a folder of frames, which has no rate of its own."""
+    frames = FolderFrames(entry.path)
+    height, width, _ = frames[0].shape
+    return replace(entry, frames=len(frames), fps=None, width=width, height=height)
 
 
 def _read_statistics(entry: Entry, container: InputContainer, stream: VideoStream, thorough: bool) -> Entry:

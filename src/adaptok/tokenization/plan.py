@@ -10,7 +10,7 @@ from pathlib import Path
 
 from adaptok.codec.codec import AdapTok
 from adaptok.config.base import Config
-from adaptok.data.manifests import VIDEO_SUFFIXES, Entry, find_entries, no_readable_message
+from adaptok.data.manifests import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Entry, find_collection, no_readable_message
 from adaptok.data.statistics import collect_statistics
 from adaptok.data.token_datasets import TokenDatasetInfo, schema, sorted_labels
 from adaptok.tokenization.options import TokenOptions, describe_dataset
@@ -153,8 +153,7 @@ def make_plan(
 def find_unplanned(plan: TokenPlan, root: str | Path | None) -> list[str]:
     """Return the files of the collection that were added after planning."""
     planned = {video.source for video in plan.videos} | plan.broken.keys()
-    entries = find_entries(plan.source, VIDEO_SUFFIXES, root)
-    names = (_relative_name(entry.path, Path(plan.root)) for entry in entries)
+    names = (_relative_name(entry.path, Path(plan.root)) for entry in find_collection(plan.source, root))
     return [name for name in names if name not in planned]
 
 
@@ -174,14 +173,17 @@ def _has_plan(out: Path) -> bool:
 
 def _unique_entries(source: Path, root: str | Path | None) -> list[Entry]:
     entries: dict[Path, Entry] = {}
-    for entry in find_entries(source, VIDEO_SUFFIXES, root):
+    for entry in find_collection(source, root):
         first = entries.setdefault(entry.path, entry)
         if first.label != entry.label:
             raise ValueError(
                 f"{source}: {entry.path} is listed as {first.label!r} and as {entry.label!r}; remove one of them"
             )
     if not entries:
-        raise ValueError(f"{source}: no video in it; expected files {', '.join(sorted(VIDEO_SUFFIXES))}")
+        raise ValueError(
+            f"{source}: no video in it; expected files {', '.join(sorted(VIDEO_SUFFIXES))}, or folders of frames"
+            f" {', '.join(sorted(IMAGE_SUFFIXES))}"
+        )
     return list(entries.values())
 
 
@@ -216,7 +218,7 @@ def _relative_name(path: Path, root: Path) -> str:
 def _expected_clips(entry: Entry, settings: PlanSettings) -> int:
     info = settings.info
     frames = Fraction(entry.frames or 1)
-    if info.settings.fps is not None:
+    if info.settings.fps is not None and not entry.path.is_dir():  # frames in a folder are not resampled
         frames = frames * Fraction(info.settings.fps) / (entry.fps or DEFAULT_FPS)
     count = max(1, math.floor((frames - info.frames) / info.stride) + 1)
     return count if settings.limit is None else min(count, settings.limit)

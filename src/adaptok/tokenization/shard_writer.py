@@ -28,6 +28,7 @@ from adaptok.utils.files import claiming
 from adaptok.video.clips import iter_clips, pad_clip
 from adaptok.video.geometry import Geometry
 from adaptok.video.reading import VideoReader
+from adaptok.video.sources import FrameSource, open_frames
 
 Ids = NDArray[np.uint16]
 Progress = Callable[[int], None]
@@ -144,16 +145,16 @@ class ShardWriter:
             if not path.exists():  # not treated as broken, because the disk may just be unmounted
                 raise FileNotFoundError(f"{path}: removed since the dataset was planned; restore it to resume")
             try:
-                with VideoReader(path, fps=info.settings.fps, threads=1) as reader:
-                    source = _Source(float(reader.fps), reader.info.width, reader.info.height)
+                with open_frames(path, fps=info.settings.fps, threads=1) as opened:
+                    source = _Source(float(opened.fps), opened.width, opened.height)
                     geometry = Geometry(info.settings.fit, source.width, source.height, size)
                     for start, pixels in iter_clips(
-                        reader, geometry.apply, info.frames, stride=info.stride, max_clips=self.plan.limit
+                        opened.frames, geometry.apply, info.frames, stride=info.stride, max_clips=self.plan.limit
                     ):
-                        is_short_video = start == 0 and pixels.shape[1] < info.frames and _damage(reader) is None
+                        is_short_video = start == 0 and pixels.shape[1] < info.frames and _damage(opened) is None
                         if pixels.shape[1] == info.frames or is_short_video:
                             yield _VideoClip(video, start, pad_clip(pixels, info.frames), source)
-                    if damage := _damage(reader):
+                    if damage := _damage(opened):
                         broken[video.source] = damage
             except DECODING_ERRORS as error:
                 broken[video.source] = describe_error(error)
@@ -230,8 +231,11 @@ class ShardWriter:
         ]
 
 
-def _damage(reader: VideoReader) -> str | None:
+def _damage(source: FrameSource) -> str | None:
     """Describe the damage of a video that was read. Containers without a frame count only give a duration."""
+    reader = source.reader
+    if not isinstance(reader, VideoReader):  # frames in a folder
+        return source.warning
     expected = reader.expected or 0
     enough = min(MIN_DECODED_FRACTION * expected, expected - 1)
     if reader.warning is None and reader.done and reader.count < enough:

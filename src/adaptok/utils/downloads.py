@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from urllib.error import HTTPError
 
 from adaptok.utils.files import lock, sha256_of
@@ -23,6 +23,16 @@ Progress = Callable[[int, int | None], None]
 
 class ChecksumError(ValueError):
     """A downloaded file is not the expected one."""
+
+
+class _HttpRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects of a server to HTTP and HTTPS only."""
+
+    def redirect_request(self, *arguments: Any) -> urllib.request.Request | None:
+        request = super().redirect_request(*arguments)
+        if request is not None and request.type not in ("http", "https"):
+            raise HTTPException(f"redirected to {request.full_url}, expected http or https")
+        return request
 
 
 def partial_path(target: Path) -> Path:
@@ -65,6 +75,21 @@ def download(url: str, target: Path, sha256: str, progress: Progress = lambda do
         os.replace(partial, target)
 
 
+def download_unverified(url: str, target: Path, progress: Progress = lambda done, total: None) -> None:
+    """Download a file whose SHA-256 is unknown.
+
+    Args:
+        url: Address.
+        target: File to write, in an existing folder.
+        progress: Called after every chunk.
+
+    Raises:
+        OSError, HTTPException: The download failed.
+    """
+    with target.open("w+b") as file:
+        _transfer(url, file, progress)
+
+
 def _complete(url: str, file: IO[bytes], partial: Path, sha256: str, progress: Progress) -> None:
     """Download the rest of a file, and all of it if what is there belongs to another file."""
     resumed = file.tell() > 0
@@ -84,7 +109,7 @@ def _transfer(url: str, file: IO[bytes], progress: Progress) -> None:
     done = file.seek(0, os.SEEK_END)
     request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT)
+        response = urllib.request.build_opener(_HttpRedirects).open(request, timeout=TIMEOUT)
     except HTTPError as error:
         if error.code == 416 and done:  # nothing is left; the checksum decides
             return

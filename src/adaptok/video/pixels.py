@@ -29,7 +29,7 @@ def clip_to_frames(clip: Tensor) -> NDArray[np.uint8]:
 
 def frames_to_clip(frames: NDArray[Any]) -> Tensor:
     """Convert frames `[T, H, W, C]`, uint8 or float in [0, 1], to a float32 clip `[C, T, H, W]` in [0, 1]."""
-    values = torch.from_numpy(np.ascontiguousarray(frames)).permute(3, 0, 1, 2).float()
+    values = torch.from_numpy(np.require(frames, requirements=["C", "W"])).permute(3, 0, 1, 2).float()
     return values / 255 if frames.dtype == np.uint8 else values
 
 
@@ -41,4 +41,5 @@ def check_range(values: Tensor) -> None:
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError("NaN or infinite pixel values, expected numbers in [0, 1]; check the source of the frames")
     if low < -RANGE_TOLERANCE or high > 1 + RANGE_TOLERANCE:
-        raise ValueError(f"pixel values from {low:g} to {high:g}, expected [0, 1]; divide 8-bit values by 255")
+        fix = "divide 8-bit values by 255" if low >= 0 else "rescale [-1, 1] by (x + 1) / 2, or clamp them"
+        raise ValueError(f"pixel values from {low:g} to {high:g}, expected [0, 1]; {fix}")
