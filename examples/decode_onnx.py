@@ -79,9 +79,19 @@ def canvas_size(info: dict[str, Any]) -> tuple[int, int]:
     if info["fit"] != "tile":
         return size, size
     short = info["short_side"]
-    height, width = (max(short, round(side * short / min(sides))) for side in sides)
-    limit = size + size // 32
-    return (size if height <= limit else height), (size if width <= limit else width)
+    height, width = (canvas_side(max(short, round(side * short / min(sides))), info) for side in sides)
+    return height, width
+
+
+def canvas_side(length: int, info: dict[str, Any]) -> int:
+    """A side of the canvas, on which the distance between tiles is an odd multiple of a 16th of their size."""
+    size, overlap = info["size"], info["tile_overlap"]
+    if length <= size + size // 32:
+        return size
+    unit, gaps = max(1, size // 16), -(-(length - overlap) // (size - overlap)) - 1
+    multiple = 2 * round(((length - size) / gaps / unit - 1) / 2) + 1
+    largest = (size - overlap) // unit
+    return size + gaps * unit * max(1, min(multiple, largest - 1 + largest % 2))
 
 
 def tile_starts(info: dict[str, Any]) -> tuple[list[int], list[int]]:
@@ -109,13 +119,13 @@ def merge_tiles(tiles: list[np.ndarray], rows: list[int], columns: list[int]) ->
 
 
 def edge_weights(starts: list[int], index: int, size: int) -> np.ndarray:
-    """Weights [S] of a tile along an axis, which rise from 0 over its overlaps with its neighbours."""
-    weights = np.ones(size, np.float32)
+    """Weights [S] of a tile along an axis. They rise from 0 where it overlaps its neighbors, within S / 8 pixels."""
+    weights, longest = np.ones(size, np.float32), max(1, size // 8)
     if index:
-        ramp = fade_in(starts[index - 1] + size - starts[index])
+        ramp = fade_in(min(starts[index - 1] + size - starts[index], longest))
         weights[: len(ramp)] *= ramp
     if index + 1 < len(starts):
-        ramp = fade_in(starts[index] + size - starts[index + 1])
+        ramp = fade_in(min(starts[index] + size - starts[index + 1], longest))
         weights[size - len(ramp) :] *= ramp[::-1]
     return weights
 

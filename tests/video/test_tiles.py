@@ -37,6 +37,16 @@ def test_tiles_differ_without_a_step_in_the_canvas():
     assert row.diff().abs().max() < 0.4  # 4 pixels of overlap share the step
 
 
+def test_tiles_weigh_the_same_in_the_middle_of_a_large_overlap():
+    tiling = Tiling(20, 16, 16, 4)  # 12 pixels of overlap
+    tiles = torch.zeros(2, 1, 1, 16, 16)
+    tiles[1] = 1
+    row = tiling.merge(tiles)[0, 0, 0]
+    assert row[6:14].tolist() == [0.5] * 8
+    assert (row.diff() >= 0).all()
+    assert row.diff().abs().max() < 0.4
+
+
 def test_the_canvas_has_the_aspect_ratio_of_the_frame():
     assert Geometry("tile", 640, 360, 128).canvas == (128, 128 + 104)  # 640 / 360 * 128 is 228
     assert Geometry("tile", 360, 640, 128, short_side=256).canvas == (128 + 3 * 104, 128 + 2 * 72)

@@ -79,8 +79,7 @@ class Tiling:
     def merge(self, tiles: Tensor) -> Tensor:
         """Blend tiles `[n, C, T, S, S]` into a canvas `[C, T, H, W]`.
 
-        Every pixel is the mean of the tiles that cover it. The weight of a tile rises smoothly from 0 at its edges,
-        over its whole overlap with a neighbour, so that edges of tiles leave no seams.
+        Every pixel is a weighted mean of the tiles that cover it; see `blend_weights`.
         """
         if self.count == 1:
             return tiles[0]
@@ -102,16 +101,21 @@ class Tiling:
 
 
 def blend_weights(starts: tuple[int, ...], length: int, size: int) -> list[Tensor]:
-    """Return the weights `[size]` of tiles that start at `starts` along an axis. At every pixel they sum to 1."""
+    """Return the weights `[size]` of tiles that start at `starts` along an axis. At every pixel they sum to 1.
+
+    The weight of a tile rises smoothly from 0 at its edge, so that edges leave no steps. It rises within size / 8
+    pixels, also where the overlap is larger: there, tiles weigh the same, because the mean of two reconstructions has
+    a smaller error than either.
+    """
     total = torch.zeros(length, dtype=torch.float64)
-    weights = []
+    longest, weights = max(1, size // 8), []
     for i, start in enumerate(starts):
         weight = torch.ones(size, dtype=torch.float64)
         if i > 0:
-            ramp = fade_in(starts[i - 1] + size - start)
+            ramp = fade_in(min(starts[i - 1] + size - start, longest))
             weight[: len(ramp)] *= ramp
         if i + 1 < len(starts):
-            ramp = fade_in(start + size - starts[i + 1])
+            ramp = fade_in(min(start + size - starts[i + 1], longest))
             weight[size - len(ramp) :] *= ramp.flip(0)
         total[start : start + size] += weight
         weights.append(weight)
