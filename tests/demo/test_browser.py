@@ -81,7 +81,11 @@ def test_reconstruct_compare_and_generate(demo, clip):
     upload(page, clip)
     page.wait_for_selector("#reconstruct-result canvas")
     tokens = int(tokens_shown(page))
-    assert 20 <= tokens <= 40  # the default is at most half of 10 blocks of 8 tokens
+    assert 40 <= tokens <= 80  # the default is at most half of 10 blocks of 8 tokens in each of 2 tiles
+    sizes = "all => all.map(canvas => [canvas.width, canvas.height, canvas.clientWidth / canvas.clientHeight])"
+    for width, height, ratio in page.eval_on_selector_all("#reconstruct-result canvas", sizes):
+        assert (width, height) == (256, 192)
+        assert ratio == pytest.approx(4 / 3, abs=0.02)
     page.wait_for_function("document.querySelector('#reconstruct-result video').readyState >= 2")
     page.wait_for_function(
         """() => [...document.querySelectorAll('#reconstruct-result canvas')].every((canvas) => {
@@ -101,7 +105,7 @@ def test_reconstruct_compare_and_generate(demo, clip):
     page.focus("#budget input[type=range]")
     page.press("#budget input[type=range]", "End")
     page.wait_for_function(
-        "document.querySelector('#reconstruct-result [data-measure=tokens]')?.innerText.startsWith('80')"
+        "document.querySelector('#reconstruct-result [data-measure=tokens]')?.innerText.startsWith('160')"
     )
 
     assert_fits_a_phone(page)
@@ -121,6 +125,33 @@ def test_reconstruct_compare_and_generate(demo, clip):
     assert page.locator("#generate-result canvas").count() == 2
     assert demo.errors == []
     assert {urlsplit(url).hostname for url in demo.requests if url.startswith(("http", "ws"))} == {"127.0.0.1"}
+
+
+def test_files_that_are_no_videos_are_refused_by_a_sentence(demo, clip, tmp_path):
+    page, message = demo.page, "#reconstruct-refusal p"
+    text, large = tmp_path / "notes.txt", tmp_path / "large.mp4"
+    text.write_text("This is no video.")
+    large.write_bytes(bytes(1_100_000))
+    expected = "not recognized as a video, expected a format such as MP4, MOV, MKV, WebM or AVI."
+    upload(page, text)
+    page.wait_for_selector(message)
+    assert page.inner_text(message) == f"notes.txt: {expected}"
+    upload(page, large)
+    page.wait_for_selector(f"{message} >> text=large.mp4: larger than 1 MB; cut or compress it.")
+    dropped = page.evaluate_handle(
+        """() => {
+            const dropped = new DataTransfer();
+            dropped.items.add(new File(["a,b"], "table.csv", { type: "text/csv" }));
+            return dropped;
+        }"""
+    )
+    page.dispatch_event("#reconstruct-clip button >> nth=0", "drop", {"dataTransfer": dropped})
+    page.wait_for_selector(f"{message} >> text=table.csv: {expected}")
+    assert page.locator(".toast-body").count() == 0
+    upload(page, clip)
+    page.wait_for_selector(message, state="hidden")
+    page.wait_for_selector("#reconstruct-result canvas")
+    assert demo.errors == []
 
 
 def test_errors_are_sentences_and_jobs_can_be_cancelled(demo, clip, tmp_path, monkeypatch):

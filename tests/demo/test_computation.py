@@ -19,7 +19,7 @@ from adaptok.generation import Sampling
 from adaptok.models.model import weights_hash
 from adaptok.video.reading import probe, read_video
 from tests.helpers.models import random_model, small_config
-from tests.helpers.videos import write_video
+from tests.helpers.videos import write_sounding_video, write_video
 
 LIMITS = UploadLimits()
 
@@ -42,6 +42,33 @@ def test_a_clip_is_encoded_once_and_shortened_to_each_budget(models, clip, sessi
     assert second.kinds == ["adaptive", "uniform"]
     assert not first.strip.exists()  # files of the last result of that name are removed
     assert len(set(second.reports[1].tokens.lengths)) == 1 < len(set(second.reports[0].tokens.lengths))
+
+
+def test_tiles_show_the_whole_frame_with_its_sound(models, session, tmp_path):
+    path = tmp_path / "wide.mp4"
+    write_sounding_video(path)  # 64 x 48 pixels, 20 frames
+    made = reconstruct(models.codec, check_upload(path, LIMITS), [Choice(16)], "auto", session, Job(), "x")
+    tokens = VideoTokens.load(made.tokens[0])
+    assert (tokens.info.fit, tokens.info.tiles) == ("tile", 2)
+    assert tokens == models.codec.encode(path, 16, fit="tile")
+    assert made.panel == (192, 256)
+    video, strip = probe(made.videos[0]), probe(made.strip)
+    assert (video.width, video.height, video.audio) == (256, 192, True)
+    assert (strip.width, strip.audio) == (512, False)
+    html = page.reconstruction_page(made)
+    assert f'data-lengths="{tokens.block_tokens.tolist()}"' in html
+    assert "summed over 2 tiles" in html
+    assert 'viewBox="0 -16 10 16"' in html  # 10 blocks of time, 8 tokens in each tile
+
+
+def test_frames_of_too_many_tiles_are_refused(models, session, tmp_path):
+    path = tmp_path / "panorama.mp4"
+    write_video(path, 4, (16, 96))
+    upload = check_upload(path, LIMITS)
+    with pytest.raises(ValueError, match=r"^panorama.mp4: frames of 96 × 16 pixels need 7 tiles, expected at most 4"):
+        reconstruct(models.codec, upload, [Choice(16)], "auto", session, Job(), "x")
+    made = reconstruct(models.codec, upload, [Choice(16)], "pad", session, Job(), "x")
+    assert made.panel == (128, 768)
 
 
 @pytest.mark.parametrize(("target", "fewest"), [(10.9, 55), (14.2, 75), (99.0, 80)])

@@ -115,8 +115,10 @@ class AdapTok(ClipCodec):
                 torchcodec's `VideoDecoder`. See `adaptok.video.sources.open_frames`. `encode_batch` encodes several.
             budget, scope, target, uniform: How lengths are chosen; see `LengthPolicy`. Without a budget or target,
                 every token is kept.
-            fit: How frames are fitted to the square of the model: "crop", "pad" or "stretch"; "tile", to cover the
-                whole frame with overlapping squares, each a clip of its own; "auto" for "tile" unless it is square.
+            fit: How frames are fitted to the square of the model. The default, "crop", keeps the central square and
+                drops the rest of the frame, unlike `adaptok encode`, whose default is "auto". "pad" adds black bars,
+                "stretch" changes the aspect ratio, "tile" covers the whole frame with overlapping squares, each a
+                clip of its own, and "auto" is "tile" unless the frame is square.
             short_side, tile_overlap: Shorter side that frames are resized to, and smallest overlap of neighbouring
                 tiles, in pixels, with the fit "tile"; see `Geometry`.
             window_overlap: Number of frames that clips share with the next, up to half of a clip. Decoding cross-fades
@@ -353,7 +355,8 @@ class AdapTok(ClipCodec):
             budget: Tokens per clip that the running average follows. None keeps every token.
             target: Largest predicted distortion of a block, as an alternative to a budget.
             uniform: Distribute the budget evenly.
-            fit, short_side, tile_overlap: How frames are fitted to the square of the model; see `encode`.
+            fit, short_side, tile_overlap: How frames are fitted to the square of the model; see `encode`. The default
+                keeps the central square only.
             frame_size: Width and height of frames, in pixels. By default, the first frame that is pushed determines
                 it. A session that only receives needs it to decode tiles, and to return frames of that size.
 

@@ -21,7 +21,12 @@ from adaptok.generation import Generator, Sampling
 TITLE = "adaptok: video as short, adaptive sequences of tokens"
 _TARGET_RANGE = (14, 32)
 """PSNR in dB."""
-_FITS = [("Central square", "crop"), ("Whole frame, with bars", "pad"), ("Whole frame, stretched", "stretch")]
+_FITS = [
+    ("Whole frame, as tiles", "auto"),
+    ("Central square", "crop"),
+    ("Whole frame, with bars", "pad"),
+    ("Whole frame, stretched", "stretch"),
+]
 _MODES = [("Number of tokens", "budget"), ("Quality", "target")]
 _KINDS = [("Adaptive", "adaptive"), ("Uniform", "uniform")]
 _HINT = "Drop a clip, record one, or use the example. The reconstruction appears here."
@@ -77,6 +82,7 @@ def _clip_input(limits: UploadLimits, name: str) -> tuple[gr.Video, gr.Markdown]
         elem_classes="adaptok-clip",
         buttons=[],
     )
+    gr.HTML(page.refusal(limits), elem_classes="adaptok-refusal", elem_id=f"{name}-refusal")
     example = gr.Button("Use the example clip", size="sm", elem_id=f"{name}-example")
     note = gr.Markdown(
         f"Up to {limits.megabytes:g} MB. The first {limits.seconds:g} seconds are used. Clips stay on this server and"
@@ -85,6 +91,11 @@ def _clip_input(limits: UploadLimits, name: str) -> tuple[gr.Video, gr.Markdown]
     )
     example.click(lambda: str(files("adaptok") / "assets" / "walk.mp4"), None, clip, show_progress="hidden", **_PRIVATE)
     return clip, note
+
+
+def _frame_choice(elem_id: str) -> gr.Radio:
+    info = "The model sees squares. Tiles are overlapping squares that cover the frame, each with tokens of its own."
+    return gr.Radio(_FITS, value="auto", label="Frame", info=info, elem_id=elem_id)
 
 
 def _budget_slider(codec: AdapTok, label: str, value: int, elem_id: str) -> gr.Slider:
@@ -96,7 +107,7 @@ def _budget_slider(codec: AdapTok, label: str, value: int, elem_id: str) -> gr.S
         value=max(low, min(high, round(value / step) * step)),
         step=step,
         label=label,
-        info=f"Per clip of {c.frames} frames, on average. {high} keeps all tokens.",
+        info=f"Per clip of {c.frames} frames of each tile, on average. {high} keeps all tokens.",
         buttons=[],
         elem_id=elem_id,
     )
@@ -119,13 +130,7 @@ def _reconstruct_tab(models: Models, limits: UploadLimits, sessions: Sessions) -
                 buttons=[],
                 elem_id="target",
             )
-            fit = gr.Radio(
-                _FITS,
-                value="crop",
-                label="Frame",
-                info="The model sees a square. The central one leaves out the rest of the frame.",
-                elem_id="fit",
-            )
+            fit = _frame_choice("fit")
             buttons = _buttons("Reconstruct", "reconstruct")
         with gr.Column(scale=3, min_width=300):
             result = gr.HTML(page.message(_HINT), elem_classes="adaptok-result", elem_id="reconstruct-result")
@@ -167,12 +172,7 @@ def _compare_tab(models: Models, limits: UploadLimits, sessions: Sessions, sourc
                             _budget_slider(codec, f"Tokens of {letter}", codec.max_budget // 2, f"budget-{name}")
                         )
                         kinds.append(gr.Radio(_KINDS, value=kind, label=f"Lengths of {letter}", elem_id=f"kind-{name}"))
-            fit = gr.Radio(
-                _FITS,
-                value="crop",
-                label="Frame",
-                info="The model sees a square. The central one leaves out the rest of the frame.",
-            )
+            fit = _frame_choice("compare-fit")
             buttons = _buttons("Compare", "compare")
         with gr.Column(scale=3, min_width=300):
             hint = "Two reconstructions of the same clip appear here, beside the original."

@@ -16,6 +16,7 @@ from urllib.parse import quote
 from adaptok.codec.token_file import VideoTokens
 from adaptok.demo.generation import FPS, GeneratedClips
 from adaptok.demo.reconstruction import Reconstruction
+from adaptok.demo.uploads import FORMATS, UploadLimits
 from adaptok.utils.templates import render
 
 _PACKAGE = "adaptok.demo"
@@ -67,23 +68,30 @@ def message(text: str, kind: str = "hint") -> str:
     return render(_PACKAGE, "message.html.j2", text=text, kind=kind)
 
 
+def refusal(limits: UploadLimits) -> str:
+    """Render the message below the input of a clip that `static/uploads.js` shows if it refuses a file."""
+    return render(_PACKAGE, "refusal.html.j2", formats=FORMATS, megabytes=limits.megabytes)
+
+
 def reconstruction_page(result: Reconstruction) -> str:
     """Render a reconstruction, or two that are compared."""
     reports, info = result.reports, result.reports[0].tokens.info
     names = ["Reconstruction"] if len(reports) == 1 else list("AB")[: len(reports)]
-    series = [_Series(name, report.tokens.lengths.tolist()) for name, report in zip(names, reports, strict=True)]
-    square = f"{info.size} × {info.size} pixels"
-    panels = [_Panel("Original", f"{square}, as the model sees it")]
+    series = [_Series(name, report.tokens.block_tokens.tolist()) for name, report in zip(names, reports, strict=True)]
+    height, width = info.geometry.canvas
+    tiled = info.tiles > 1
+    canvas = f"{width} × {height} pixels" + (f" in {info.tiles} tiles" if tiled else "")
+    panels = [_Panel("Original", f"{canvas}, as the model sees it")]
     for index, (name, kind, report) in enumerate(zip(names, result.kinds, reports, strict=True)):
         panels.append(_Panel(name, f"{kind} lengths, {_per_clip(report.tokens):.0f} tokens per clip", index))
-    clip_frames = info.block_frames * info.clip_blocks
+    per_clip = f"per clip of {info.block_frames * info.clip_blocks} frames" + (" and tile" if tiled else "")
     rows = [
         {
             "name": name,
             "psnr": f"{report.psnr:.2f}",
             "ssim": f"{report.ssim:.3f}",
             "tokens": f"{report.tokens.tokens:,}",
-            "tokens_detail": f"{_per_clip(report.tokens):.0f} per clip of {clip_frames} frames",
+            "tokens_detail": f"{_per_clip(report.tokens):.0f} {per_clip}",
             "bits": _bits(report.tokens.bits),
             "bits_detail": f"{_bits(report.tokens.bits / info.seconds)} per second",
         }
@@ -98,11 +106,11 @@ def reconstruction_page(result: Reconstruction) -> str:
         rows=rows,
         series=series,
         columns=len(panels),
-        most=info.latents,
-        blocks=info.blocks,
-        time_ticks=_time_ticks(info.seconds, info.blocks * info.block_frames / float(info.fps)),
-        token_ticks=_token_ticks(info.latents),
-        chart_title=f"Tokens of each block of {info.block_frames} frames",
+        most=info.latents * info.tiles,
+        blocks=info.tile_blocks,
+        time_ticks=_time_ticks(info.seconds, info.tile_blocks * info.block_frames / float(info.fps)),
+        token_ticks=_token_ticks(info.latents * info.tiles),
+        chart_title=_chart_title(info.block_frames) + (f", summed over {info.tiles} tiles" if tiled else ""),
         notes=result.notes,
     )
 
@@ -125,12 +133,17 @@ def generation_page(result: GeneratedClips, latents: int, block_frames: int) -> 
         blocks=blocks,
         time_ticks=_time_ticks(seconds, seconds),
         token_ticks=_token_ticks(latents),
-        chart_title=f"Tokens of each block of {block_frames} frames",
+        chart_title=_chart_title(block_frames),
         notes=[],
     )
 
 
+def _chart_title(block_frames: int) -> str:
+    return f"Tokens of each block of {block_frames} frames"
+
+
 def _per_clip(tokens: VideoTokens) -> float:
+    """Mean number of tokens of a clip. Each tile has clips of its own."""
     return tokens.tokens / tokens.info.blocks * tokens.info.clip_blocks
 
 

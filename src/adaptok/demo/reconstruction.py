@@ -15,16 +15,20 @@ from torch import Tensor
 from adaptok.allocation.policy import LengthPolicy
 from adaptok.codec.codec import AdapTok
 from adaptok.codec.token_file import VideoTokens
-from adaptok.config.choices import Fit
+from adaptok.config.choices import FitChoice
 from adaptok.demo.panels import draw_panel, panel_size
 from adaptok.demo.sessions import Job, Session
 from adaptok.demo.uploads import Upload
 from adaptok.evaluation.reconstruction import ReconstructionReport, compare
+from adaptok.video.geometry import Geometry
+from adaptok.video.sound import open_sound
 from adaptok.video.writing import VideoWriter
 
 BATCH_SIZE = 2
 """Clips computed at once. Between batches, progress is shown and jobs can be cancelled."""
 STRIP_CRF = 12
+MAX_TILES = 4
+"""Largest number of tiles of a frame. The time grows with it; frames of 16:9 have two at the size of the model."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Reconstruction:
         kinds: "adaptive" or "uniform" for each reconstruction.
         panel: Height and width in pixels of a panel of the strip.
         strip: Video of the original and the reconstructions side by side.
-        videos: Video of each reconstruction.
+        videos: Video of each reconstruction, with the sound of the clip.
         tokens: Token file of each reconstruction.
         notes: Sentences about what the visitor should know.
     """
@@ -76,7 +80,7 @@ def budget_range(codec: AdapTok) -> tuple[int, int, int]:
 
 
 def reconstruct(
-    codec: AdapTok, upload: Upload, choices: Sequence[Choice], fit: Fit, session: Session, job: Job, name: str
+    codec: AdapTok, upload: Upload, choices: Sequence[Choice], fit: FitChoice, session: Session, job: Job, name: str
 ) -> Reconstruction:
     """Reconstruct a clip once for each choice.
 
@@ -86,13 +90,13 @@ def reconstruct(
         codec: The model.
         upload: The clip.
         choices: Tokens of each reconstruction.
-        fit: How frames are fitted to the square of the model.
+        fit: How frames are fitted to the square of the model. The shorter side of tiled frames has its size.
         session: The visitor, who gets the files.
         job: Progress and cancellation.
         name: Name of the result. It replaces the files of the last result of this name.
 
     Raises:
-        ValueError: A choice is out of range, or the clip cannot be read.
+        ValueError: A choice is out of range, frames need more than `MAX_TILES` tiles, or the clip cannot be read.
         Cancelled: The job was cancelled.
     """
     notes = []
@@ -101,6 +105,7 @@ def reconstruct(
         notes.append("This model has no scorer, so every block gets the same number of tokens.")
     for choice in choices:
         LengthPolicy(choice.budget, uniform=choice.uniform).check(codec.layout)
+    _check_tiles(codec, upload, fit)
     key, start = (upload.path, fit), 0.0
     if not session.encodings.holds(key):
         start = 0.7
@@ -117,7 +122,18 @@ def reconstruct(
     return _write(codec, upload, encodings, choices, session.new_folder(name), advance, notes)
 
 
-def _encode(codec: AdapTok, upload: Upload, fit: Fit, job: Job, stop: float) -> VideoTokens:
+def _check_tiles(codec: AdapTok, upload: Upload, fit: FitChoice) -> None:
+    """Raise a ValueError if frames need too many tiles."""
+    width, height = upload.info.width, upload.info.height
+    tiles = Geometry.choose(fit, width, height, codec.config.tokenizer.size).tiles
+    if tiles > MAX_TILES:
+        raise ValueError(
+            f"{upload.path.name}: frames of {width} × {height} pixels need {tiles} tiles, expected at most {MAX_TILES};"
+            " choose another setting of Frame"
+        )
+
+
+def _encode(codec: AdapTok, upload: Upload, fit: FitChoice, job: Job, stop: float) -> VideoTokens:
     advance = job.stage("Encoding", upload.frames, stop=stop)
     return codec.encode(upload.path, fit=fit, stop=upload.stop, fps=upload.fps, batch_size=BATCH_SIZE, progress=advance)
 
@@ -156,7 +172,8 @@ class _Search:
         if budget >= self.codec.max_budget:  # also those tokens that the scorer expects no gain from
             return self.full
         policy = LengthPolicy(budget, uniform=uniform)
-        return self.full.shorten(policy.lengths(self.full.scores, len(self.full.lengths), self.codec.layout))
+        full = self.full
+        return full.shorten(policy.lengths(full.scores, len(full.lengths), self.codec.layout, full.info.tiles))
 
     def _psnr(self, budget: float, uniform: bool) -> float:
         """Measure the PSNR of a budget."""
@@ -201,7 +218,11 @@ def _write(
     strip = folder / "side-by-side.mp4"
     with ExitStack() as stack:
         strips = stack.enter_context(VideoWriter(strip, info.fps, crf=STRIP_CRF, key_frames=round(info.fps)))
-        writers = [stack.enter_context(VideoWriter(path, info.fps)) for path in videos]
+        sounds = [open_sound(upload.path) if upload.info.audio else None for _ in videos]
+        writers = [
+            stack.enter_context(VideoWriter(path, info.fps, sound=sound))
+            for path, sound in zip(videos, sounds, strict=True)
+        ]
 
         def visit(original: Tensor, decoded: list[Tensor]) -> None:
             first, *panels = (draw_panel(clip, info.geometry) for clip in [original, *decoded])

@@ -174,6 +174,6 @@ def _launch(blocks: Any, limits: UploadLimits, host: str, port: int, root: Path,
         app_kwargs={"middleware": [Middleware(SameOrigin)]},
         theme=theme,
         css=static("style.css"),
-        head=f"<script>{static('player.js')}</script>",
+        head="".join(f"<script>{static(name)}</script>" for name in ("player.js", "uploads.js")),
     )
     return url, public

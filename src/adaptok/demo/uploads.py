@@ -9,6 +9,8 @@ from pathlib import Path
 from adaptok.video.container import VideoError, VideoInfo
 from adaptok.video.reading import probe
 
+FORMATS = "MP4, MOV, MKV, WebM or AVI"
+"""Common formats among those that FFmpeg reads, as messages name them."""
 MAX_FPS = Fraction(30)
 """Frames per second above which a clip is sampled at fewer."""
 MAX_PIXELS = 4096 * 2304
@@ -71,7 +73,7 @@ class Upload:
         if self.fps is not None:
             text += f" It is sampled at {float(self.fps):g} frames per second."
         if info.audio:
-            text += " Sound is not encoded."
+            text += " Its sound is copied to the downloaded video."
         return text
 
 
