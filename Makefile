@@ -17,7 +17,7 @@ LOWEST_PYTHON ?= 3.10
 LOWEST_VENV ?= .venv-lowest
 LOWEST_TESTS ?= -n auto -m "not slow and not ray"
 
-.PHONY: demo test lint test-lowest lock clean
+.PHONY: demo test lint docs test-lowest lock clean
 
 demo: $(VENV)/installed
 	mkdir -p out
@@ -37,6 +37,11 @@ lint: $(VENV)/installed-dev
 # As a script of a user is checked against the types of the package; errors inside the package are reported above.
 STRICT = mypy --strict --follow-imports=silent examples/typed_example.py
 
+# Warnings, such as links without a target, are errors.
+docs: $(VENV)/installed-docs
+	$(BIN)/python -m sphinx --builder html --quiet --fail-on-warning --keep-going docs out/docs
+	@echo "Open out/docs/index.html"
+
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch
@@ -47,6 +52,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 $(VENV)/installed-dev: $(VENV)/installed
 	$(PIP) --editable ".[dev]"
 	$(PIP) --no-deps lpips
+	touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(PIP) --editable ".[docs]"
 	touch $@
 
 test-lowest: $(VENV)/installed-dev

@@ -7,15 +7,12 @@ a silent exit with code 2. Each becomes one line that names the nearest valid sp
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import itertools
 import shutil
 import textwrap
-import typing
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args, get_origin
+from collections.abc import Sequence
+from typing import Any
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -24,6 +21,7 @@ from adaptok import __version__
 from adaptok.cli.commands import Adaptok
 from adaptok.cli.compatibility import modernize
 from adaptok.cli.errors import UsageError, did_you_mean, one_of
+from adaptok.cli.structure import Flag, Place, command_fields, find_command, flags_of, subcommands
 
 _MARKERS = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
 
@@ -55,7 +53,7 @@ def _parse(arguments: Sequence[str]) -> Any:
         raise UsageError(f"{flag}: {error}" if flag else str(error)) from None
     except SystemExit as stop:
         if stop.code == 0:
-            print_help(_find(arguments).names)
+            print_help(find_command(arguments).names)
         if stop.code != 2:
             raise
         raise UsageError(_diagnose(arguments)) from None
@@ -66,7 +64,7 @@ def _parse(arguments: Sequence[str]) -> Any:
     while hasattr(command, "command"):
         command = command.command
     if unknown and hasattr(command, "take_unknown"):
-        command.take_unknown(unknown, [name for flag in _flags(type(command)) for name in flag.names])
+        command.take_unknown(unknown, [name for flag in flags_of(type(command)) for name in flag.names])
     elif unknown:
         raise UsageError(_diagnose(arguments, unknown))
     return command
@@ -93,9 +91,9 @@ def print_help(names: Sequence[str]) -> None:
         UsageError: there is no such command.
         SystemExit: the help has been printed.
     """
-    place = _find(names)
+    place = find_command(names)
     if place.rest:
-        raise UsageError(_describe_unknown_command(place, _choices(place.node)))
+        raise UsageError(_describe_unknown_command(place, subcommands(place.node)))
     try:
         _call_tyro([*names, "--help"], printing=True)
     finally:
@@ -146,85 +144,6 @@ def _flag_of(arguments: Sequence[str], value: str | None) -> str | None:
 # Diagnosis of a command line that tyro refused.
 
 
-@dataclass(frozen=True)
-class _Flag:
-    names: tuple[str, ...]
-    takes_value: bool
-    takes_several: bool
-    choices: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Place:
-    """The command that a command line reaches, and the arguments that follow it."""
-
-    node: type
-    names: tuple[str, ...]
-    rest: list[str]
-
-    @property
-    def prefix(self) -> str:
-        """Beginning of an error message: the names of the command."""
-        return f"{' '.join(self.names)}: " if self.names else ""
-
-    @property
-    def advice(self) -> str:
-        """End of an error message: where to read on."""
-        return f"; see '{' '.join(['adaptok', *self.names, '--help'])}'"
-
-
-def _find(arguments: Sequence[str]) -> _Place:
-    node: type = Adaptok
-    names: tuple[str, ...] = ()
-    rest = list(arguments)
-    while rest and rest[0] in _choices(node):
-        names = (*names, rest.pop(0))
-        node = _choices(node)[names[-1]]
-    return _Place(node, names, rest)
-
-
-def _choices(node: type) -> dict[str, type]:
-    """Subcommands of a command, by name."""
-    if "command" not in {field.name for field in dataclasses.fields(node)}:
-        return {}
-    union = typing.get_type_hints(node, include_extras=True)["command"]
-    return {option.__metadata__[0].name: option.__origin__ for option in get_args(union)}
-
-
-def _hints(node: type) -> Iterator[tuple[dataclasses.Field[Any], Any, tuple[Any, ...]]]:
-    """Fields of a command and of its groups, with type and annotations."""
-    hints = typing.get_type_hints(node, include_extras=True)
-    for field in dataclasses.fields(node):
-        hint, notes = hints[field.name], ()
-        if get_origin(hint) is Annotated:
-            hint, notes = hint.__origin__, hint.__metadata__
-        if dataclasses.is_dataclass(hint):
-            yield from _hints(hint)  # type: ignore[arg-type]
-        else:
-            yield field, hint, notes
-
-
-def _flags(node: type) -> list[_Flag]:
-    flags = [_Flag(("--help", "-h"), False, False, ())]
-    for field, hint, notes in _hints(node):
-        if tyro.conf.Positional in notes or tyro.conf.Suppress in notes or field.name == "command":
-            continue
-        name = field.name.replace("_", "-")
-        names = (f"--{name}", *(alias for note in notes for alias in getattr(note, "aliases", None) or ()))
-        if hint is bool and tyro.conf.FlagCreatePairsOff not in notes:
-            names = (*names, f"--no-{name}")
-        is_variadic = any(get_origin(kind) is tuple for kind in (hint, *get_args(hint)))
-        flags.append(_Flag(names, hint is not bool, is_variadic, tuple(map(str, _literals(hint)))))
-    return flags
-
-
-def _literals(hint: Any) -> tuple[Any, ...]:
-    """Values of the first literal type inside a type."""
-    if get_origin(hint) is Literal:
-        return get_args(hint)
-    return next((values for part in get_args(hint) if (values := _literals(part))), ())
-
-
 def _diagnose(arguments: Sequence[str], unknown: Sequence[str] = ()) -> str:
     """Say in one line what is wrong with a command line.
 
@@ -232,9 +151,9 @@ def _diagnose(arguments: Sequence[str], unknown: Sequence[str] = ()) -> str:
         arguments: the command line.
         unknown: arguments that no command takes, if the rest was understood.
     """
-    place = _find(arguments)
-    choices = _choices(place.node)
-    flags = {name: flag for flag in _flags(place.node) for name in flag.names}
+    place = find_command(arguments)
+    choices = subcommands(place.node)
+    flags = {name: flag for flag in flags_of(place.node) for name in flag.names}
     rest = [argument.replace("_", "-") if argument.startswith("--") else argument for argument in place.rest]
     if choices and rest and not _is_flag(rest[0]):
         return _describe_unknown_command(place, choices)
@@ -246,7 +165,7 @@ def _diagnose(arguments: Sequence[str], unknown: Sequence[str] = ()) -> str:
     return _describe_value(rest, flags) or _describe_missing(place)
 
 
-def _describe_unknown_command(place: _Place, choices: dict[str, type]) -> str:
+def _describe_unknown_command(place: Place, choices: dict[str, type]) -> str:
     word = place.rest[0]
     suggestion = did_you_mean(word, choices)
     if not suggestion and len(choices) < 6:
@@ -258,7 +177,7 @@ def _is_flag(word: str) -> bool:
     return word.startswith("-") and word[1:2] != "" and not word[1:2].isdigit() and word[1:2] != "."
 
 
-def _describe_unknown(place: _Place, word: str, flags: dict[str, _Flag]) -> str:
+def _describe_unknown(place: Place, word: str, flags: dict[str, Flag]) -> str:
     name = word.partition("=")[0]
     if not _is_flag(word):
         return f"{place.prefix}unexpected argument {word!r}{place.advice}"
@@ -267,7 +186,7 @@ def _describe_unknown(place: _Place, word: str, flags: dict[str, _Flag]) -> str:
     return f"{place.prefix}unknown flag {name}{did_you_mean(name, flags)}{place.advice}"
 
 
-def _describe_value(rest: Sequence[str], flags: dict[str, _Flag]) -> str | None:
+def _describe_value(rest: Sequence[str], flags: dict[str, Flag]) -> str | None:
     """A flag without its value, or with a value that is no choice of it."""
     for place, argument in enumerate(rest):
         name, equals, value = argument.partition("=")
@@ -284,15 +203,15 @@ def _describe_value(rest: Sequence[str], flags: dict[str, _Flag]) -> str | None:
     return None
 
 
-def _describe_missing(place: _Place) -> str:
+def _describe_missing(place: Place) -> str:
+    given = [word.partition("=")[0] for word in place.rest]
     names = []
-    for field, _, notes in _hints(place.node):
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            flag = f"--{field.name.replace('_', '-')}"
-            if tyro.conf.Positional in notes:
-                names.append(next(note.metavar for note in notes if getattr(note, "metavar", None)))
-            elif flag not in [word.partition("=")[0] for word in place.rest]:
-                names.append(flag)
+    for field in command_fields(place.node):
+        flag = field.flag.names[0]
+        if field.is_required and field.is_positional:
+            names.append(field.setting("metavar"))
+        elif field.is_required and flag not in given:
+            names.append(flag)
     if not names:
         return f"{place.prefix}the arguments cannot be understood{place.advice}"
     return f"{place.prefix}expected {' '.join(names)}{place.advice}"

@@ -21,11 +21,12 @@ from adaptok.video.pixels import check_range, clip_to_frames
 class BlockTokens(NamedTuple):
     """Tokens of one block.
 
-    position: Index of the block in the stream.
-    ids: uint16 `[length]`; the ids of all tiles one after another if there are several.
-    scores: float32 `[L]`, or `[n, L]` of n tiles: predicted distortions that the lengths were chosen by; None if they
-        do not depend on scores.
-    lengths: Number of ids of each tile; of the block itself without tiles.
+    Attributes:
+        position: Index of the block in the stream.
+        ids: uint16 `[length]`; the ids of all tiles one after another if there are several.
+        scores: float32 `[L]`, or `[n, L]` of n tiles: predicted distortions that the lengths were chosen by; None if
+            they do not depend on scores.
+        lengths: Number of ids of each tile; of the block itself without tiles.
     """
 
     position: int

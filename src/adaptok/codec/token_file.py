@@ -162,7 +162,7 @@ class TokenInfo(Config):
 
     @property
     def crop(self) -> tuple[int, int, int, int]:
-        """Region of a frame that the model saw: top, left, height, width in pixels."""
+        """Top, left, height and width, in pixels, of the region of a frame that the model saw."""
         return self.geometry.region
 
     @model_validator(mode="after")
@@ -243,7 +243,7 @@ class VideoTokens:
 
     @property
     def block_tokens(self) -> Lengths:
-        """Tokens of each block of time, of all tiles together: int64 `[tile_blocks]`."""
+        """Return the number of tokens of each block of time, summed over all tiles, as int64 `[tile_blocks]`."""
         total: Lengths = self.lengths.reshape(-1, self.info.tiles).sum(1)
         return total
 

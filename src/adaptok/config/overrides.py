@@ -194,10 +194,11 @@ def type_name(annotation: Any) -> str:
 
 
 @cache
-def descriptions(cls: type[Config]) -> dict[str, str]:
-    """Return the docstrings that follow the fields of a class and of its base classes."""
+def descriptions(cls: type) -> dict[str, str]:
+    """Return the docstrings that follow the fields of a class and of its base classes in this package."""
     texts: dict[str, str] = {}
-    for base in reversed([base for base in cls.__mro__ if issubclass(base, Config) and base is not Config]):
+    package = __name__.partition(".")[0]
+    for base in reversed([base for base in cls.__mro__ if base.__module__.partition(".")[0] == package]):
         (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
         assert isinstance(tree, ast.ClassDef)
         for field, text in zip(tree.body, tree.body[1:], strict=False):
