@@ -22,7 +22,7 @@ copyright = f"2025, {author}"
 version = release = adaptok.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "reference"]
-exclude_patterns = ["_build", "extensions", "figures/*.py"]
+exclude_patterns = ["_build", "extensions"]
 default_role = "code"
 smartquotes = False  # they would turn the two hyphens of a flag into a dash
 html_theme = "furo"

@@ -243,7 +243,7 @@ class VideoTokens:
 
     @property
     def block_tokens(self) -> Lengths:
-        """Return the number of tokens of each block of time, summed over all tiles, as int64 `[tile_blocks]`."""
+        """Number of tokens of each block of time, summed over all tiles, as int64 `[tile_blocks]`."""
         total: Lengths = self.lengths.reshape(-1, self.info.tiles).sum(1)
         return total
 
