@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +12,7 @@ from pygments.lexers.special import TextLexer
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.errors import ExtensionError
 
 sys.path.insert(0, str(Path(__file__).parent / "extensions"))
 
@@ -50,6 +52,7 @@ def setup(app: Sphinx) -> None:
     # GitHub draws diagrams of Mermaid. Here they are text, because drawing them would need scripts of another server.
     app.add_lexer("mermaid", TextLexer)
     app.connect("missing-reference", resolve_reference)
+    app.connect("build-finished", check_resources)
 
 
 def resolve_reference(app: Sphinx, env: BuildEnvironment, node: pending_xref, text: TextElement) -> Element | None:
@@ -74,3 +77,13 @@ def exists(name: str) -> bool:
         return hasattr(import_module(module), attribute)
     except ImportError:
         return False
+
+
+def check_resources(app: Sphinx, error: Exception | None) -> None:
+    """Raise an error if a page or a style sheet loads anything from another server. Links to read on are allowed."""
+    tags = re.compile(r"<(?:script|link|img|iframe|video|source)\b[^>]*?\b(?:src|href)=\"((?:https?:)?//[^\"]*)")
+    styles = re.compile(r"(?:@import\s+|url\()[\"']?((?:https?:)?//[^\"')\s]*)")
+    for suffix, pattern in ((".html", tags), (".css", styles)):
+        for path in [] if error else sorted(Path(app.outdir).rglob(f"*{suffix}")):
+            if found := pattern.search(path.read_text(encoding="utf-8")):
+                raise ExtensionError(f"{path.name} loads {found[1]}; put the file into the site")
