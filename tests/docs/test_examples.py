@@ -129,6 +129,8 @@ def write_small_model(folder: Path) -> None:
 INPUTS = {
     "clip.mp4": write_clip,
     "clip.adaptok": lambda path: main(["encode", "clip.mp4", str(path), "--quiet"]),
+    "a.mp4": write_clip,
+    "b.mp4": write_clip,
     "my/videos": write_videos,
     "my/other-videos": write_videos,
     "their/videos": write_videos,
@@ -153,6 +155,12 @@ INPUTS = {
     "work_dir/adaptok/epoch-last.pth": write_checkpoint,
     "vgg16-397923af.pth": lambda path: write_vgg(Path(VGG)),
 }
+
+
+def variables() -> dict[str, object]:
+    """What examples in Python take from the reader's own program."""
+    camera = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32, 3), dtype=np.uint8)
+    return {"camera": camera, "videos": torch.rand(2, 3, 16, 32, 32), "send": lambda block: None}
 
 
 @pytest.fixture(scope="module")
@@ -181,8 +189,9 @@ def runner(tmp_path, monkeypatch, small_assets, request):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / ".datasets"))
     words = {f"yeahhhh326/{name}": str(FIXTURES / fixture) for name, fixture in OFFICIAL.items()}
     words["ApplyEyeMakeup"] = "0"  # the small generator has no names of classes
+    words["my-tokens/shard-000003.parquet"] = "my-tokens/shard-000000.parquet"
     words["vgg16-397923af.pth"] = VGG
-    return Runner(INPUTS, words, {"--fvd": [str(word) for word in detector_flags(tmp_path)]})
+    return Runner(INPUTS, words, {"--fvd": [str(word) for word in detector_flags(tmp_path)]}, variables())
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if examples(page)], ids=name_of)

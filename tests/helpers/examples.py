@@ -95,6 +95,7 @@ class Runner:
         inputs: functions that make the inputs of examples at a path, by the names in the examples.
         words: replacements of words, such as ids of the Hugging Face hub.
         flags: replacements of flags and their values, by flag.
+        variables: variables of the examples in Python.
     """
 
     def __init__(
@@ -102,9 +103,10 @@ class Runner:
         inputs: dict[str, Callable[[Path], object]],
         words: dict[str, str],
         flags: dict[str, Sequence[str]],
+        variables: dict[str, object],
     ) -> None:
         self.inputs, self.words, self.flags = inputs, words, flags
-        self.namespace: dict[str, object] = {"__name__": "example"}
+        self.namespace: dict[str, object] = {"__name__": "example", **variables}
 
     def run(self, block: Block) -> None:
         """Run a block, or check it if it is not a program."""
