@@ -64,7 +64,7 @@ def resolve_reference(app: Sphinx, env: BuildEnvironment, node: pending_xref, te
     if name in adaptok.__all__ and not target.startswith("adaptok." + name):
         kind = node["reftype"]
         return domain.resolve_xref(env, node["refdoc"], app.builder, kind, f"adaptok.{name}", node, text)
-    return text if exists(target) else None
+    return text if exists(re.sub(r"^np\.", "numpy.", target)) else None
 
 
 def exists(name: str) -> bool:
