@@ -17,7 +17,7 @@ LOWEST_PYTHON ?= 3.10
 LOWEST_VENV ?= .venv-lowest
 LOWEST_TESTS ?= -n auto -m "not slow and not ray"
 
-.PHONY: demo test lint docs test-lowest lock clean
+.PHONY: demo test lint docs notebooks test-lowest lock clean
 
 demo: $(VENV)/installed
 	mkdir -p out
@@ -57,6 +57,10 @@ $(VENV)/installed-dev: $(VENV)/installed
 $(VENV)/installed-docs: $(VENV)/installed
 	$(PIP) --editable ".[docs]"
 	touch $@
+
+# Executes the notebooks of examples/ into out/notebooks; `make notebooks SAVE=1` also replaces the saved outputs.
+notebooks: $(VENV)/installed-dev
+	$(BIN)/python examples/run_notebooks.py $(if $(SAVE),--save)
 
 test-lowest: $(VENV)/installed-dev
 	$(BIN)/uv venv --quiet --clear --python $(LOWEST_PYTHON) $(LOWEST_VENV)
