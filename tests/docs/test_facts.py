@@ -35,7 +35,15 @@ PAGES = {
 }
 PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 # Flags of other programs.
-FOREIGN = {"--logdir", "--nproc-per-node", "--multi-gpu", "--no-deps", "--no-binary", "--tyro-write-completion"}
+FOREIGN = {
+    "--strict",
+    "--logdir",
+    "--nproc-per-node",
+    "--multi-gpu",
+    "--no-deps",
+    "--no-binary",
+    "--tyro-write-completion",
+}
 
 
 def facts(pattern: str) -> list[tuple[str, ...]]:
