@@ -11,6 +11,8 @@ Legend: `B` clips, `C` channels, `T` frames, `S` pixels, `G` blocks of a clip, `
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,7 +41,7 @@ class DenseStack(nn.Module):
         rotation = rotations(positions, config.width // config.heads) if config.rope else None
         self.register_buffer("rotation", rotation, persistent=False)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Any) -> Tensor:
         """`[B, N, D]` to the same shape, with a bool mask `[N, N]` or `[B, 1, N, N]` of the keys that a query sees."""
         for block in self.blocks:
             assert isinstance(block, TransformerBlock)
@@ -47,7 +49,7 @@ class DenseStack(nn.Module):
             x = x + block.mlp(block.norm2(x))
         return x
 
-    def _attend(self, block: TransformerBlock, x: Tensor, mask: Tensor) -> Tensor:
+    def _attend(self, block: TransformerBlock, x: Tensor, mask: Any) -> Tensor:
         attn = block.attn
         q, kv = attn.qkv(x).unflatten(-1, (3, attn.heads, -1)).split((1, 2), 2)  # [B, N, 1 or 2, H, d]
         q = q.squeeze(2)
@@ -55,8 +57,12 @@ class DenseStack(nn.Module):
             q, kv = attn.q_norm(q, self.rotation), attn.k_norm(kv, self.rotation)
         k, v = kv.unbind(2)
         q, k, v = (y.transpose(1, 2) for y in (q, k, v))  # [B, H, N, d]
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return attn.proj(out.transpose(1, 2).flatten(2))
+        return attn.proj(self.attention(q, k, v, mask).transpose(1, 2).flatten(2))
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, mask: Any) -> Tensor:
+        """Attend from queries to keys, all `[B, H, N, d]`. A subclass may use another implementation and kind of
+        mask."""
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
 class DenseEncoder(nn.Module):

@@ -160,31 +160,42 @@ class Muon(torch.optim.Optimizer):
                 loss = closure()
         for group in self.param_groups:
             rate, momentum = group["lr"], group["momentum"]
+            by_shape: dict[tuple[int, int], list[nn.Parameter]] = {}
             for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["momentum_buffer"] = torch.zeros_like(parameter)
-                average = state["momentum_buffer"].lerp_(parameter.grad, 1 - momentum)
-                update = parameter.grad.lerp(average, momentum).flatten(1)
-                size = 0.2 * max(update.shape) ** 0.5
-                parameter.mul_(1 - rate * group["weight_decay"])
-                parameter.add_(orthogonalize(update).view_as(parameter), alpha=-rate * size)
+                if parameter.grad is not None:
+                    by_shape.setdefault((parameter.shape[0], parameter[0].numel()), []).append(parameter)
+            for shape, parameters in by_shape.items():
+                updates = orthogonalize(
+                    torch.stack([update.flatten(1) for update in self._momentum(parameters, momentum)])
+                )
+                size = 0.2 * max(shape) ** 0.5
+                torch._foreach_mul_(parameters, 1 - rate * group["weight_decay"])
+                scaled = [update.view_as(p) for update, p in zip(updates, parameters, strict=True)]
+                torch._foreach_add_(parameters, scaled, alpha=-rate * size)
         return loss
 
+    def _momentum(self, parameters: list[nn.Parameter], momentum: float) -> list[Tensor]:
+        """Update the moving averages of the gradients, and return the gradients with Nesterov momentum."""
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        gradients = [parameter.grad for parameter in parameters]
+        averages = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+        torch._foreach_lerp_(averages, gradients, 1 - momentum)
+        return list(torch._foreach_lerp(gradients, averages, momentum))
 
-def orthogonalize(matrix: Tensor) -> Tensor:
-    """Move the singular values of a matrix close to 1, by five quintic Newton-Schulz iterations.
+
+def orthogonalize(matrices: Tensor) -> Tensor:
+    """Move the singular values of matrices `[..., n, m]` close to 1, by five quintic Newton-Schulz iterations.
 
     The iterations run in float32 on CPUs and in bfloat16 on other devices.
     """
     a, b, c = _COEFFICIENTS
-    x = matrix.float() if matrix.device.type == "cpu" else matrix.bfloat16()
-    tall = x.shape[0] > x.shape[1]
-    x = x.T if tall else x
-    x = x / x.norm().clamp(min=_EPS)
+    x = matrices.float() if matrices.device.type == "cpu" else matrices.bfloat16()
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x
+    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=_EPS)
     for _ in range(_ITERATIONS):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x.T if tall else x).to(matrix.dtype)
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    return (x.mT if tall else x).to(matrices.dtype)

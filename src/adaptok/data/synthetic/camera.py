@@ -120,21 +120,53 @@ def _project(path: Floats, points: Floats) -> Floats:
 
 def _place(path: Floats, photograph: NDArray[np.uint8], rng: np.random.Generator, size: int) -> _View:
     """Draw the distance and position of the camera so that it never sees beyond the photograph."""
-    height, width = photograph.shape[:2]
     corners = _project(path, _CORNERS)  # [T, 4, 2]; they bound the convex quadrilateral that is visible
     low, high = corners.min((0, 1)), corners.max((0, 1))
-    extent = high - low
-    farthest = min(width / extent[0], height / extent[1])
-    nearest = min(size * _MIN_SCALE / 2, farthest)
-    half = np.exp(rng.uniform(np.log(nearest), np.log(farthest)))
-    room = np.maximum((width, height) - extent * half, 0)
-    centre = rng.uniform(0, 1, 2) * room - low * half
+    height, width = photograph.shape[:2]
+    half, centre = _position(low, high, (width, height), rng, size)
     first = np.clip(np.floor(centre + low * half), 0, (width - 1, height - 1)).astype(int)
     last = np.clip(np.ceil(centre + high * half), first + 1, (width, height)).astype(int)
     positions = (_project(path, _raster(size)) * half + centre - first) / (last - first) * 2 - 1
     grid = torch.from_numpy(positions.astype(np.float32)).view(len(path), size, size, 2)
     width, height = (last - first).tolist()
     return _View(int(first[1]), int(first[0]), height, width, grid, _scale(corners, half, size))
+
+
+def _position(
+    low: Floats, high: Floats, picture: tuple[int, int], rng: np.random.Generator, size: int
+) -> tuple[float, Floats]:
+    """Draw the distance and position of a camera that sees `low` to `high` and never beyond a picture (width, height).
+
+    Returns:
+        Picture pixels per unit of the path, and the position (x, y) of its origin in the picture.
+    """
+    farthest = float((picture / (high - low)).min())
+    nearest = min(size * _MIN_SCALE / 2, farthest)
+    half = float(np.exp(rng.uniform(np.log(nearest), np.log(farthest))))
+    room = np.maximum(picture - (high - low) * half, 0)
+    return half, rng.uniform(0, 1, 2) * room - low * half
+
+
+def photograph_homographies(
+    picture: tuple[int, int], rng: np.random.Generator, frames: int, size: int
+) -> tuple[Floats, float]:
+    """Draw a camera path over a photograph.
+
+    Args:
+        picture: Width and height of the photograph in pixels.
+        rng: Draws the movement.
+        frames, size: T and S.
+
+    Returns:
+        float64 `[T, 3, 3]`, which map pixels (x, y, 1) of a frame to positions in the photograph, and the number of
+        clip pixels per photograph pixel in the widest frame. Pixel centres are at halves.
+    """
+    path = camera_path(rng, frames)
+    corners = _project(path, _CORNERS)
+    half, centre = _position(corners.min((0, 1)), corners.max((0, 1)), picture, rng, size)
+    place = np.array([[half, 0, centre[0]], [0, half, centre[1]], [0, 0, 1]])
+    raster = np.array([[2 / size, 0, -1], [0, 2 / size, -1], [0, 0, 1]])
+    return place @ path @ raster, _scale(corners, half, size)
 
 
 def _raster(size: int) -> Floats:
