@@ -70,7 +70,7 @@ def test_bundled_generator_knows_its_classes():
         right += int(result.argmin()) == label
         losses.append(float(result[label]))
     assert right >= 3
-    assert sum(losses) / len(losses) < 3.5  # nats of an entry; log of the vocabulary is 10.4
+    assert sum(losses) / len(losses) < 4.5  # nats of an entry; log of the vocabulary is 10.4
 
 
 def test_bundled_generator_is_small_and_samples():
