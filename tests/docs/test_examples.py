@@ -71,9 +71,20 @@ def write_photographs(folder: Path) -> None:
     Image.fromarray(np.full((64, 64, 3), 128, np.uint8)).save(folder / "photograph.png")
 
 
+def write_frames(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for index in range(8):
+        Image.fromarray(np.full((32, 32, 3), 16 * index, np.uint8)).save(folder / f"{index:04}.png")
+
+
 def write_list(path: Path) -> None:
     write_videos(path.parent / "listed")
     path.write_text("id,path,action,label\n0,listed/walk/a.mp4,0,0\n1,listed/run/b.mp4,1,1\n")
+
+
+def write_token_file(path: Path) -> None:
+    write_clip(Path("clip.mp4"))
+    main(["encode", "clip.mp4", str(path), "--quiet"])
 
 
 def write_tokens(path: Path) -> None:
@@ -128,13 +139,14 @@ def write_small_model(folder: Path) -> None:
 
 INPUTS = {
     "clip.mp4": write_clip,
-    "clip.adaptok": lambda path: main(["encode", "clip.mp4", str(path), "--quiet"]),
+    "clip.adaptok": write_token_file,
     "a.mp4": write_clip,
     "b.mp4": write_clip,
     "my/videos": write_videos,
     "my/other-videos": write_videos,
     "their/videos": write_videos,
     "my/samples": write_videos,
+    "my/frames": write_frames,
     "my/photographs": write_photographs,
     "kinetics600/train": write_videos,
     "my/encoded": lambda path: main(["encode", "my/videos", "-o", str(path), "--quiet"]),
@@ -160,7 +172,12 @@ INPUTS = {
 def variables() -> dict[str, object]:
     """What examples in Python take from the reader's own program."""
     camera = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32, 3), dtype=np.uint8)
-    return {"camera": camera, "videos": torch.rand(2, 3, 16, 32, 32), "send": lambda block: None}
+    return {
+        "camera": camera,
+        "array": camera[0].repeat(3, 0),
+        "videos": torch.rand(2, 3, 16, 32, 32),
+        "send": lambda block: None,
+    }
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ A comment before a block changes how it is run:
 
 from __future__ import annotations
 
+import io
 import re
 import runpy
 import shlex
@@ -25,6 +26,7 @@ from adaptok.cli.main import main
 from adaptok.cli.parser import parse
 from adaptok.cli.structure import command_fields, find_command
 from adaptok.config.training import load_training_config
+from tests.helpers.raw_videos import numbered_frames, y4m
 
 ROOT = Path(__file__).parents[2]
 DISPLAYED = ("text", "mermaid", "bibtex", "{toctree}", "{eval-rst}")
@@ -62,7 +64,7 @@ class Block:
     @property
     def commands(self) -> list[str]:
         """Commands of a shell block, without comments."""
-        lines = self.text.replace("\\\n", " ").splitlines()
+        lines = re.sub(r"(?:\\|(?<=\|))\n", " ", self.text).splitlines()
         return [shlex.join(words) for line in lines if (words := shlex.split(line, comments=True))]
 
 
@@ -125,6 +127,10 @@ class Runner:
 
     def run_command(self, command: str, block: Block) -> None:
         """Run a command of a shell block in this process, or check it if it belongs to another program."""
+        source, pipe, reader = command.partition(" '|' ")
+        if pipe:
+            self.run_pipe(source, reader, block)
+            return
         program, *words = shlex.split(LAUNCHER.sub("", command))
         if program == "adaptok":
             self.run_adaptok(words, block)
@@ -163,6 +169,16 @@ class Runner:
         except SystemExit as stop:
             if stop.code:
                 raise RuntimeError(f"adaptok {shlex.join(words)}: exit code {stop.code}") from None
+
+    def run_pipe(self, source: str, command: str, block: Block) -> None:
+        """Run a command of adaptok that reads small frames where the example has those of FFmpeg."""
+        assert shlex.split(source)[0] == "ffmpeg", source
+        data = y4m(numbered_frames(8)) if "yuv4mpegpipe" in source else numbered_frames(8, 360, 640).tobytes()
+        old, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO(data))
+        try:
+            self.run_command(command, block)
+        finally:
+            sys.stdin = old
 
     def run_script(self, script: str, words: list[str]) -> None:
         """Run a script of the repository."""
