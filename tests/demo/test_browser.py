@@ -159,7 +159,7 @@ def test_errors_are_sentences_and_jobs_can_be_cancelled(demo, clip, tmp_path, mo
     text = tmp_path / "notes.mp4"
     text.write_text("This is no video.")
     upload(page, text)
-    page.wait_for_selector("[role=alert] >> text=notes.mp4: not a video file")
+    page.wait_for_selector("[role=alert] >> text=notes.mp4: a text file")
     message = page.inner_text("#reconstruct-result [role=alert]")
     assert message.endswith(".")
     assert str(os.sep) not in message

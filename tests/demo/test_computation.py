@@ -156,7 +156,7 @@ def test_uploads_are_limited(tmp_path, clip):
     text = tmp_path / "notes.mp4"
     text.write_text("no video")
     for path, limits, expected in [
-        (text, LIMITS, r"^notes.mp4: not a video file"),
+        (text, LIMITS, r"^notes.mp4: a text file, expected a video file"),
         (tmp_path / "gone.mp4", LIMITS, r"^gone.mp4: no longer on the server"),
         (clip, dataclasses.replace(LIMITS, megabytes=1e-4), r"^my clip.mp4: .* MB, expected at most 0.0001 MB"),
     ]:

@@ -136,16 +136,7 @@ class AdapTok(ClipCodec):
         """
         check_single(video)
         options = EncodingOptions(
-            fit=fit,
-            short_side=short_side,
-            tile_overlap=tile_overlap,
-            window_overlap=window_overlap,
-            batch_size=batch_size,
-            keep_scores=keep_scores,
-            start=start,
-            stop=stop,
-            fps=fps,
-            allow_url=allow_url,
+            fit, short_side, tile_overlap, window_overlap, batch_size, keep_scores, start, stop, fps, allow_url
         )
         [tokens] = encode_videos(self, [video], LengthPolicy(budget, scope, target, uniform), options, progress)
         return tokens

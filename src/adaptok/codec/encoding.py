@@ -26,7 +26,7 @@ Progress = Callable[[int], None]
 """Called with the number of frames that have just been processed."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class EncodingOptions:
     """How frames are taken from a video and encoded. See `AdapTok.encode` for the meaning of each option."""
 
