@@ -9,10 +9,11 @@ Legend: `B` clips, `T` frames, `S` side of a clip in pixels, `H`, `W` size of a 
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -130,6 +131,14 @@ class View(NamedTuple):
     homography: NDArray[np.float32]
     """`[T, 3, 3]`, maps positions (x, y, 1) in the clip to positions in the stored frame."""
 
+    def map(self, function: Callable[[Any, Any], Any], other: View) -> View:
+        """Apply a function to each pair of arrays of this view and another."""
+        return View(
+            function(self.offset, other.offset),
+            function(self.size, other.size),
+            function(self.homography, other.homography),
+        )
+
 
 class ViewBatches(torch.utils.data.Dataset[tuple[Tensor, ...]]):
     """Dataset of batches of views; batch `i` is a function of the seed and `i`."""
@@ -155,7 +164,7 @@ class ViewBatches(torch.utils.data.Dataset[tuple[Tensor, ...]]):
         view = self._scene(rng)
         if rng.random() < CUT:
             cut, other = int(rng.integers(1, FRAMES)), self._scene(rng)
-            view = View(*(np.concatenate([a[:cut], b[cut:]]) for a, b in zip(view, other, strict=True)))
+            view = view.map(lambda own, new: np.concatenate([own[:cut], new[cut:]]), other)
         return view
 
     def _scene(self, rng: np.random.Generator) -> View:
@@ -164,7 +173,7 @@ class ViewBatches(torch.utils.data.Dataset[tuple[Tensor, ...]]):
         if rng.random() < 0.5:
             mirror = np.array([[-1, 0, SIZE], [0, 1, 0], [0, 0, 1]], np.float32)
             view = view._replace(homography=view.homography @ mirror)
-        return View(*(a[::-1] for a in view)) if rng.random() < REVERSED else view
+        return view.map(lambda own, _: own[::-1], view) if rng.random() < REVERSED else view
 
     def _photograph(self, rng: np.random.Generator) -> View:
         sizes = self.photographs[rng.integers(len(self.photographs))]

@@ -18,7 +18,7 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from adaptok.metrics.lpips import Lpips
 from adaptok.models.dense import DenseStack
-from adaptok.models.generator import GeneratorModel
+from adaptok.models.generator import GeneratorModel, Layer
 from adaptok.models.tokenizer import Tokenizer
 
 
@@ -145,6 +145,7 @@ def generator_loss(model: GeneratorModel, classes: Tensor, entries: Tensor) -> T
     x = torch.cat([model.classes(classes)[:, None], model.tokens(attended[:, :-1])], 1)
     x = x + model.positions[: x.shape[1]]
     for layer in model.layers:
+        assert isinstance(layer, Layer)
         q, k, v = layer.attn.qkv(layer.norm1(x)).unflatten(-1, (3, layer.attn.heads, -1)).permute(2, 0, 3, 1, 4)
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
         x = x + layer.attn.proj(out)

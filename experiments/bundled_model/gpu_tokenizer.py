@@ -74,7 +74,7 @@ class ReconstructionLosses:
 
     def _load(self, name: str) -> Lpips:
         network = Lpips.from_file(self.session.options.lpips / f"lpips_{name}.safetensors", name)  # type: ignore[arg-type]
-        return network.to(self.session.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        return network.to(self.session.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __call__(self, prediction: Tensor, clips: Tensor) -> dict[str, Tensor]:
         device = clips.device

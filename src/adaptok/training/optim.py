@@ -160,7 +160,7 @@ class Muon(torch.optim.Optimizer):
                 loss = closure()
         for group in self.param_groups:
             rate, momentum = group["lr"], group["momentum"]
-            by_shape: dict[tuple[int, int], list[nn.Parameter]] = {}
+            by_shape: dict[tuple[int, int], list[Tensor]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     by_shape.setdefault((parameter.shape[0], parameter[0].numel()), []).append(parameter)
@@ -174,12 +174,12 @@ class Muon(torch.optim.Optimizer):
                 torch._foreach_add_(parameters, scaled, alpha=-rate * size)
         return loss
 
-    def _momentum(self, parameters: list[nn.Parameter], momentum: float) -> list[Tensor]:
+    def _momentum(self, parameters: list[Tensor], momentum: float) -> list[Tensor]:
         """Update the moving averages of the gradients, and return the gradients with Nesterov momentum."""
         for parameter in parameters:
             if not self.state[parameter]:
                 self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-        gradients = [parameter.grad for parameter in parameters]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         averages = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
         torch._foreach_lerp_(averages, gradients, 1 - momentum)
         return list(torch._foreach_lerp(gradients, averages, momentum))
