@@ -5,8 +5,7 @@
 
 The length of each stage is given in seconds, and its learning rate follows a cosine over them. Model folders are
 written to OUT: `tokenizer` (averaged weights, every four minutes), `scorer` (the tokenizer with its new scorer) and
-`generator`. Figures go to `OUT/log.jsonl`. README.md in this folder describes the recipe, and what remains to be done
-on a CPU.
+`generator`. Figures go to `OUT/log.jsonl`. README.md in this folder describes the recipe.
 """
 
 from __future__ import annotations
