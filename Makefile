@@ -10,12 +10,12 @@ PIP = $(BIN)/python -m pip install --quiet --constraint constraints.txt
 SAMPLE = src/adaptok/assets/walk.mp4
 
 # Arguments of pytest, as in `make test TESTS="tests/codec -m 'not slow'"`.
-TESTS ?= -n auto
+TESTS ?= -n auto -m "not docs"
 
 # The lowest versions need a Python that has wheels for them.
 LOWEST_PYTHON ?= 3.10
 LOWEST_VENV ?= .venv-lowest
-LOWEST_TESTS ?= -n auto -m "not slow and not ray"
+LOWEST_TESTS ?= -n auto -m "not slow and not ray and not docs"
 
 .PHONY: demo test lint docs notebooks test-lowest lock clean
 
@@ -37,8 +37,9 @@ lint: $(VENV)/installed-dev
 # As a script of a user is checked against the types of the package; errors inside the package are reported above.
 STRICT = mypy --strict --follow-imports=silent examples/typed_example.py
 
-# Warnings, such as links without a target, are errors.
-docs: $(VENV)/installed-docs
+# Runs the examples of every page, and builds the site. Warnings, such as links without a target, are errors.
+docs: $(VENV)/installed-docs $(VENV)/installed-dev
+	$(BIN)/python -m pytest -n auto -m docs
 	$(BIN)/python -m sphinx --builder html --quiet --fail-on-warning --keep-going docs out/docs
 	@echo "Open out/docs/index.html"
 

@@ -38,9 +38,9 @@ def run(*arguments, code=0):
 def test_encode_decode_and_reconstruct(tmp_path):
     with as_file(files("adaptok") / "assets" / "walk.mp4") as clip:
         tokens = tmp_path / "tokens.adaptok"
-        run("encode", clip, tokens, "--budget", 192, "--stop", 1, *FLAGS)
+        run("encode", clip, tokens, "--fit", "crop", "--budget", 192, "--stop", 1, *FLAGS)
         run("decode", tokens, tmp_path / "out.mp4", *FLAGS)
-        report = run("reconstruct", clip, "--budget", 192, "--stop", 1, *FLAGS)
+        report = run("reconstruct", clip, "--fit", "crop", "--budget", 192, "--stop", 1, *FLAGS)
         assert report["psnr"] > 15
         assert 0 < report["ssim"] < 1
         error = run("reconstruct", clip, "--stop", 1, "--plot", tmp_path / "x.png", *FLAGS, code=1)

@@ -211,6 +211,7 @@ def runner(tmp_path, monkeypatch, small_assets, request):
     return Runner(INPUTS, words, {"--fvd": [str(word) for word in detector_flags(tmp_path)]}, variables())
 
 
+@pytest.mark.docs
 @pytest.mark.parametrize("page", [page for page in PAGES if examples(page)], ids=name_of)
 def test_examples_run(page, runner):
     for block in examples(page):

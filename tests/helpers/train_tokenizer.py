@@ -18,7 +18,8 @@ def run(folder: Path, batch: int, sharding: bool, adaptive: bool) -> None:
     model["tokenizer"]["quantizer"]["temperature"] = 0.0  # nothing is drawn
     changes = {
         "model": model,
-        "max_steps": 20,
+        "max_steps": 6,
+        "checkpoint_every": 6,
         "micro_batch_size": batch,
         "lengths": {"kind": "fixed", "length": 6},
         "discriminator": {
@@ -40,7 +41,7 @@ def run(folder: Path, batch: int, sharding: bool, adaptive: bool) -> None:
     }
     if adaptive:
         shared = {"kind": "patch", "channels": 8, "layers": 2, "update_interval": 2, "loss": "hinge", "adaptive": True}
-        changes |= {"discriminator": shared, "max_steps": 6, "checkpoint_every": 6}
+        changes |= {"discriminator": shared}
     torch.set_num_threads(1)
     Trainer(config(folder, "tokenizer", **changes), ClipData(Clips(), None), folder / "run").train()
 
