@@ -164,9 +164,9 @@ def test_scorer(videos, tmp_path, monkeypatch):
     drawn = []
     original = ScorerObjective.measure_distortions
 
-    def record(self, clips, inputs, earlier):
+    def record(self, clips, inputs, earlier, candidates):
         drawn.append(earlier)
-        return original(self, clips, inputs, earlier)
+        return original(self, clips, inputs, earlier, candidates)
 
     monkeypatch.setattr(ScorerObjective, "measure_distortions", record)
     changes = {"data.train": [str(videos)], "initial": str(tmp_path / "tokenizer"), "model.scorer": scorer}

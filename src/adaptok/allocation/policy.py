@@ -35,6 +35,9 @@ OFFICIAL_BLOCK_BUDGETS: dict[int, tuple[int, ...]] = {
     512: (512, 512, 512, 512),
 }
 """Budget of each block index in the official procedure, by mean tokens per block."""
+EFFORTS = range(4)
+"""Values of `LengthPolicy.effort`."""
+DEFAULT_EFFORT = 0
 LengthChooser = Callable[[Scores, int], Lengths]
 """Chooses lengths `[B]` from the scores `[B, L]` of one block of each of B clips, and the block's index in its clip."""
 
@@ -84,6 +87,9 @@ class LengthPolicy:
         target: Largest mean predicted distortion of the blocks that share, as an alternative to a budget. The fewest
             tokens that reach it are kept.
         uniform: Distribute the budget evenly, without looking at the scores.
+        effort: How much is computed to score blocks, 0 to 3, for scorers with the target "cumulative" and the scopes
+            "video" and "clip". 0 scores once. 1 scores again at the lengths that a clip would get. 2 and 3 also decode
+            it at these lengths and near them, once or twice.
 
     Raises:
         ValueError: A value is invalid, or values exclude each other.
@@ -93,8 +99,11 @@ class LengthPolicy:
     scope: Scope = "video"
     target: float | None = None
     uniform: bool = False
+    effort: int = DEFAULT_EFFORT
 
     def __post_init__(self) -> None:
+        if self.effort not in EFFORTS:
+            raise ValueError(f"effort {self.effort!r}, expected 0 to {EFFORTS[-1]}")
         if self.scope not in get_args(Scope):
             raise ValueError(f"scope {self.scope!r}, expected one of {', '.join(get_args(Scope))}")
         if self.budget is not None and self.target is not None:
@@ -119,6 +128,12 @@ class LengthPolicy:
     def needs_scores(self) -> bool:
         """Whether lengths depend on scores."""
         return not self.uniform and not self.keeps_all
+
+    def mean_length(self, layout: ClipLayout) -> float | None:
+        """Return the budget in tokens per block; None without a budget."""
+        if self.budget is None:
+            return None
+        return float(np.mean(self.budget) if isinstance(self.budget, Sequence) else self.budget / layout.blocks)
 
     def check(self, layout: ClipLayout) -> None:
         """Check that the budget fits a clip layout.

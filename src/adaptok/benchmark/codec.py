@@ -34,7 +34,7 @@ def measure_encode(codec: AdapTok, clips: int, repeats: int) -> list[Measurement
         causal = sum(scorer_flops(config, clip) for clip in lengths.tolist())
 
         def score_all() -> None:
-            scores = codec.score_clips(codec.encode_clips(video), normalized=False).flatten(0, 1).cpu().numpy()
+            scores = codec.allocation_scores(codec.encode_clips(video)).flatten(0, 1).cpu().numpy()
             LengthPolicy(half).lengths(scores, len(scores), codec.layout)
 
         def score_blocks() -> None:

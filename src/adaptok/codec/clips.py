@@ -16,6 +16,7 @@ from torch import Tensor
 
 from adaptok.allocation.policy import ClipLayout, LengthChooser, LengthPolicy, Scores
 from adaptok.checkpoints.pretrained import Pretrained
+from adaptok.codec.cumulative_scores import cumulative_scores
 from adaptok.codec.length_selection import BlockScorer, calibrate_scores, require_scorer
 from adaptok.config.model import ModelConfig
 from adaptok.models.model import Model
@@ -28,7 +29,7 @@ class EncodedClips(NamedTuple):
     ids: int64 `[B, g, K]` in [0, codebook size).
     encoded: `[B, g, K, D]` encoder outputs, which the scorer reads.
     inputs: `[B, g, K, D]` quantized and projected latents, which the decoder and the scorer read.
-    clips: `[B, C, T, S, S]`, the pixels; None if the scorer has no probe lengths to measure.
+    clips: `[B, C, T, S, S]`, the pixels; None if scores are never measured.
     """
 
     ids: Tensor
@@ -116,7 +117,7 @@ class ClipCodec(Pretrained):
         tokenizer, scorer = self.model.tokenizer, self.config.scorer
         encoded = tokenizer.encode(clips.to(self.device, torch.float32))
         quantized = tokenizer.quantize(encoded)
-        pixels = clips if scorer is not None and scorer.probe_lengths else None
+        pixels = clips if scorer is not None and (scorer.probe_lengths or scorer.target == "cumulative") else None
         return EncodedClips(quantized.ids, encoded, tokenizer.project_codes(quantized.codes), pixels)
 
     @torch.no_grad()
@@ -156,13 +157,47 @@ class ClipCodec(Pretrained):
         return torch.stack(calibrated, 1)
 
     @torch.no_grad()
-    def choose_lengths(self, encoded: EncodedClips, choose: LengthChooser) -> tuple[NDArray[np.int64], Scores]:
+    def allocation_scores(self, encoded: EncodedClips, policy: LengthPolicy | None = None) -> Tensor:
+        """Score every block at every candidate length, by terms that add up to what an allocation minimizes.
+
+        Scores of a target "block" are calibrated distortions of blocks, as `score_clips` returns. Those of a target
+        "cumulative" also count what later blocks gain from a token, and are relative to the distortion of the clip,
+        unless the policy has a target distortion; see `cumulative_scores`.
+
+        Args:
+            encoded: The clips.
+            policy: Policy that the scores are for. None suits all budgets.
+
+        Returns:
+            float32 `[B, g, L]`. Column j is for the length `(j + 1) * length_step`.
+
+        Raises:
+            ValueError: The model has no scorer.
+        """
+        if require_scorer(self.model).config.target == "block":
+            return self.score_clips(encoded, normalized=False)
+        policy = LengthPolicy() if policy is None else policy
+        return cumulative_scores(
+            self.model,
+            encoded.encoded,
+            encoded.inputs,
+            encoded.clips,
+            policy.mean_length(self.layout) if policy.needs_scores else None,
+            policy.effort,
+            relative=policy.target is None,
+        )
+
+    @torch.no_grad()
+    def choose_lengths(
+        self, encoded: EncodedClips, choose: LengthChooser, *, absolute: bool = False
+    ) -> tuple[NDArray[np.int64], Scores]:
         """Choose lengths block by block, where each block is scored given the lengths of those before it.
 
         Args:
             encoded: The clips.
             choose: Function that returns lengths `[B]`, given the predicted distortions `[B, L]` of one block of all
                 clips and its index; see `LengthPolicy.chooser`.
+            absolute: Give that function distortions, as a policy with a target needs them; see `BlockScorer`.
 
         Returns:
             The lengths `[B, g]`, and the scores `[B, g, L]` that they were chosen by.
@@ -171,7 +206,7 @@ class ClipCodec(Pretrained):
             ValueError: The model has no scorer.
         """
         b, g, _ = encoded.ids.shape
-        scorer = BlockScorer(self.model, b)
+        scorer = BlockScorer(self.model, b, absolute=absolute)
         lengths, scores = [], []
         for i in range(g):
             block = slice(i, i + 1)

@@ -32,12 +32,20 @@ one."""
 class BlockScorer:
     """Scores the blocks of B clips one after another, given the lengths that were chosen for earlier blocks.
 
+    Args:
+        model: Model in evaluation mode.
+        clips: B.
+        absolute: Return the predicted distortions even if the scorer has the target "cumulative". By default, its
+            distortions of the blocks that are left are then weighted by their number, and are relative to the
+            distortion that was predicted for the whole clip. Sums of such scores can be compared between clips.
+
     Raises:
         ValueError: The model has no scorer.
     """
 
-    def __init__(self, model: Model, clips: int) -> None:
+    def __init__(self, model: Model, clips: int, *, absolute: bool = False) -> None:
         self.model, self.scorer, self.clips = model, require_scorer(model), clips
+        self._relative = self.scorer.config.target == "cumulative" and not absolute
         self._cache = self.scorer.cache(clips)
         self.reset()
 
@@ -47,9 +55,10 @@ class BlockScorer:
         self._lengths: list[list[int]] = [[] for _ in range(self.clips)]
         self._inputs: list[Tensor] = []
         self._last: tuple[Tensor, Tensor] | None = None
+        self._first: Tensor | None = None
 
     def score(self, encoded: Tensor, inputs: Tensor, frames: Tensor | None) -> Tensor:
-        """Predict the distortions `[B, L]` of the next block.
+        """Score the next block at every candidate length: `[B, L]`.
 
         Args:
             encoded: `[B, 1, K, D]` encoder outputs of the block.
@@ -63,7 +72,20 @@ class BlockScorer:
         full = [[*row, inputs.shape[2]] for row in self._lengths]
         raw = self.scorer(encoded, inputs, full, self._cache)
         scores = self.scorer.denormalize(raw)[:, 0]
+        if self._relative:
+            return self._weigh(scores)
         return calibrate_scores(self.model, scores, frames, torch.cat(self._inputs, 1), self._lengths)
+
+    def _weigh(self, scores: Tensor) -> Tensor:
+        """Weigh predicted distortions `[B, L]` of the blocks that are left."""
+        if self._first is None:
+            self._first, total = scores, scores[:, [scores.shape[1] // 2]]
+        else:
+            columns = torch.tensor([row[0] for row in self._lengths], device=scores.device)
+            columns = (columns // self.scorer.config.length_step - 1).clamp(min=0)
+            total = self._first.gather(1, columns[:, None])
+        blocks = self.scorer.blocks_per_clip
+        return scores / total * ((blocks - len(self._lengths[0])) / blocks)
 
     def keep(self, lengths: Sequence[int]) -> None:
         """Set the lengths `[B]` of the block that was scored last."""
@@ -146,6 +168,44 @@ def measure_block(
         decoded = decoded.float().clamp(0, 1)
         pairs = zip(decoded.split(1), block.split(1), strict=True)  # one by one: sums must not depend on the batch
         columns.append(torch.cat([block_distortion(made, true, kind, pt, lpips)[:, 0] for made, true in pairs]))
+    return torch.stack(columns, 1)
+
+
+def measure_cumulative(
+    tokenizer: Tokenizer,
+    clips: Tensor,
+    inputs: Tensor,
+    lengths: Sequence[int],
+    block: int,
+    candidates: Sequence[int],
+    kind: Distortion,
+    lpips: Lpips | None = None,
+) -> Tensor:
+    """Measure the mean distortion `[B, n]` of a block and all later ones, at n lengths of that block.
+
+    The blocks before it are decoded once for all candidates.
+
+    Args:
+        tokenizer: Tokenizer that decodes.
+        clips: `[B, C, g * pt, S, S]` in [0, 1].
+        inputs: `[B, g, K, D]` decoder inputs of their blocks.
+        lengths: Lengths of the g blocks, the same for all clips. That of `block` is not used.
+        block: Index of the block whose length varies.
+        candidates: Its n lengths.
+        kind: Kind of distortion; see `block_distortion`.
+        lpips: Network of the kind "lpips".
+    """
+    pt, g = tokenizer.config.temporal_patch_size, len(lengths)
+    cache = tokenizer.decoder_cache(g - block)
+    if block:
+        tokenizer.prefill(inputs[:, :block], lengths[:block], cache)
+    rows, columns = cache.rows, []
+    original = clips[:, :, block * pt :].to(inputs.device)
+    for length in candidates:
+        cache.keep(rows, block)
+        decoded = tokenizer.decode(inputs[:, block:], [[length, *lengths[block + 1 :]]] * len(clips), cache)
+        measured = block_distortion(decoded.float().clamp(0, 1), original, kind, pt, lpips)
+        columns.append(measured.mean(1))
     return torch.stack(columns, 1)
 
 

@@ -116,7 +116,7 @@ class Streaming:
         block, self._pending = self.geometry.split(torch.cat(self._pending, 1)), []  # [n, C, pt, S, S]
         tokenizer = self.model.tokenizer
         if self._scorer is None and self.policy.needs_scores:
-            self._scorer = BlockScorer(self.model, len(block))
+            self._scorer = BlockScorer(self.model, len(block), absolute=self.policy.target is not None)
         if self._encoded % self.model.config.tokenizer.blocks == 0:
             self._encoder_cache.clear()
             if self._scorer is not None:

@@ -93,9 +93,10 @@ class WindowEncoder:
         scores: Scores | None = None
         lengths: Lengths | None = None
         if self.policy.causal:
-            lengths, scores = self.codec.choose_lengths(encoded, self.policy.chooser(self.codec.layout))
+            choose, absolute = self.policy.chooser(self.codec.layout), self.policy.target is not None
+            lengths, scores = self.codec.choose_lengths(encoded, choose, absolute=absolute)
         elif self._scored:
-            scores = self.codec.score_clips(encoded, normalized=False).cpu().numpy()
+            scores = self.codec.allocation_scores(encoded, self.policy).cpu().numpy()
         return encoded.ids.cpu().numpy().astype(np.uint16), scores, lengths
 
 

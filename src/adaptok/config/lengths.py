@@ -85,8 +85,33 @@ class FixedLengths(Config):
         return self.length
 
 
+class AllocatedLengths(Config):
+    """Lengths that an allocation gave to whole clips, one of which is drawn for each clip.
+
+    Training on them makes a decoder good at the lengths that it will get. As one component of a mixture, with uniform
+    lengths as the other, it keeps the decoder good at all of them.
+    """
+
+    kind: Literal["allocated"] = "allocated"
+    patterns: Annotated[tuple[tuple[Annotated[int, Field(ge=0)], ...], ...], Field(min_length=1)]
+    """Recorded lengths of the blocks of clips, such as the lengths of a token dataset. Those after the last block of a
+    shorter clip are the last one again."""
+
+    @property
+    def max(self) -> int:
+        """Largest recorded length."""
+        return max(length for pattern in self.patterns for length in pattern)
+
+    @model_validator(mode="after")
+    def _check_patterns(self) -> AllocatedLengths:
+        if not all(self.patterns):
+            raise ValueError("lengths: a pattern without lengths; give the length of each block of a clip")
+        return self
+
+
 SimpleLengths = Annotated[
-    UniformLengths | NormalLengths | TruncatedNormalLengths | FixedLengths, Field(discriminator="kind")
+    UniformLengths | NormalLengths | TruncatedNormalLengths | FixedLengths | AllocatedLengths,
+    Field(discriminator="kind"),
 ]
 
 
@@ -117,6 +142,6 @@ class MixtureLengths(Config):
 
 
 LengthDistribution = Annotated[
-    UniformLengths | NormalLengths | TruncatedNormalLengths | FixedLengths | MixtureLengths,
+    UniformLengths | NormalLengths | TruncatedNormalLengths | FixedLengths | AllocatedLengths | MixtureLengths,
     Field(discriminator="kind"),
 ]

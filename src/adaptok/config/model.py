@@ -27,6 +27,9 @@ class ScorerConfig(TransformerConfig):
     """Spacing of the candidate lengths in tokens: candidates are its multiples. It divides the latents of a block."""
     distortion: Distortion = "lpips"
     """Distortion that is predicted, as the mean over a block."""
+    target: Literal["block", "cumulative"] = "block"
+    """Blocks whose mean distortion is predicted: the scored block alone, as in the official program, or that block and
+    all later ones of the clip, which also see its tokens."""
     scale: Literal["linear", "log"] = "linear"
     """Scale of the scorer's output: the normalized distortion, or the normalized logarithm of the distortion."""
     mean: float = 0.19749267
@@ -48,6 +51,11 @@ class ScorerConfig(TransformerConfig):
         probes, step = list(self.probe_lengths), self.length_step
         if probes != sorted(set(probes)) or any(length % step for length in probes):
             raise ValueError(f"probe_lengths {probes}, expected rising multiples of length_step {step}")
+        if probes and self.target == "cumulative":
+            raise ValueError(
+                f"probe_lengths {probes} with the target cumulative, expected none; the effort of encoding says how"
+                " much is measured"
+            )
         if probes and self.distortion == "lpips":
             raise ValueError(
                 "probe_lengths need a distortion that the encoder can measure, but lpips needs weights of its own;"

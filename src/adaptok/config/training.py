@@ -44,7 +44,14 @@ class TrainingConfig(RunConfig):
     data: DataConfig = DataConfig()
     """Videos and photographs that training clips are cut from."""
     lengths: LengthDistribution
-    """Distribution of the lengths of blocks. A scorer run draws the lengths of the blocks before the scored one."""
+    """Distribution of the lengths of blocks. A scorer run draws the lengths of the blocks before the scored one, and
+    for the target "cumulative" also of those after it."""
+    scored_candidates: Positive | None = None
+    """Number of candidate lengths that a scorer run draws and measures for each clip. Null measures all of them."""
+    level_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    """Weight of the squared mean error of a curve of scores in the loss of a scorer run. The squared deviations from
+    that mean have weight 1. 1 gives the mean squared error of the scores; a smaller value favors the shape of curves,
+    which allocation depends on, over their level."""
     losses: TokenizerLossConfig = TokenizerLossConfig()
     """Weights of the terms of the tokenizer's loss."""
     lpips_weights: str | None = None

@@ -246,7 +246,7 @@ class _Encoder:
         if self.codec.config.scorer is None:
             return
         if self.scope in ("video", "clip"):
-            self._scores.append(self.codec.score_clips(encoded, normalized=False).cpu().numpy())
+            self._scores.append(self.codec.allocation_scores(encoded).cpu().numpy())
             return
         for i, variant in enumerate(self.variants):
             if variant.name == "adaptive":

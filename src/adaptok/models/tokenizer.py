@@ -212,10 +212,10 @@ class Tokenizer(nn.Module):
         c = self.config
         return BlockKVCache(c.encoder.depth, c.blocks * (c.patches + c.latents))
 
-    def decoder_cache(self) -> BlockKVCache:
-        """Create an empty cache for decoding a clip block by block."""
+    def decoder_cache(self, at_once: int = 1) -> BlockKVCache:
+        """Create an empty cache for decoding a clip, at most `at_once` blocks in one call."""
         c = self.config
-        return BlockKVCache(c.decoder.depth, c.blocks * c.latents + c.patches)
+        return BlockKVCache(c.decoder.depth, c.blocks * c.latents + at_once * c.patches)
 
     def encode(self, clips: Tensor, cache: BlockKVCache | None = None) -> Tensor:
         """Encode clips `[B, C, g * pt, S, S]` in [0, 1] as latents `[B, g, K, D]`, before quantization.

@@ -181,19 +181,20 @@ class ShardWriter:
     ) -> tuple[Scores | None, Lengths | None]:
         """Return scores `[B, G, L]` if they are needed, and lengths `[B, G]` if the policy is causal."""
         policy = self.selector.policy
+        absolute = policy.target is not None
         if not policy.causal:
             if not policy.needs_scores and not self.plan.scores:
                 return None, None
-            return self.codec.score_clips(encoded, normalized=False).cpu().numpy(), None
+            return self.codec.allocation_scores(encoded, policy).cpu().numpy(), None
         if policy.scope == "batch":
-            lengths, scores = self.codec.choose_lengths(encoded, self.selector.chooser())
+            lengths, scores = self.codec.choose_lengths(encoded, self.selector.chooser(), absolute=absolute)
             return scores, lengths
         chosen = []
         for n, clip in enumerate(batch):
             if clip.video.source not in streams:
                 streams[clip.video.source] = policy.stream(self.selector.layout)
             choose = self.selector.chooser(streams[clip.video.source])
-            chosen.append(self.codec.choose_lengths(encoded.at(n), choose))
+            chosen.append(self.codec.choose_lengths(encoded.at(n), choose, absolute=absolute))
         return np.concatenate([scores for _, scores in chosen]), np.concatenate([lengths for lengths, _ in chosen])
 
     def _encode_conditions(self, pixels: Tensor, ids: Ids) -> Ids | None:

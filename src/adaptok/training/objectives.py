@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adaptok.codec.length_selection import measure_cumulative
 from adaptok.config.lengths import (
+    AllocatedLengths,
     LengthDistribution,
     MixtureLengths,
     NormalLengths,
@@ -123,6 +125,9 @@ def _draw_simple(distribution: SimpleLengths, clips: int, blocks: int, generator
         uniform = low + (high - low) * torch.rand(clips, blocks, generator=generator, dtype=torch.float64)
         normal = distribution.mean + distribution.std * torch.special.ndtri(uniform)
         return normal.clamp(distribution.min, distribution.max).round().long()
+    if isinstance(distribution, AllocatedLengths):
+        patterns = torch.tensor([[*p[:blocks], *[p[-1]] * (blocks - len(p))] for p in distribution.patterns])
+        return patterns[torch.randint(len(patterns), (clips,), generator=generator)]
     return torch.full((clips, blocks), distribution.length)
 
 
@@ -209,9 +214,24 @@ CANDIDATE_CLIPS = 16
 """Clips whose candidate lengths are decoded at once. At the official size, each takes up to 5,900 rows."""
 
 
+class ScorerTargets(NamedTuple):
+    """Distortions of one block of each clip, and what the scorer reads to predict them."""
+
+    encoded: Tensor
+    """Encoder outputs `[B, g, K, D]` of the blocks up to the scored one."""
+    inputs: Tensor
+    """Decoder inputs `[B, g, K, D]` of the same blocks."""
+    lengths: list[list[int]]
+    """Lengths of these blocks in each clip; the scored one is whole."""
+    columns: Tensor
+    """Indices `[n]` of the candidate lengths that were measured."""
+    distortions: Tensor
+    """Distortions `[B, n]`, of the scored block or of all blocks from it on (`scorer.target`)."""
+
+
 class ScorerObjective(Objective):
-    """Prediction of the distortion of a random block at every candidate length, given the blocks before it at random
-    lengths.
+    """Prediction of the distortion of a random block at candidate lengths, given the blocks before it at random
+    lengths. With the target "cumulative", it is the mean distortion of that block and all later ones of the clip.
 
     The tokenizer is frozen; the true distortions are measured by decoding.
     """
@@ -228,40 +248,68 @@ class ScorerObjective(Objective):
 
     def forward(self, clips: Tensor, context: StepContext) -> LossOutput:
         """Compute the loss of clips `[B, C, T, S, S]` in [0, 1]."""
-        tokenizer = self.model.tokenizer
-        block = int(torch.randint(tokenizer.config.blocks, (), generator=context.cpu_generator))
-        lengths = draw_lengths(self.config.lengths, len(clips), tokenizer.config.blocks, context.cpu_generator)
-        earlier = [clip[:block] for clip in lengths]
-        with torch.no_grad():
-            clips = clips[:, :, : (block + 1) * tokenizer.config.temporal_patch_size]
-            encoded = tokenizer.encode(clips)
-            inputs = tokenizer.project_codes(tokenizer.quantize(encoded).codes)
-            distortions = self.measure_distortions(clips, inputs, earlier)
-            target = self.scorer.normalize(distortions)
-        lengths = [[*clip, tokenizer.config.latents] for clip in earlier]
-        scores = self.scorer(encoded, inputs, lengths)[:, block]
-        error = scores - target
-        relative = (self.scorer.denormalize(scores.detach()) / distortions.clamp(min=1e-8) - 1).abs()
-        return LossOutput(error.square().mean(), {"relative_error": relative.mean()})
+        block = int(torch.randint(self.model.tokenizer.config.blocks, (), generator=context.cpu_generator))
+        targets = self.measure(clips, block, context.cpu_generator)
+        scores = self.scorer(targets.encoded, targets.inputs, targets.lengths)[:, block, targets.columns]
+        error = scores - self.scorer.normalize(targets.distortions)
+        level = error.mean(1, keepdim=True)  # of the curve of each clip
+        loss = self.config.level_weight * level.square().mean() + (error - level).square().mean()
+        ratio = self.scorer.denormalize(scores.detach()) / targets.distortions.clamp(min=1e-8)
+        shape = ratio / ratio.log().mean(1, keepdim=True).exp()
+        metrics = {"relative_error": (ratio - 1).abs().mean(), "shape_error": (shape - 1).abs().mean()}
+        return LossOutput(loss, metrics)
 
-    def measure_distortions(self, clips: Tensor, inputs: Tensor, earlier: Sequence[Sequence[int]]) -> Tensor:
-        """Measure the distortion of the last block of `clips` at every candidate length.
+    @torch.no_grad()
+    def measure(self, clips: Tensor, block: int, generator: torch.Generator) -> ScorerTargets:
+        """Draw lengths, and measure the distortions that the scorer predicts for block `block` of each clip.
+
+        The candidate lengths are all of them, or `config.scored_candidates` drawn ones. For the target "cumulative",
+        all clips have the same lengths, and the blocks after `block` have the same ones at every candidate.
+        """
+        tokenizer, pt = self.model.tokenizer, self.model.tokenizer.config.temporal_patch_size
+        cumulative = self.scorer.config.target == "cumulative"
+        lengths = draw_lengths(self.config.lengths, 1 if cumulative else len(clips), tokenizer.config.blocks, generator)
+        columns = self._draw_columns(generator)
+        candidates = [(column + 1) * self.scorer.config.length_step for column in columns.tolist()]
+        if not cumulative:
+            clips = clips[:, :, : (block + 1) * pt]
+        encoded = tokenizer.encode(clips)
+        inputs = tokenizer.project_codes(tokenizer.quantize(encoded).codes)
+        if cumulative:
+            kind, lpips = self.scorer.config.distortion, self.networks.lpips
+            distortions = measure_cumulative(tokenizer, clips, inputs, lengths[0], block, candidates, kind, lpips)
+            lengths = lengths * len(clips)
+        else:
+            distortions = self.measure_distortions(clips, inputs, [clip[:block] for clip in lengths], candidates)
+        known = [[*clip[:block], tokenizer.config.latents] for clip in lengths]
+        return ScorerTargets(encoded[:, : block + 1], inputs[:, : block + 1], known, columns, distortions)
+
+    def _draw_columns(self, generator: torch.Generator) -> Tensor:
+        count = self.model.tokenizer.config.latents // self.scorer.config.length_step
+        if self.config.scored_candidates is None or self.config.scored_candidates >= count:
+            return torch.arange(count)
+        return torch.randperm(count, generator=generator)[: self.config.scored_candidates].sort().values
+
+    def measure_distortions(
+        self, clips: Tensor, inputs: Tensor, earlier: Sequence[Sequence[int]], candidates: Sequence[int]
+    ) -> Tensor:
+        """Measure the distortion of the last block of `clips` at several lengths.
 
         Args:
             clips: `[B, C, T, S, S]` in [0, 1].
             inputs: `[B, g, K, D]` decoder inputs of its blocks.
             earlier: lengths of each clip's blocks before the last.
+            candidates: n lengths of the last block, at least 1.
 
         Returns:
-            `[B, L]` distortions.
+            `[B, n]` distortions.
         """
         tokenizer, config = self.model.tokenizer, self.scorer.config
         target = clips[:, :, -tokenizer.config.temporal_patch_size :]
-        candidates = range(config.length_step, tokenizer.config.latents + 1, config.length_step)
         distortions = []
         for start in range(0, len(clips), CANDIDATE_CLIPS):
             some = slice(start, start + CANDIDATE_CLIPS)
-            decoded = tokenizer.decode_candidates(inputs[some], earlier[some], candidates)  # [B, L, C, pt, S, S]
+            decoded = tokenizer.decode_candidates(inputs[some], earlier[some], candidates)  # [B, n, C, pt, S, S]
             decoded = decoded.float().clamp(0, 1)
             distortions.append(candidate_distortion(decoded, target[some], config.distortion, self.networks.lpips))
         return torch.cat(distortions)

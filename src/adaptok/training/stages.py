@@ -121,7 +121,7 @@ def measure_lambdas(model: Model, clips: Tensor, batch_size: int = 4) -> tuple[t
     codec = AdapTok(model, "")
     batches = [codec.encode_clips(batch) for batch in clips.split(batch_size)]
     lengths = np.arange(codec.length_step, model.config.tokenizer.latents + 1, codec.length_step)
-    scores = [codec.score_clips(batch, normalized=False).flatten(0, 1).cpu().numpy() for batch in batches]
+    scores = [codec.allocation_scores(batch).flatten(0, 1).cpu().numpy() for batch in batches]
     savings = -np.diff(np.concatenate(scores), axis=1) / codec.length_step
     savings = savings[savings > 0]
     if not len(savings):

@@ -109,14 +109,16 @@ def prior_accuracy(model: Model, quantized: Quantized) -> dict[str, Tensor]:
 
 @torch.inference_mode()
 def validate_scorer(objective: ScorerObjective, clips: Clips, rounds: int = 8) -> dict[str, float]:
-    """Measure the loss and the mean relative error of a scorer, over random blocks and lengths of earlier blocks."""
-    device, totals = objective.model.device, torch.zeros(2, dtype=torch.float64)
+    """Measure a scorer over random blocks and lengths: its loss, and the mean relative errors of distortions and of the
+    shape of their curves."""
+    device, totals = objective.model.device, torch.zeros(3, dtype=torch.float64)
     for batch in read_batches(clips, device):
         for seed in range(rounds):
             output = objective(batch, StepContext.seeded(seed, device))
-            totals += len(batch) * torch.stack([output.loss, output.metrics["relative_error"]]).double().cpu()
-    loss, error = (totals / (rounds * len(clips))).tolist()
-    return {"validation_loss": loss, "validation_relative_error": error}
+            values = [output.loss, output.metrics["relative_error"], output.metrics["shape_error"]]
+            totals += len(batch) * torch.stack(values).double().cpu()
+    loss, error, shape = (totals / (rounds * len(clips))).tolist()
+    return {"validation_loss": loss, "validation_relative_error": error, "validation_shape_error": shape}
 
 
 @torch.inference_mode()

@@ -171,12 +171,8 @@ def _target_statistics(
         for batch in range(STATISTICS_BATCHES):
             generator = torch.Generator().manual_seed(batch)
             clips = torch.stack([data.train[batch * config.pass_size + i] for i in range(config.pass_size)])
-            block = batch % model.config.tokenizer.blocks
-            drawn = draw_lengths(config.lengths, len(clips), model.config.tokenizer.blocks, generator)
-            lengths = [clip[:block] for clip in drawn]
-            clips = clips[:, :, : (block + 1) * model.config.tokenizer.temporal_patch_size].to(device)
-            inputs = probe.tokenizer.project_codes(probe.tokenizer.quantize(probe.tokenizer.encode(clips)).codes)
+            targets = objective.measure(clips.to(device), batch % model.config.tokenizer.blocks, generator)
             assert probe.scorer is not None
-            values.append(probe.scorer.normalize(objective.measure_distortions(clips, inputs, lengths)).flatten())
+            values.append(probe.scorer.normalize(targets.distortions).flatten())
     distortions = torch.cat(values)
     return torch.stack([distortions.mean(), distortions.std()])

@@ -1,0 +1,127 @@
+"""Scores of whole clips from a scorer with the target "cumulative".
+
+Such a scorer predicts C_i(l), the mean distortion of block i and all later blocks of a clip if block i keeps l tokens,
+because later blocks also see the tokens of earlier ones. Allocation needs terms that add up over blocks. To first order
+around reference lengths r, the total distortion of a clip of g blocks is the sum over i of
+
+    S_i(l) = D_i + (g - i) * (C_i(l) - C_i(r_i)),    D_i = (g - i) * C_i(r_i) - (g - i - 1) * C_{i+1}(r_{i+1})
+
+where D_i is the distortion of block i at the reference lengths. Divided by the mean of D over the clip, S_i is
+relative: an allocation that minimizes the sum over clips then minimizes the mean logarithm of their distortion, that
+is, it maximizes their mean PSNR, instead of serving the clips with the largest errors only.
+
+Legend: `B` clips, `C` channels, `S` pixels, `g` blocks per clip, `K` latents per block, `L` candidate lengths, `D`
+width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from adaptok.allocation.knapsack import allocate
+from adaptok.codec.length_selection import BlockScorer, calibrate_at_probes, measure_cumulative, require_scorer
+from adaptok.models.model import Model
+
+REFERENCE_FRACTION = 2 / 3
+"""Reference lengths, as a fraction of all tokens, where no budget is given. They suit all budgets (see
+docs/performance.md)."""
+_MIN_DISTORTION = 1e-8
+_MIN_SHARE = 0.05
+"""Smallest distortion of a block at the reference lengths, relative to the mean of its clip."""
+
+
+def cumulative_scores(
+    model: Model,
+    encoded: Tensor,
+    inputs: Tensor,
+    clips: Tensor | None,
+    budget: float | None,
+    effort: int,
+    *,
+    relative: bool = True,
+) -> Tensor:
+    """Score every block of clips at every candidate length, by terms that add up to the distortion of a clip.
+
+    Args:
+        model: Model with a scorer of the target "cumulative".
+        encoded: `[B, g, K, D]` encoder outputs.
+        inputs: `[B, g, K, D]` decoder inputs.
+        clips: `[B, C, g * pt, S, S]` in [0, 1]; only needed for an effort of 2 or 3.
+        budget: Tokens per block that lengths are chosen for; None if unknown.
+        effort: 0 scores blocks once, around reference lengths. 1 chooses the lengths of each clip for the budget, and
+            scores again around these. 2 decodes each clip at them, and with each block at half and twice its length,
+            and calibrates the scores to the measured distortions. 3 does so twice. Without a budget, it is 0.
+        relative: Divide the scores of each clip by its mean distortion at the reference lengths.
+
+    Returns:
+        float32 `[B, g, L]`.
+    """
+    scorer = require_scorer(model)
+    b, g, k = encoded.shape[:3]
+    step = scorer.config.length_step
+    reference = max(1, round(REFERENCE_FRACTION * k / step)) * step
+    lengths = [[reference] * g for _ in range(b)]
+    scores = _additive(_predict(model, encoded, inputs, lengths), lengths, step)
+    for round_ in range(0 if budget is None else effort):
+        assert budget is not None
+        lengths = _choose(scores, budget, step)
+        predicted = _predict(model, encoded, inputs, lengths)
+        if round_ > 0:
+            assert clips is not None
+            predicted = _calibrate(model, predicted, inputs, clips, lengths)
+        scores = _additive(predicted, lengths, step)
+    return scores / scores_at(scores, lengths, step).mean(1)[:, None, None] if relative else scores
+
+
+def _predict(model: Model, encoded: Tensor, inputs: Tensor, lengths: Sequence[Sequence[int]]) -> Tensor:
+    """Predict C `[B, g, L]` of each block, given the lengths of those before it."""
+    scorer = BlockScorer(model, len(encoded), absolute=True)
+    columns = []
+    for i in range(encoded.shape[1]):
+        block = slice(i, i + 1)
+        columns.append(scorer.score(encoded[:, block], inputs[:, block], None))
+        scorer.keep([row[i] for row in lengths])
+    return torch.stack(columns, 1)
+
+
+def _calibrate(
+    model: Model, predicted: Tensor, inputs: Tensor, clips: Tensor, lengths: Sequence[Sequence[int]]
+) -> Tensor:
+    """Calibrate C to measurements at the length of each block, its half and its double."""
+    config, k = require_scorer(model).config, inputs.shape[2]
+    step = config.length_step
+    calibrated = predicted.clone()
+    for n, row in enumerate(lengths):
+        for i, length in enumerate(row):
+            probes = sorted({max(1, length // step // 2) * step, length, min(k, 2 * length)})
+            measured = measure_cumulative(
+                model.tokenizer, clips[n : n + 1], inputs[n : n + 1], row, i, probes, config.distortion
+            )
+            calibrated[n, i] = calibrate_at_probes(predicted[n, i], measured[0], probes, step)
+    return calibrated
+
+
+def _additive(cumulative: Tensor, lengths: Sequence[Sequence[int]], step: int) -> Tensor:
+    """Convert C to S, `[B, g, L]`."""
+    left = torch.arange(cumulative.shape[1], 0, -1, device=cumulative.device)  # g - i
+    at_reference = scores_at(cumulative, lengths, step)
+    sums = at_reference * left
+    own = sums - torch.cat([sums[:, 1:], torch.zeros_like(sums[:, :1])], 1)
+    own = own.maximum(_MIN_SHARE * at_reference[:, :1]).clamp(min=_MIN_DISTORTION)
+    return own[..., None] + left[:, None] * (cumulative - at_reference[..., None])
+
+
+def scores_at(scores: Tensor, lengths: Sequence[Sequence[int]], step: int) -> Tensor:
+    """Return the scores `[B, g]` at some lengths."""
+    columns = torch.tensor(lengths, device=scores.device) // step - 1
+    return scores.gather(2, columns[..., None])[..., 0]
+
+
+def _choose(scores: Tensor, budget: float, step: int) -> list[list[int]]:
+    """Choose the lengths of each clip for its own budget."""
+    g = scores.shape[1]
+    rows = scores.double().cpu().numpy()
+    return [allocate(row, budget * g, length_step=step).lengths.tolist() for row in rows]

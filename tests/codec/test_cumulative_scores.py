@@ -1,0 +1,85 @@
+"""Scores that count what later blocks gain from a token."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from adaptok import AdapTok, LengthPolicy
+from adaptok.codec.cumulative_scores import scores_at
+from adaptok.codec.length_selection import measure_cumulative
+from adaptok.config.model import ModelConfig
+from adaptok.models.model import Model
+from tests.helpers.models import small_config
+
+BUDGET = 16
+
+
+@pytest.fixture
+def cumulative_codec() -> AdapTok:
+    torch.manual_seed(3)
+    config = small_config()
+    assert config.scorer is not None
+    scorer = config.scorer.model_copy(update={"target": "cumulative", "probe_lengths": ()})
+    model = Model(config.model_copy(update={"scorer": scorer}))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return AdapTok(model, "")
+
+
+def true_total(codec, encoded, clips, lengths):
+    tokenizer = codec.model.tokenizer
+    return measure_cumulative(tokenizer, clips, encoded.inputs, lengths, 0, [lengths[0]], "multiscale")[0, 0]
+
+
+def test_measured_scores_add_up_to_the_true_distortion_of_a_clip(cumulative_codec, clips):
+    codec = cumulative_codec
+    for clip in clips.split(1):
+        encoded = codec.encode_clips(clip)
+        scores = codec.allocation_scores(encoded, LengthPolicy(target=1.0, effort=0))
+        once = codec.allocation_scores(encoded, LengthPolicy(BUDGET, effort=1))
+        # the lengths that an effort of 2 measures at
+        lengths = LengthPolicy(BUDGET).lengths(once[0].numpy(), 4, codec.layout).tolist()
+        measured = codec.allocation_scores(encoded, LengthPolicy(BUDGET, effort=2))
+        total = true_total(codec, encoded, clip, lengths)
+        torch.testing.assert_close(scores_at(measured, [lengths], 2).mean(), torch.tensor(1.0))  # relative to itself
+        for block in range(4):
+            for length in {max(1, lengths[block] // 4) * 2, min(8, 2 * lengths[block])}:
+                changed = [*lengths[:block], length, *lengths[block + 1 :]]
+                ratio = true_total(codec, encoded, clip, changed) / total
+                torch.testing.assert_close(scores_at(measured, [changed], 2).mean(), ratio, rtol=1e-3, atol=1e-4)
+        assert scores.shape == measured.shape
+
+
+def test_scores_do_not_depend_on_other_clips_of_a_batch(cumulative_codec, clips):
+    codec = cumulative_codec
+    for effort in range(4):
+        policy = LengthPolicy(BUDGET, effort=effort)
+        together = codec.allocation_scores(codec.encode_clips(clips), policy)
+        apart = [codec.allocation_scores(codec.encode_clips(clip), policy) for clip in clips.split(1)]
+        torch.testing.assert_close(together, torch.cat(apart), rtol=1e-4, atol=1e-5)
+
+
+def test_causal_scores_are_relative_and_weighted_by_the_blocks_left(cumulative_codec, clips):
+    codec = cumulative_codec
+    encoded = codec.encode_clips(clips)
+    rows = iter([[4, 2, 8], [2, 2, 2], [8, 6, 4], [2, 8, 2]] * 2)
+    keep = lambda scores, block: torch.tensor(next(rows)).numpy()  # noqa: E731
+    lengths, weighted = codec.choose_lengths(encoded, keep)
+    _, absolute = codec.choose_lengths(encoded, keep, absolute=True)
+    assert lengths[:, 0].tolist() == [4, 2, 8]
+    total = absolute[range(3), 0, lengths[:, 0] // 2 - 1]
+    for block in range(1, 4):
+        expected = absolute[:, block] * (4 - block) / 4 / total[:, None]
+        torch.testing.assert_close(torch.from_numpy(weighted[:, block]), torch.from_numpy(expected))
+
+
+def test_probe_lengths_belong_to_the_target_block():
+    scorer = small_config().scorer.model_dump() | {"target": "cumulative"}
+    with pytest.raises(ValueError, match=r"probe_lengths \[2, 6\] with the target cumulative, expected none"):
+        ModelConfig(tokenizer=small_config().tokenizer, scorer=scorer)
+
+
+def test_efforts_are_numbers_from_0_to_3():
+    with pytest.raises(ValueError, match="effort 4, expected 0 to 3"):
+        LengthPolicy(BUDGET, effort=4)
