@@ -32,7 +32,7 @@ class ReconstructionReport:
         tokens: tokens that were decoded.
         mse, ssim_values: mean squared error and SSIM of every frame `[frames]`, for values in [0, 1].
         actual: distortion of every block `[blocks]`, of the kind that the scorer predicts; empty without a scorer, if
-            it predicts LPIPS, or if clips overlap in time.
+            it predicts LPIPS or what later blocks gain (`scorer.target`), or if clips overlap in time.
     """
 
     tokens: VideoTokens
@@ -96,7 +96,8 @@ def compare(
     reports = [ReconstructionReport(each) for each in tokens]
     geometry = tokens[0].info.geometry
     decoders = [codec.iter_decode_clips(each, batch_size=batch_size) for each in tokens]
-    kind = None if codec.config.scorer is None else codec.config.scorer.distortion
+    scorer = codec.config.scorer
+    kind = None if scorer is None or scorer.target == "cumulative" else scorer.distortion
     with open_frames(video, start=start, stop=stop, fps=fps) as source:
         frames = (geometry.apply(frame[None]) for frame in source.frames)
         for decoded in zip(*decoders, strict=True):

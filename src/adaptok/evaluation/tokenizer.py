@@ -281,7 +281,8 @@ class _Encoder:
                 lengths[:, i], scores = (np.concatenate(each) for each in zip(*self._chosen[i], strict=True))
             else:
                 lengths[:, i] = self._allocate(variant, scores, ids.shape[1])
-            if variant.name == "adaptive":
+            scorer = self.codec.config.scorer
+            if variant.name == "adaptive" and scorer is not None and scorer.target == "block":
                 assert scores is not None
                 candidates = lengths[:, i, :, None] // self.codec.length_step - 1
                 predicted[:, i] = np.take_along_axis(scores, candidates, 2)[..., 0]

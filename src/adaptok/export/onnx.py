@@ -161,6 +161,7 @@ def _describe(model: Model, model_hash: str) -> dict[str, Any]:
         document["scores"] = {
             "length_step": scorer.length_step,
             "distortion": scorer.distortion,
+            "target": scorer.target,
             "scale": scorer.scale,
             "mean": scorer.mean,
             "std": scorer.std,

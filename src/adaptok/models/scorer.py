@@ -73,6 +73,8 @@ class Scorer(nn.Module):
     """Block-causal transformer over latents, with a scalar head at each candidate length. Its linear layers keep
     PyTorch's initialization, as in the official program."""
 
+    curve: Tensor | None
+
     def __init__(self, config: ScorerConfig, tokenizer: TokenizerConfig) -> None:
         super().__init__()
         self.config = config
@@ -82,6 +84,8 @@ class Scorer(nn.Module):
         self.positions = nn.Parameter(torch.randn(self.blocks_per_clip * self.latents, width) * width**-0.5)
         self.stack = TransformerStack(StackConfig(width=width, depth=config.depth, heads=config.heads))
         self.final_norm = nn.LayerNorm(width, eps=NORM_EPS)
+        curve = torch.tensor(config.curve, dtype=torch.float32) if config.curve else None
+        self.register_buffer("curve", curve, persistent=False)
         self.head = nn.Sequential(nn.Linear(width, 2 * width), nn.Tanh(), nn.Linear(2 * width, 1))
 
     def cache(self, clips: int) -> BlockKVCache:
@@ -113,7 +117,8 @@ class Scorer(nn.Module):
         else:  # packed
             x = torch.cat([x[n, i, : new[n][i]] for i in range(g) for n in range(b)])[None]
             rows = self._score_rows(x, scorer_plan(lengths, first_block, self.config.length_step), cache)[0]
-        return self._scatter(rows, new, first_block)
+        scores = self._scatter(rows, new, first_block)
+        return scores if self.curve is None else scores + self.curve[first_block : first_block + g]
 
     def prefill(
         self, encoded: Tensor, decoder_inputs: Tensor, lengths: Sequence[Sequence[int]], cache: BlockKVCache

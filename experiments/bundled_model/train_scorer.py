@@ -1,0 +1,202 @@
+"""Train a cumulative scorer on targets that `scorer_targets.py` has measured.
+
+python experiments/bundled_model/train_scorer.py TARGETS OUT --initial MODEL [--epochs 12] [--minutes 30]
+
+The scorer starts from the mean curve of each block (`scorer.curve`), measured on the targets, and learns how clips
+deviate from it. Its head starts at zero. OUT is the model folder of the averaged weights; `OUT.jsonl` records the loss
+and the errors on files that are held out. With `--minutes`, training ends in time, whatever the epochs.
+
+The loss is the squared error of logarithms. The mean error of a curve counts only a tenth: allocation depends on the
+shape of curves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from adaptok.checkpoints.model_folder import read_folder, write_folder
+from adaptok.config.optimization import OptimizerConfig
+from adaptok.models.model import Model
+from adaptok.training.averaging import update_average
+from adaptok.training.optim import build_optimizers, layer_weights
+
+BATCH_FILES = 4
+"""Files whose clips make a batch, with one random block of each."""
+WARMUP_STEPS = 50
+FINAL_RATIO = 0.02
+AVERAGE_DECAY = 0.995
+LEVEL_WEIGHT = 0.1
+
+
+class Targets:
+    """Measured clips, in memory."""
+
+    def __init__(self, files: list[Path], model: Model) -> None:
+        self.model = model
+        self.files = [load_file(path) for path in files]
+
+    def inputs(self, index: int) -> tuple[Tensor, Tensor]:
+        """Encoder outputs and decoder inputs `[B, G, K, D]`."""
+        file = self.files[index]
+        with torch.no_grad():
+            return file["encoded"].float(), self.model.tokenizer.lookup(file["ids"].long())
+
+    def logs(self, index: int) -> Tensor:
+        """Logarithms of distortions `[B, G, n]`."""
+        return self.files[index]["distortions"].clamp(min=1e-8).log()
+
+
+def mean_curve(targets: Targets, levels: int, degree: int = 4) -> tuple[tuple[tuple[float, ...], ...], float, float]:
+    """Fit the mean logarithm of distortions of each block by a polynomial in the logarithm of the length.
+
+    Curves of clips have levels of their own, which are fitted too.
+
+    Returns:
+        Normalized curve `[G, L]`, and the mean and the standard deviation of logarithms.
+    """
+    logs = torch.cat([targets.logs(i) for i in range(len(targets.files))])
+    mean, std = logs.mean(), logs.std()
+    columns = torch.cat([f["columns"][None].expand(len(f["ids"]), -1, -1) for f in targets.files])
+    grid = torch.arange(1, levels + 1).double().log()
+    basis = torch.stack([grid**power for power in range(1, degree + 1)], 1)  # [L, degree]
+    curve = []
+    for block in range(logs.shape[1]):
+        x, y = basis[columns[:, block].long()], logs[:, block].double()
+        weights = torch.linalg.lstsq(
+            (x - x.mean(1, keepdim=True)).flatten(0, 1), (y - y.mean(1, keepdim=True)).flatten()
+        )
+        shape = basis @ weights.solution
+        offset = (y - x @ weights.solution).mean()
+        curve.append(tuple(round(float(v), 4) for v in (shape + offset - mean) / std))
+    return tuple(curve), float(mean), float(std)
+
+
+def errors(model: Model, targets: Targets, index: int, block: int) -> Tensor:
+    """Errors of normalized scores `[B, n]` of one block of the clips in a file."""
+    assert model.scorer is not None
+    file = targets.files[index]
+    encoded, inputs = targets.inputs(index)
+    lengths, latents = file["lengths"].tolist(), model.config.tokenizer.latents
+    known = [[*lengths[:block], latents]] * len(encoded)
+    scores = model.scorer(encoded[:, : block + 1], inputs[:, : block + 1], known)[:, block]
+    return scores[:, file["columns"][block].long()] - model.scorer.normalize(file["distortions"][:, block])
+
+
+def loss_of(error: Tensor) -> Tensor:
+    level = error.mean(1, keepdim=True)
+    return LEVEL_WEIGHT * level.square().mean() + (error - level).square().mean()
+
+
+@torch.no_grad()
+def validate(model: Model, targets: Targets) -> dict[str, float]:
+    """Mean absolute errors of logarithms: of the level of curves, and of their shape."""
+    assert model.scorer is not None
+    pairs = [(file, block) for file in range(len(targets.files)) for block in range(model.config.tokenizer.blocks)]
+    error = torch.cat([errors(model, targets, *pair) for pair in pairs]) * model.scorer.config.std
+    level = error.mean(1, keepdim=True)
+    return {"level_error": level.abs().mean().item(), "shape_error": (error - level).abs().mean().item()}
+
+
+def start(initial: Path, targets: list[Path]) -> Model:
+    """The initial model with a scorer that predicts the mean curve."""
+    source = read_folder(initial).build()
+    assert source.config.scorer is not None
+    levels = source.config.tokenizer.latents // source.config.scorer.length_step
+    curve, mean, std = mean_curve(Targets(targets, source), levels)
+    update = {"curve": curve, "mean": round(mean, 6), "std": round(std, 6), "lambdas": ()}
+    model = Model(source.config.model_copy(update={"scorer": source.config.scorer.model_copy(update=update)}))
+    model.load_state_dict(source.state_dict())
+    assert model.scorer is not None
+    torch.nn.init.zeros_(model.scorer.head.get_parameter("2.weight"))
+    torch.nn.init.zeros_(model.scorer.head.get_parameter("2.bias"))
+    model.tokenizer.requires_grad_(False)
+    return model
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("targets", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--initial", type=Path, required=True)
+    parser.add_argument("--epochs", type=float, default=12)
+    parser.add_argument("--minutes", type=float, default=math.inf)
+    parser.add_argument("--held-out", type=int, default=16, help="files to validate on")
+    parser.add_argument("--lr", type=float, default=5e-4)
+    options = parser.parse_args(arguments)
+    files = sorted(options.targets.glob("*.safetensors"))
+    held_out, files = files[: options.held_out], files[options.held_out :]
+    model = start(options.initial, files)
+    assert model.scorer is not None
+    training, validation = Targets(files, model), Targets(held_out, model)
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    config = OptimizerConfig(kind="muon", lr=options.lr, betas=(0.9, 0.95), weight_decay=0.02)
+    optimizers = list(build_optimizers(config, parameters, layer_weights=layer_weights(model)).values())
+    average = {name: p.detach().clone() for name, p in parameters.items()}
+    steps, rng, started = (
+        math.ceil(len(files) / BATCH_FILES * options.epochs),
+        torch.Generator().manual_seed(0),
+        time.time(),
+    )
+    record = options.out.with_suffix(".jsonl").open("a")
+
+    def log(**values: float) -> None:
+        print(json.dumps(values), file=record, flush=True)
+        print(json.dumps(values), flush=True)
+
+    log(step=0, files=len(files), **validate(model, validation))
+    step, order = 0, torch.empty(0, dtype=torch.long)
+    while step < steps:
+        progress = max(step / steps, (time.time() - started) / 60 / options.minutes)
+        if progress >= 1:
+            break
+        if len(order) < BATCH_FILES:
+            order = torch.randperm(len(files), generator=rng)
+        chosen, order = order[:BATCH_FILES].tolist(), order[BATCH_FILES:]
+        factor = min(1, (step + 1) / WARMUP_STEPS) * (
+            FINAL_RATIO + (1 - FINAL_RATIO) * (1 + math.cos(math.pi * progress)) / 2
+        )
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * factor
+        blocks = torch.randint(model.config.tokenizer.blocks, (len(chosen),), generator=rng).tolist()
+        pairs = zip(chosen, blocks, strict=True)
+        loss = torch.stack([loss_of(errors(model, training, *pair)) for pair in pairs]).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        step += 1
+        update_average(average, parameters, min(AVERAGE_DECAY, step / (step + 10)))
+        if step % 100 == 0 or step == steps:
+            save(model, average, options.out)
+            log(
+                step=step,
+                loss=loss.item(),
+                minutes=(time.time() - started) / 60,
+                **validate(averaged(model, average), validation),
+            )
+    save(model, average, options.out)
+
+
+def averaged(model: Model, average: dict[str, Tensor]) -> Model:
+    """A copy of the model with averaged weights."""
+    copy = Model(model.config)
+    copy.load_state_dict({**model.state_dict(), **average})
+    return copy.eval()
+
+
+def save(model: Model, average: dict[str, Tensor], out: Path) -> None:
+    write_folder(averaged(model, average), out, torch.float16)
+
+
+if __name__ == "__main__":
+    main()
