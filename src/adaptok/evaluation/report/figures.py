@@ -93,7 +93,8 @@ def save_figure(
     shown: Sequence[Sequence[Frame]],
     kinds: Sequence[str] | None = None,
 ) -> None:
-    """Write an overview of one video: frames, tokens of every block over time, predicted against actual distortion.
+    """Write an overview of one video: frames, tokens of every block over time, and predicted against actual distortion
+    of blocks, or PSNR over time if the scorer does not predict that distortion.
 
     Args:
         path: file with a suffix that matplotlib supports, such as .png, .pdf or .svg.
@@ -127,19 +128,21 @@ def save_figure(
             axis.imshow(frame)
             axis.set(xticks=[], yticks=[])
         axes[row][0].set_ylabel(name)
-    over_time, against = bottom.subplots(1, 2, width_ratios=(1.7, 1))
+    over_time, beside = bottom.subplots(1, 2, width_ratios=(1.7, 1))
     for index, (report, kind) in enumerate(zip(reports, kinds, strict=True)):
         _plot_lengths(over_time, report, f"C{index}", kind)
-        _plot_distortions(against, report, f"C{index}")
+        _plot_distortions(beside, report, f"C{index}")
     over_time.set(xlabel="seconds", ylabel="tokens of a block", ylim=(0, None))
     over_time.legend(**_LEGEND, ncols=2)
-    if against.collections:
-        against.set(xlabel="predicted distortion of a block", ylabel="actual", xscale="log", yscale="log")
-        limits = against.get_xlim()
-        against.plot(limits, limits, color="gray", linewidth=0.8, linestyle=":", zorder=0)
-        against.legend(**_LEGEND, ncols=2)
-    else:
-        against.set_axis_off()
+    if beside.collections:
+        beside.set(xlabel="predicted distortion of a block", ylabel="actual", xscale="log", yscale="log")
+        limits = beside.get_xlim()
+        beside.plot(limits, limits, color="gray", linewidth=0.8, linestyle=":", zorder=0)
+        beside.legend(**_LEGEND, ncols=2)
+    else:  # nothing to compare with what the scorer predicts
+        for index, report in enumerate(reports):
+            _plot_quality(beside, report, f"C{index}")
+        beside.set(xlabel="seconds", ylabel="PSNR in dB")
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110)
 
@@ -151,6 +154,11 @@ def _plot_lengths(axis: Any, report: ReconstructionReport, colour: str, kind: st
     if info.window_overlap:  # blocks of neighbouring clips share frames
         seconds = seconds * (info.frames / (len(lengths) * info.block_frames))
     axis.stairs(lengths, seconds, color=colour, label=f"{kind} {tokens.tokens} tokens, {report.psnr:.2f} dB".lstrip())
+
+
+def _plot_quality(axis: Any, report: ReconstructionReport, colour: str) -> None:
+    values = -10 * np.log10(np.maximum(report.mse, 1e-10))
+    axis.plot(np.arange(len(values)) / float(report.tokens.info.fps), values, color=colour, linewidth=1.2)
 
 
 def _plot_distortions(axis: Any, report: ReconstructionReport, colour: str) -> None:
