@@ -105,13 +105,13 @@ def validate(model: Model, targets: Targets) -> dict[str, float]:
     return {"level_error": level.abs().mean().item(), "shape_error": (error - level).abs().mean().item()}
 
 
-def start(initial: Path, targets: list[Path]) -> Model:
+def start(initial: Path, targets: list[Path], degree: int) -> Model:
     """The initial model with a scorer that predicts the mean curve."""
     source = read_folder(initial).build()
     assert source.config.scorer is not None
     levels = source.config.tokenizer.latents // source.config.scorer.length_step
     curve, mean, std = mean_curve(Targets(targets, source), levels)
-    update = {"curve": curve, "mean": round(mean, 6), "std": round(std, 6), "lambdas": ()}
+    update = {"curve": curve, "degree": degree, "mean": round(mean, 6), "std": round(std, 6), "lambdas": ()}
     model = Model(source.config.model_copy(update={"scorer": source.config.scorer.model_copy(update=update)}))
     model.load_state_dict(source.state_dict())
     assert model.scorer is not None
@@ -130,14 +130,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=math.inf)
     parser.add_argument("--held-out", type=int, default=16, help="files to validate on")
     parser.add_argument("--lr", type=float, default=5e-4)
+    parser.add_argument("--degree", type=int, default=1, help="see ScorerConfig.degree")
+    parser.add_argument("--weight-decay", type=float, default=0.02)
     options = parser.parse_args(arguments)
-    files = sorted(options.targets.glob("*.safetensors"))
+    files = sorted(options.targets.glob("[0-9]*.safetensors"))
     held_out, files = files[: options.held_out], files[options.held_out :]
-    model = start(options.initial, files)
+    model = start(options.initial, files, options.degree)
     assert model.scorer is not None
     training, validation = Targets(files, model), Targets(held_out, model)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    config = OptimizerConfig(kind="muon", lr=options.lr, betas=(0.9, 0.95), weight_decay=0.02)
+    config = OptimizerConfig(kind="muon", lr=options.lr, betas=(0.9, 0.95), weight_decay=options.weight_decay)
     optimizers = list(build_optimizers(config, parameters, layer_weights=layer_weights(model)).values())
     average = {name: p.detach().clone() for name, p in parameters.items()}
     steps, rng, started = (

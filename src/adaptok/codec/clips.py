@@ -177,13 +177,15 @@ class ClipCodec(Pretrained):
         if require_scorer(self.model).config.target == "block":
             return self.score_clips(encoded, normalized=False)
         policy = LengthPolicy() if policy is None else policy
+        budget = policy.mean_length(self.layout) if policy.needs_scores else None
         return cumulative_scores(
             self.model,
             encoded.encoded,
             encoded.inputs,
             encoded.clips,
-            policy.mean_length(self.layout) if policy.needs_scores else None,
+            budget,
             policy.effort,
+            lmbda=None if budget is None or policy.scope == "clip" else self.layout.lmbda(budget),
             relative=policy.target is None,
         )
 

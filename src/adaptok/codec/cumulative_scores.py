@@ -41,6 +41,7 @@ def cumulative_scores(
     budget: float | None,
     effort: int,
     *,
+    lmbda: float | None = None,
     relative: bool = True,
 ) -> Tensor:
     """Score every block of clips at every candidate length, by terms that add up to the distortion of a clip.
@@ -51,9 +52,11 @@ def cumulative_scores(
         inputs: `[B, g, K, D]` decoder inputs.
         clips: `[B, C, g * pt, S, S]` in [0, 1]; only needed for an effort of 2 or 3.
         budget: Tokens per block that lengths are chosen for; None if unknown.
-        effort: 0 scores blocks once, around reference lengths. 1 chooses the lengths of each clip for the budget, and
-            scores again around these. 2 decodes each clip at them, and with each block at half and twice its length,
-            and calibrates the scores to the measured distortions. 3 does so twice. Without a budget, it is 0.
+        effort: 0 scores blocks once, around reference lengths. 1 chooses lengths for the budget, and scores again
+            around these. 2 decodes each clip at them, and with each block at a third and at twice its
+            length, and calibrates the scores to the measured distortions. 3 does so twice. Without a budget, it is 0.
+        lmbda: λ at which blocks use the budget on average, in relative distortion per token. None chooses lengths for
+            the budget of each clip.
         relative: Divide the scores of each clip by its mean distortion at the reference lengths.
 
     Returns:
@@ -67,13 +70,18 @@ def cumulative_scores(
     scores = _additive(_predict(model, encoded, inputs, lengths), lengths, step)
     for round_ in range(0 if budget is None else effort):
         assert budget is not None
-        lengths = _choose(scores, budget, step)
+        lengths = _choose(scores, lengths, budget, lmbda, step)
         predicted = _predict(model, encoded, inputs, lengths)
         if round_ > 0:
             assert clips is not None
             predicted = _calibrate(model, predicted, inputs, clips, lengths)
         scores = _additive(predicted, lengths, step)
-    return scores / scores_at(scores, lengths, step).mean(1)[:, None, None] if relative else scores
+    return _relative(scores, lengths, step) if relative else scores
+
+
+def _relative(scores: Tensor, lengths: Sequence[Sequence[int]], step: int) -> Tensor:
+    """Divide scores by the mean distortion of their clip at some lengths."""
+    return scores / scores_at(scores, lengths, step).mean(1)[:, None, None]
 
 
 def _predict(model: Model, encoded: Tensor, inputs: Tensor, lengths: Sequence[Sequence[int]]) -> Tensor:
@@ -90,13 +98,13 @@ def _predict(model: Model, encoded: Tensor, inputs: Tensor, lengths: Sequence[Se
 def _calibrate(
     model: Model, predicted: Tensor, inputs: Tensor, clips: Tensor, lengths: Sequence[Sequence[int]]
 ) -> Tensor:
-    """Calibrate C to measurements at the length of each block, its half and its double."""
+    """Calibrate C to measurements at the length of each block, about a third of it, and twice it."""
     config, k = require_scorer(model).config, inputs.shape[2]
     step = config.length_step
     calibrated = predicted.clone()
     for n, row in enumerate(lengths):
         for i, length in enumerate(row):
-            probes = sorted({max(1, length // step // 2) * step, length, min(k, 2 * length)})
+            probes = sorted({max(1, length // step // 3) * step, length, min(k, 2 * length)})
             measured = measure_cumulative(
                 model.tokenizer, clips[n : n + 1], inputs[n : n + 1], row, i, probes, config.distortion
             )
@@ -120,8 +128,13 @@ def scores_at(scores: Tensor, lengths: Sequence[Sequence[int]], step: int) -> Te
     return scores.gather(2, columns[..., None])[..., 0]
 
 
-def _choose(scores: Tensor, budget: float, step: int) -> list[list[int]]:
-    """Choose the lengths of each clip for its own budget."""
-    g = scores.shape[1]
+def _choose(
+    scores: Tensor, reference: Sequence[Sequence[int]], budget: float, lmbda: float | None, step: int
+) -> list[list[int]]:
+    """Choose lengths from scores around some reference lengths, at λ or for the budget of each clip."""
+    if lmbda is not None:
+        candidates = torch.arange(1, scores.shape[2] + 1, device=scores.device) * step
+        chosen = (_relative(scores, reference, step) + lmbda * candidates).argmin(2)
+        return ((chosen + 1) * step).tolist()
     rows = scores.double().cpu().numpy()
-    return [allocate(row, budget * g, length_step=step).lengths.tolist() for row in rows]
+    return [allocate(row, budget * len(row), length_step=step).lengths.tolist() for row in rows]

@@ -84,8 +84,7 @@ class BlockScorer:
             columns = torch.tensor([row[0] for row in self._lengths], device=scores.device)
             columns = (columns // self.scorer.config.length_step - 1).clamp(min=0)
             total = self._first.gather(1, columns[:, None])
-        blocks = self.scorer.blocks_per_clip
-        return scores / total * ((blocks - len(self._lengths[0])) / blocks)
+        return scores / total * (self.scorer.blocks_per_clip - len(self._lengths[0]))
 
     def keep(self, lengths: Sequence[int]) -> None:
         """Set the lengths `[B]` of the block that was scored last."""

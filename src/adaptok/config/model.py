@@ -41,6 +41,10 @@ class ScorerConfig(TransformerConfig):
     """Mean normalized score of each block of a clip at each candidate length, to which the network adds the deviation
     of a clip. A scorer then starts from the mean curve, and needs fewer clips to learn. Empty is 0, as in the official
     program."""
+    degree: Annotated[int, Field(ge=0)] | None = None
+    """Degree of the polynomial in the logarithm of the length by which the scores of a block differ from `curve`: the
+    outputs of the network at all candidate lengths are fitted by it. Rate-distortion curves are smooth, so a low degree
+    removes noise. Null leaves the outputs as they are, as in the official program."""
     probe_lengths: Annotated[
         tuple[Positive, ...], Field(validation_alias=AliasChoices("probe_lengths", "anchors"))
     ] = ()
@@ -113,6 +117,11 @@ class ModelConfig(Config):
         scorer, latents = self.scorer, self.tokenizer.latents
         if scorer is not None and latents % scorer.length_step:
             raise ValueError(f"latents {latents} is not a multiple of the scorer's length_step {scorer.length_step}")
+        if scorer is not None and scorer.degree is not None and scorer.degree >= latents // scorer.length_step:
+            raise ValueError(
+                f"degree {scorer.degree} of a scorer with {latents // scorer.length_step} candidate lengths,"
+                " expected less"
+            )
         if scorer is not None and scorer.curve:
             shape = self.tokenizer.blocks, latents // scorer.length_step
             if len(scorer.curve) != shape[0] or any(len(row) != shape[1] for row in scorer.curve):

@@ -159,8 +159,7 @@ class DenseScorer(nn.Module):
         rows = self.stack(s.project(joined) + s.positions, seen[:, None])
         scores = s.head(s.final_norm(rows)).squeeze(-1).unflatten(1, (s.blocks_per_clip, s.latents))
         step = s.config.length_step
-        scores = scores[..., step - 1 :: step]
-        return scores if s.curve is None else scores + s.curve
+        return s.shape(scores[..., step - 1 :: step])
 
 
 def _nearest_ids(quantizer: VectorQuantizer | ScalarQuantizer, z: Tensor) -> Tensor:

@@ -69,11 +69,22 @@ def merge_runs(runs: Sequence[slice]) -> tuple[slice, ...]:
     return tuple(merged)
 
 
+def polynomial_fit(candidates: int, degree: int) -> Tensor:
+    """Return the matrix `[L, L]` that fits values at the lengths 1 … L by a polynomial in the logarithm of the length.
+
+    The degree is less than L.
+    """
+    logs = torch.arange(1, candidates + 1, dtype=torch.float64).log()
+    basis = torch.linalg.qr(torch.stack([logs**power for power in range(degree + 1)], 1)).Q
+    return (basis @ basis.T).float()
+
+
 class Scorer(nn.Module):
     """Block-causal transformer over latents, with a scalar head at each candidate length. Its linear layers keep
     PyTorch's initialization, as in the official program."""
 
     curve: Tensor | None
+    smoothing: Tensor | None
 
     def __init__(self, config: ScorerConfig, tokenizer: TokenizerConfig) -> None:
         super().__init__()
@@ -86,6 +97,8 @@ class Scorer(nn.Module):
         self.final_norm = nn.LayerNorm(width, eps=NORM_EPS)
         curve = torch.tensor(config.curve, dtype=torch.float32) if config.curve else None
         self.register_buffer("curve", curve, persistent=False)
+        smoothing = None if config.degree is None else polynomial_fit(self.latents // config.length_step, config.degree)
+        self.register_buffer("smoothing", smoothing, persistent=False)
         self.head = nn.Sequential(nn.Linear(width, 2 * width), nn.Tanh(), nn.Linear(2 * width, 1))
 
     def cache(self, clips: int) -> BlockKVCache:
@@ -117,8 +130,13 @@ class Scorer(nn.Module):
         else:  # packed
             x = torch.cat([x[n, i, : new[n][i]] for i in range(g) for n in range(b)])[None]
             rows = self._score_rows(x, scorer_plan(lengths, first_block, self.config.length_step), cache)[0]
-        scores = self._scatter(rows, new, first_block)
-        return scores if self.curve is None else scores + self.curve[first_block : first_block + g]
+        return self.shape(self._scatter(rows, new, first_block), first_block)
+
+    def shape(self, scores: Tensor, first_block: int = 0) -> Tensor:
+        """Turn the outputs of the head `[..., g, L]` into normalized scores, by `degree` and `curve`."""
+        if self.smoothing is not None:
+            scores = scores @ self.smoothing
+        return scores if self.curve is None else scores + self.curve[first_block : first_block + scores.shape[-2]]
 
     def prefill(
         self, encoded: Tensor, decoder_inputs: Tensor, lengths: Sequence[Sequence[int]], cache: BlockKVCache
