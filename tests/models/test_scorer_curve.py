@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from adaptok.checkpoints.model_folder import read_folder, write_folder
 from adaptok.config.model import ModelConfig
 from adaptok.models.dense import DenseScorer
 from adaptok.models.model import Model
@@ -24,7 +25,7 @@ def scorer_model(**changes):
     return model.eval()
 
 
-def test_scores_are_a_curve_and_a_polynomial_in_the_logarithm_of_the_length(clips):
+def test_scores_are_a_curve_and_a_polynomial_in_the_logarithm_of_the_length(clips, tmp_path):
     plain, shaped = scorer_model(), scorer_model(curve=CURVE, degree=1)
     encoded = plain.tokenizer.encode(clips)
     inputs = plain.tokenizer.project_codes(plain.tokenizer.quantize(encoded).codes)
@@ -44,6 +45,11 @@ def test_scores_are_a_curve_and_a_polynomial_in_the_logarithm_of_the_length(clip
             CURVE[2:], np.float32
         )
         np.testing.assert_allclose(last, made[:1, 2:], atol=1e-4)
+        write_folder(shaped, tmp_path)
+        stored = read_folder(tmp_path).build()
+        np.testing.assert_allclose(
+            stored.scorer(encoded, inputs, whole).numpy() - np.array(CURVE, np.float32), made, atol=1e-4
+        )
         dense = DenseScorer(shaped.scorer)(encoded, inputs, torch.tensor(whole)).numpy()
         np.testing.assert_allclose(dense - np.array(CURVE, np.float32), made, atol=1e-4)
 

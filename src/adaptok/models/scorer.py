@@ -74,7 +74,7 @@ def polynomial_fit(candidates: int, degree: int) -> Tensor:
 
     The degree is less than L.
     """
-    logs = torch.arange(1, candidates + 1, dtype=torch.float64).log()
+    logs = torch.arange(1, candidates + 1, dtype=torch.float64, device="cpu").log()
     basis = torch.linalg.qr(torch.stack([logs**power for power in range(degree + 1)], 1)).Q
     return (basis @ basis.T).float()
 
@@ -95,7 +95,8 @@ class Scorer(nn.Module):
         self.positions = nn.Parameter(torch.randn(self.blocks_per_clip * self.latents, width) * width**-0.5)
         self.stack = TransformerStack(StackConfig(width=width, depth=config.depth, heads=config.heads))
         self.final_norm = nn.LayerNorm(width, eps=NORM_EPS)
-        curve = torch.tensor(config.curve, dtype=torch.float32) if config.curve else None
+        # on the CPU even while weights are on the meta device, because these values do not come from a file of weights
+        curve = torch.tensor(config.curve, dtype=torch.float32, device="cpu") if config.curve else None
         self.register_buffer("curve", curve, persistent=False)
         smoothing = None if config.degree is None else polynomial_fit(self.latents // config.length_step, config.degree)
         self.register_buffer("smoothing", smoothing, persistent=False)
