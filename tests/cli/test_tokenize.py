@@ -67,7 +67,7 @@ def test_unusable_sources_and_folders_give_one_line(model, videos, tmp_path, cap
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.mp4").touch()
-    (tmp_path / "twice.csv").write_text("a.mp4,1\na.mp4,2\n")
+    (tmp_path / "twice.csv").write_text("bad/a.mp4,1\nbad/a.mp4,2\n")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "part.parquet").touch()
     (tmp_path / "damaged").mkdir()

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from adaptok.data.manifests import VIDEO_SUFFIXES, find_entries, read_manifest
+from adaptok.data.statistics import collect_statistics
 
 
 def labels(entries):
@@ -54,7 +59,8 @@ def test_paths_may_contain_spaces(tmp_path):
 
 
 def test_folders_give_labels(tmp_path):
-    for name in ("top.mp4", "b/1.MP4", "a/x/2.mkv", "a/text.txt"):
+    hidden = ("a/.2-abc.mkv", ".partial/3.mp4")  # files that a killed process left
+    for name in ("top.mp4", "b/1.MP4", "a/x/2.mkv", "a/text.txt", *hidden):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert labels(find_entries(tmp_path, VIDEO_SUFFIXES)) == [("2.mkv", "x"), ("1.MP4", "b"), ("top.mp4", None)]
@@ -65,11 +71,60 @@ def test_folders_give_labels(tmp_path):
     [
         ("list.json", "", "expected a folder, or a list of files"),
         ("list.csv", "\n", "the list is empty"),
-        ("list.csv", "path,label\n,3\n", "entry 1 .* has no path"),
+        ("list.csv", "path,label\n,3\n", "line 2 .* has no path"),
         ("list.parquet", "no table", "not a Parquet file"),
+        ("list.csv", 'path,label\nc0.mp4,"a\nc1.mp4,b\n', "line 2 .* a quote is not closed"),
+        ("list.csv", 'c0.mp4,"a\nb"\n', "line 1 .* a quote is not closed"),
+        ("list.csv", 'c0.mp4,"a\nc1.mp4,b\n"c2.mp4",c\n', "line 1 .* a quote is not closed"),
+        ("list.csv", 'c0.mp4,"a"b\n', "line 1 .* expected after"),
+        ("list.csv", f'"{"x" * 131_073}.mp4",a\n', "line 1 .* field larger than field limit"),
+        ("list.csv", b"c\xff.mp4\n", "byte 1 is not UTF-8"),
     ],
 )
 def test_invalid_lists(tmp_path, name, text, message):
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=message):
         read_manifest(tmp_path / name)
+
+
+def test_quotes_and_uncommon_characters_in_lists(tmp_path):
+    text = 'a\u2028b.mp4,"x, ""y"""\n"c,d.mp4",z\n'
+    (tmp_path / "list.csv").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert labels(read_manifest(tmp_path / "list.csv")) == [("a\u2028b.mp4", 'x, "y"'), ("c,d.mp4", "z")]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"path": ["a.mp4", None]}, "row 1 has no path"),
+        ({"path": ["a.mp4"], "frames": [0]}, "row 0: frames 0, expected at least 1"),
+        ({"path": ["a.mp4"], "frames": ["many"]}, "not a Parquet file of an index"),
+        ({"path": [["a.mp4"]]}, "not a Parquet file of an index"),
+        ({"file": ["a.mp4"]}, "columns file, expected a column path"),
+    ],
+)
+def test_invalid_indices(tmp_path, columns, message):
+    pq.write_table(pa.table(columns), tmp_path / "index.parquet")
+    with pytest.raises(ValueError, match=message):
+        read_manifest(tmp_path / "index.parquet")
+
+
+def test_lists_of_missing_files_fail_before_any_is_opened(tmp_path):
+    (tmp_path / "list.csv").write_text("".join(f"clips/{number}.mp4\n" for number in range(20_000)))
+    with pytest.raises(FileNotFoundError, match=r"none of its 20000 files exists, such as .*0\.mp4"):
+        list(find_entries(tmp_path / "list.csv", VIDEO_SUFFIXES))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_pipes_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.mp4")
+    os.mkfifo(tmp_path / "pipe.csv")
+    os.mkfifo(tmp_path / "pipe.parquet")
+    (tmp_path / "list.csv").write_text("a.mp4\nb.mp4\n")
+    errors = [entry.error for entry in collect_statistics(find_entries(tmp_path / "list.csv", VIDEO_SUFFIXES))]
+    assert errors[0].endswith("a.mp4: a pipe, a socket or a device, expected a video file")
+    assert errors[1] == "no such file"
+    assert not list(find_entries(tmp_path, VIDEO_SUFFIXES))
+    for name in ("pipe.csv", "pipe.parquet"):
+        with pytest.raises(ValueError, match="expected a folder, or a list of files"):
+            list(find_entries(tmp_path / name, VIDEO_SUFFIXES))

@@ -132,13 +132,14 @@ def test_broken_files_are_listed(codec, videos, tmp_path):
     assert {path.name for path in out.iterdir() if not path.name.startswith("shard-")} == {"broken.json", "plan.json"}
 
 
-def test_a_shard_may_have_no_rows(codec, tmp_path):
-    """A file with an intact header turns out to be broken only when it is decoded."""
+@pytest.mark.parametrize("damage", ["frames", "codec"])
+def test_a_shard_may_have_no_rows(codec, tmp_path, damage):
+    """A file of an index, or one with an intact header, turns out to be broken only when it is decoded."""
     write_brightening_video(tmp_path / "in" / "b.mp4", 16)
-    data = bytearray((tmp_path / "in" / "b.mp4").read_bytes())
+    data = (tmp_path / "in" / "b.mp4").read_bytes()
     start = data.index(b"mdat") + 4
-    data[start:] = bytes(len(data) - start)
-    (tmp_path / "in" / "a.mp4").write_bytes(bytes(data))
+    damaged = {"frames": data[:start] + bytes(len(data) - start), "codec": data.replace(b"avc1", b"zzzz")}
+    (tmp_path / "in" / "a.mp4").write_bytes(damaged[damage])
     index = tmp_path / "index.csv.parquet"
     write_index(index, [replace(entry, frames=16) for entry in find_entries(tmp_path / "in", frozenset({".mp4"}))])
     done = tokenize(index, tmp_path / "out", codec, options(shard_clips=1))

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 from tyro.conf import Positional, subcommand
 
 from adaptok.cli.options import Messages, Switch, group, option
-from adaptok.cli.output import one_output, output_path, progress, refuse_streams, show
+from adaptok.cli.output import list_broken, one_output, output_path, progress, refuse_streams, show
 
 
 @dataclass(kw_only=True)
@@ -32,7 +32,13 @@ class Index:
     messages: Annotated[Messages, group("message")] = field(default_factory=Messages)
 
     def run(self) -> None:
-        from adaptok.data.manifests import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_entries, write_index
+        from adaptok.data.manifests import (
+            IMAGE_SUFFIXES,
+            VIDEO_SUFFIXES,
+            find_entries,
+            no_readable_message,
+            write_index,
+        )
         from adaptok.data.statistics import collect_statistics
         from adaptok.utils.extras import require
 
@@ -44,8 +50,10 @@ class Index:
             raise ValueError(f"{self.src}: contains no video and no photograph")
         with progress(self.messages, "indexing", len(entries), "files") as advance:
             entries = collect_statistics(entries, advance, self.thorough)
-        write_index(out, entries)
         broken = {str(entry.path): entry.error for entry in entries if entry.error is not None}
+        if len(broken) == len(entries):
+            raise ValueError(no_readable_message("video or photograph", self.src, broken))
+        write_index(out, entries)
         document = {"out": str(out), "files": len(entries), "broken": broken}
         show(self.messages, document, _with_broken(f"{out}: {len(entries)} files", broken))
 
@@ -142,10 +150,7 @@ class Synthesize:
 
 def _with_broken(text: str, broken: dict[str, str] | dict[str, str | None]) -> str:
     """A result, followed by the files that cannot be read."""
-    if not broken:
-        return text
-    files = "".join(f"\n  {path}: {reason}" for path, reason in broken.items())
-    return f"{text}, {len(broken)} cannot be read:{files}"
+    return f"{text}, {len(broken)} cannot be read:{list_broken(broken)}" if broken else text
 
 
 @dataclass(kw_only=True)

@@ -6,8 +6,9 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,12 @@ def show(messages: Messages, document: dict[str, Any], text: str) -> None:
         print(json.dumps(document, default=str))
     elif not messages.quiet:
         print(text)
+
+
+def list_broken(broken: Mapping[str, str | None], most: int = 50) -> str:
+    """List files that cannot be read with their reasons, one on a line, and count those after the first `most`."""
+    lines = [f"\n  {path}: {reason}" for path, reason in islice(broken.items(), most)]
+    return "".join(lines) + (f"\n  … and {len(broken) - most} more; --json lists all" if len(broken) > most else "")
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

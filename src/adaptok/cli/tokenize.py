@@ -12,7 +12,7 @@ from tyro.conf import Positional
 
 from adaptok.cli.inputs import note_images
 from adaptok.cli.options import Computation, FrameSampling, Lengths, Messages, group, option
-from adaptok.cli.output import progress, refuse_streams, show, warn
+from adaptok.cli.output import list_broken, progress, refuse_streams, show, warn
 from adaptok.config.choices import Engine
 
 if TYPE_CHECKING:
@@ -159,6 +159,5 @@ class Tokenize:
             f" {result.written} of them written now"
         )
         if result.broken:
-            text += f"; {len(result.broken)} files cannot be read completely:"
-            text += "".join(f"\n  {path}: {reason}" for path, reason in result.broken.items())
+            text += f"; {len(result.broken)} files cannot be read completely:{list_broken(result.broken)}"
         show(self.messages, document, text)

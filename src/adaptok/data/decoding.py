@@ -30,6 +30,7 @@ Frames = NDArray[np.uint8]
 
 DECODING_ERRORS = (av.FFmpegError, OSError, ValueError)
 """Exceptions that opening and decoding a damaged file raises."""
+_MAX_WARNINGS = 100  # about single files
 
 
 class DecodedFrames(NamedTuple):
@@ -77,7 +78,10 @@ class FileSet:
         """Skip a file from now on."""
         if str(path) not in self.broken:
             self.broken[str(path)] = reason
-            logger.warning("skipping %s: %s", path, reason)
+            if len(self.broken) <= _MAX_WARNINGS:
+                logger.warning("skipping %s: %s", path, reason)
+            elif len(self.broken) == _MAX_WARNINGS + 1:
+                logger.warning("more than %d files are broken, and skipped without a warning", _MAX_WARNINGS)
 
     def load(self, path: Path, load: Callable[[], DecodedFrames]) -> DecodedFrames | None:
         """Return the frames of a file, or None if it is broken. The caller then draws another file."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from adaptok.utils.extras import require
 from adaptok.utils.files import replacing
@@ -24,7 +26,7 @@ Paths = str | Path | Sequence[str | Path]
 """One folder or list, or several."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A file of a collection.
 
@@ -45,7 +47,8 @@ class Entry:
 
 
 def find_entries(sources: Paths, suffixes: frozenset[str], root: str | Path | None = None) -> Iterator[Entry]:
-    """Yield the files with one of these suffixes. Folders are searched recursively and in sorted order.
+    """Yield the files with one of these suffixes. Folders are searched recursively and in sorted order, without hidden
+    files and folders: names that start with a dot are those of files that a killed process left incomplete.
 
     In a folder, the name of a file's parent folder is its label, as in the archives of UCF-101 and Kinetics. Files
     directly in the folder have no label.
@@ -55,19 +58,18 @@ def find_entries(sources: Paths, suffixes: frozenset[str], root: str | Path | No
         root: Folder of the relative paths in lists. None is the folder of the list.
 
     Raises:
-        FileNotFoundError: A folder or list does not exist.
+        FileNotFoundError: A folder or list does not exist, or none of the files in a list.
         ValueError: A file is not a list.
     """
     for source in [sources] if isinstance(sources, str | Path) else sources:
         source = Path(source)
         if source.is_dir():
-            paths = (path for path in source.rglob("*") if path.suffix.lower() in suffixes)
-            for path in sorted(path for path in paths if path.is_file()):
+            for path in list_files(source, suffixes):
                 yield Entry(path, path.parent.name if path.parent != source else None)
         elif not source.exists():
             raise FileNotFoundError(f"{source}: no such folder or list of files")
         else:
-            yield from (entry for entry in read_manifest(source, root) if entry.path.suffix.lower() in suffixes)
+            yield from _find_listed(source, suffixes, root)
 
 
 def find_collection(source: str | Path, root: str | Path | None = None) -> list[Entry]:
@@ -99,66 +101,140 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> list[Entr
     """Read a list of files.
 
     CSV files have the columns `id,path,action,label`, as in the official lists, or `path[,label]`, with or without a
-    header. The action is the name of the class, and replaces the label if it is not empty. Lines of text files are
-    `path [label]`, as in the lists of UCF-101; if the dataset's file `classInd.txt`, with lines of `number name`, lies
-    in the folder of the list or of the videos, numbers become names. Parquet files are indices written by `adaptok data
-    index`.
+    header. The action is the name of the class, and replaces the label if it is not empty. Every entry is one line, so
+    names in quotes must not contain line breaks. Lines of text files are `path [label]`, as in the lists of UCF-101; if
+    the dataset's file `classInd.txt`, with lines of `number name`, lies in the folder of the list or of the videos,
+    numbers become names. Parquet files are indices written by `adaptok data index`.
 
     Args:
         root: Folder of the relative paths. None is the folder of the list.
 
     Raises:
-        ValueError: The format is unknown, a path is missing, or the number of a class has no name.
+        ValueError: The format is unknown, an entry is damaged or has no path, or the number of a class has no name.
     """
     path = Path(path)
     folder = path.parent if root is None else Path(root)
-    suffix = path.suffix.lower()
-    if suffix not in LIST_SUFFIXES:
-        raise ValueError(f"{path}: expected a folder, or a list of files ({', '.join(LIST_SUFFIXES)})")
-    if suffix == ".parquet":
+    if _check_list(path) == ".parquet":
         return _read_index(path, folder)
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
-    rows = [_split_label(line) for line in lines] if suffix == ".txt" else csv.reader(lines)
-    rows = [row for row in rows if any(cell.strip() for cell in row)]
-    if not rows:
+    return [Entry(folder / name, label) for name, label in _read_list(path, folder)]
+
+
+class _Listed(NamedTuple):
+    """Path and label in an entry of a list."""
+
+    name: str
+    label: str | None
+
+
+def _find_listed(path: Path, suffixes: frozenset[str], root: str | Path | None) -> Iterator[Entry]:
+    """Yield the entries of a list or an index with one of these suffixes.
+
+    Raises:
+        FileNotFoundError: None of the files in a list exists.
+    """
+    if path.suffix.lower() == ".parquet":
+        yield from (entry for entry in read_manifest(path, root) if entry.path.suffix.lower() in suffixes)
+        return
+    folder = path.parent if root is None else Path(root)
+    listed = [row for row in _read_list(path, folder) if os.path.splitext(row.name)[1].lower() in suffixes]
+    if listed and not _any_exists(folder, listed):
+        raise FileNotFoundError(
+            f"{path}: none of its {len(listed)} files exists, such as {folder / listed[0].name}; correct the list, or"
+            " name the folder that its paths are relative to as the root"
+        )
+    yield from (Entry(folder / name, label) for name, label in listed)
+
+
+def _any_exists(folder: Path, listed: Sequence[_Listed]) -> bool:
+    """Return whether one of the files exists. A million missing ones take seconds, as paths of files in missing folders
+    are not looked up."""
+    exists: dict[str, bool] = {}
+    for row in listed:
+        parent = os.path.dirname(row.name)
+        if parent not in exists:
+            exists[parent] = os.path.isdir(os.path.join(folder, parent))
+        if exists[parent] and os.path.exists(os.path.join(folder, row.name)):
+            return True
+    return False
+
+
+def _read_list(path: Path, folder: Path) -> list[_Listed]:
+    """Read a list in CSV or text."""
+    suffix = _check_list(path)
+    lines = _read_text(path).split("\n")  # other separators of str.splitlines may be part of a name
+    split = _split_label if suffix == ".txt" else _split_cells
+    numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip(" \t\r,"))
+    listed = list(_parse_rows(((number, split(line, path, number)) for number, line in numbered), path))
+    if not listed:
         raise ValueError(f"{path}: the list is empty, expected lines of path[,label] or id,path,action,label")
-    entries = _parse_rows(rows, path, folder)
     names = next((place / CLASSES_FILE for place in (path.parent, folder) if (place / CLASSES_FILE).is_file()), None)
-    return entries if suffix != ".txt" or names is None else list(_name_classes(entries, names))
+    return listed if suffix != ".txt" or names is None else list(_name_classes(listed, names))
 
 
-def _parse_rows(rows: list[list[str]], path: Path, folder: Path) -> list[Entry]:
-    header = [cell.strip().lower() for cell in rows[0]]
-    if "path" in header:
-        rows = rows[1:]
-    else:
+def _check_list(path: Path) -> str:
+    """Return the suffix of a list. Opening a pipe would wait for a writer."""
+    suffix = path.suffix.lower()
+    if suffix not in LIST_SUFFIXES or (path.exists() and not path.is_file()):
+        raise ValueError(f"{path}: expected a folder, or a list of files ({', '.join(LIST_SUFFIXES)})")
+    return suffix
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: byte {error.start} is not UTF-8, expected a text file in UTF-8") from None
+
+
+def _parse_rows(rows: Iterator[tuple[int, list[str]]], path: Path) -> Iterator[_Listed]:
+    first = next(rows, None)
+    if first is None:
+        return
+    header = [cell.strip().lower() for cell in first[1]]
+    if "path" not in header:
         header = ["id", "path", "action", "label"] if len(header) == 4 else ["path", "label"]
-    entries, column = [], header.index("path") + 1
-    for number, row in enumerate(rows, 1):
-        cells = dict(zip(header, map(str.strip, row), strict=False))
-        if not cells.get("path"):
-            raise ValueError(f"{path}: entry {number} {row} has no path, expected it in column {column}")
-        entries.append(Entry(folder / cells["path"], cells.get("action") or cells.get("label") or None))
-    return entries
+        rows = chain([first], rows)
+    place = header.index("path")
+    labels = [header.index(name) for name in ("action", "label") if name in header]
+    for number, cells in rows:
+        name = cells[place].strip() if place < len(cells) else ""
+        if not name:
+            raise ValueError(f"{path}: line {number} {cells} has no path, expected it in column {place + 1}")
+        label = next((cells[index].strip() for index in labels if index < len(cells) and cells[index].strip()), None)
+        yield _Listed(name, label)
 
 
-def _name_classes(entries: Sequence[Entry], file: Path) -> Iterator[Entry]:
+def _name_classes(rows: Sequence[_Listed], file: Path) -> Iterator[_Listed]:
     """Replace numbers of classes by the names in a file of lines `number name`."""
-    lines = (line.split(maxsplit=1) for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+    lines = (line.split(maxsplit=1) for line in _read_text(file).splitlines() if line.strip())
     names = {line[0]: line[1].strip() for line in lines if len(line) == 2}
-    for entry in entries:
-        if entry.label is not None and entry.label not in names:
+    for name, label in rows:
+        if label is not None and label not in names:
             raise ValueError(
-                f"{entry.path}: class {entry.label} is not in {file}, which has {len(names)} classes; remove that file,"
-                " or correct the list"
+                f"{name}: class {label} is not in {file}, which has {len(names)} classes; remove that file, or correct"
+                " the list"
             )
-        yield entry if entry.label is None else replace(entry, label=names[entry.label])
+        yield _Listed(name, None if label is None else names[label])
 
 
-def _split_label(line: str) -> list[str]:
+def _split_label(line: str, path: Path, number: int) -> list[str]:
     """Split `path label`, where the label is a number. Paths may contain spaces."""
-    path, _, label = line.strip().rpartition(" ")
-    return [path.strip(), label] if path and label.isdigit() else [line.strip()]
+    name, _, label = line.strip().rpartition(" ")
+    return [name, label] if name and label.isdecimal() else [line]
+
+
+def _split_cells(line: str, path: Path, number: int) -> list[str]:
+    """Split a line of a CSV file. Quotes must be closed in the same line, so that no line is lost in another one."""
+    if '"' not in line:
+        return line.split(",")
+    try:
+        return next(csv.reader([line], strict=True))
+    except csv.Error as error:
+        reason = "a quote is not closed" if "unexpected end" in str(error) else str(error)
+        raise ValueError(
+            f"{path}: line {number} {line[:60]!r}: {reason}, expected quotes around whole cells, and each entry in one"
+            " line"
+        ) from None
 
 
 def write_index(path: Path, entries: Sequence[Entry]) -> None:
@@ -170,24 +246,39 @@ def write_index(path: Path, entries: Sequence[Entry]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    folder = path.parent.resolve()
-    rows = [
-        {
-            **vars(entry),
-            "path": _relative(entry.path.resolve(), folder),
-            "rate": None if entry.fps is None else float(entry.fps),
-            "readable": entry.error is None,
-        }
-        for entry in entries
-    ]
+    columns = {
+        "path": relative_names([entry.path for entry in entries], path.parent.resolve()),
+        "label": [entry.label for entry in entries],
+        "frames": [entry.frames for entry in entries],
+        "rate": [None if entry.fps is None else float(entry.fps) for entry in entries],
+        "width": [entry.width for entry in entries],
+        "height": [entry.height for entry in entries],
+        "readable": [entry.error is None for entry in entries],
+        "error": [entry.error for entry in entries],
+    }
+    with replacing(path) as temporary:
+        pq.write_table(pa.table(columns, schema=_index_schema()), temporary)
+
+
+def _index_schema() -> Any:
+    import pyarrow as pa
+
     types = {"path": pa.string(), "label": pa.string(), "frames": pa.int64(), "rate": pa.float64()}
     types |= {"width": pa.int32(), "height": pa.int32(), "readable": pa.bool_(), "error": pa.string()}
-    with replacing(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(list(types.items()))), temporary)
+    return pa.schema(list(types.items()))
 
 
-def _relative(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+def relative_names(paths: Sequence[Path], root: Path) -> list[str]:
+    """Return paths relative to a folder, or absolute ones of files outside of it. `root` has no symbolic links."""
+    prefix, here, names = os.path.join(root, ""), os.getcwd(), []
+    parents: dict[str, str] = {}
+    for path in (os.path.join(here, path) for path in paths):
+        parent, name = os.path.split(path)
+        if parent not in parents:
+            parents[parent] = parent if path.startswith(prefix) else os.path.realpath(parent)
+        resolved = os.path.join(parents[parent], name)
+        names.append(Path(resolved[len(prefix) :]).as_posix() if resolved.startswith(prefix) else path)
+    return names
 
 
 def _read_index(path: Path, folder: Path) -> list[Entry]:
@@ -196,23 +287,33 @@ def _read_index(path: Path, folder: Path) -> list[Entry]:
     import pyarrow.parquet as pq
 
     try:
-        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path}: not a Parquet file ({error})") from None
-    if rows and "path" not in rows[0]:
-        raise ValueError(f"{path}: columns {', '.join(rows[0])}, expected a column path; see 'adaptok data index'")
-    return [_index_entry(folder, row) for row in rows]
+        table = pq.read_table(path)
+        columns = {}
+        for field in _index_schema():
+            if field.name in table.column_names:
+                columns[field.name] = table[field.name].cast(field.type).to_pylist()
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:  # KeyError if two columns have one name
+        raise ValueError(f"{path}: not a Parquet file of an index ({' '.join(str(error).split())})") from None
+    if "path" not in columns:
+        raise ValueError(
+            f"{path}: columns {', '.join(table.column_names)}, expected a column path; see 'adaptok data index'"
+        )
+    rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+    return [_index_entry(path, number, folder, row) for number, row in enumerate(rows)]
 
 
-def _index_entry(folder: Path, row: dict[str, Any]) -> Entry:
-    label = row.get("label")
-    fps = float(row.get("rate") or 0.0)
+def _index_entry(path: Path, number: int, folder: Path, row: dict[str, Any]) -> Entry:
+    if not row["path"]:
+        raise ValueError(f"{path}: row {number} has no path; write the index again with 'adaptok data index'")
+    sizes = {name: row.get(name) for name in ("frames", "width", "height")}
+    for name, value in sizes.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{path}: row {number}: {name} {value}, expected at least 1, or null if unknown")
+    fps = row.get("rate") or 0.0
     return Entry(
         folder / row["path"],
-        None if label is None else str(label),
-        row.get("frames"),
-        Fraction(fps).limit_denominator(100_000) if math.isfinite(fps) and fps > 0 else None,
-        row.get("width"),
-        row.get("height"),
-        (row.get("error") or "cannot be read") if row.get("readable") is False else None,
+        row.get("label"),
+        fps=Fraction(fps).limit_denominator(100_000) if math.isfinite(fps) and fps > 0 else None,
+        error=(row.get("error") or "cannot be read") if row.get("readable") is False else None,
+        **sizes,
     )

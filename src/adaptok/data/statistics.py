@@ -18,6 +18,7 @@ from adaptok.video.images import FolderFrames
 MIN_DECODED_FRACTION = 0.9
 """Smallest accepted fraction of the frames expected from a duration, for containers that store no frame count."""
 _THREADS = 8
+_MAX_PART = 64  # files that a thread opens one after the other
 
 
 def collect_statistics(
@@ -35,19 +36,27 @@ def collect_statistics(
         The entries, in the same order.
     """
 
-    def fill(entry: Entry) -> Entry:
-        known = entry.error is not None or entry.frames is not None
-        filled = entry if known and not thorough else _inspect(entry, thorough)
+    def fill(part: list[Entry]) -> list[Entry]:
+        known = (entry.error is not None or entry.frames is not None for entry in part)
+        filled = [
+            entry if is_known and not thorough else _inspect(entry, thorough)
+            for entry, is_known in zip(part, known, strict=True)
+        ]
         if progress is not None:
-            progress(1)
+            progress(len(part))
         return filled
 
+    entries = list(entries)
+    size = min(_MAX_PART, max(1, len(entries) // (4 * _THREADS)))  # a task for every file would take gigabytes
     with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(fill, entries))
+        parts = pool.map(fill, (entries[start : start + size] for start in range(0, len(entries), size)))
+        return [entry for part in parts for entry in part]
 
 
 def _inspect(entry: Entry, thorough: bool) -> Entry:
     try:
+        if not entry.path.exists():
+            return replace(entry, frames=None, error="no such file")
         if entry.path.is_dir():
             return _inspect_frames(entry)
         with open_video_stream(entry.path) as (container, stream):

@@ -10,7 +10,14 @@ from pathlib import Path
 
 from adaptok.codec.codec import AdapTok
 from adaptok.config.base import Config
-from adaptok.data.manifests import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Entry, find_collection, no_readable_message
+from adaptok.data.manifests import (
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    Entry,
+    find_collection,
+    no_readable_message,
+    relative_names,
+)
 from adaptok.data.statistics import collect_statistics
 from adaptok.data.token_datasets import TokenDatasetInfo, schema, sorted_labels
 from adaptok.tokenization.options import TokenOptions, describe_dataset
@@ -153,7 +160,11 @@ def make_plan(
 def find_unplanned(plan: TokenPlan, root: str | Path | None) -> list[str]:
     """Return the files of the collection that were added after planning."""
     planned = {video.source for video in plan.videos} | plan.broken.keys()
-    names = (_relative_name(entry.path, Path(plan.root)) for entry in find_collection(plan.source, root))
+    try:
+        entries = find_collection(plan.source, root)
+    except FileNotFoundError:  # all files were removed, which only matters to shards that are missing
+        return []
+    names = relative_names([entry.path for entry in entries], Path(plan.root))
     return [name for name in names if name not in planned]
 
 
@@ -188,31 +199,23 @@ def _unique_entries(source: Path, root: str | Path | None) -> list[Entry]:
 
 
 def _new_plan(settings: PlanSettings, entries: Sequence[Entry]) -> TokenPlan:
-    root = Path(settings.root)
-    broken = {_relative_name(entry.path, root): entry.error for entry in entries if entry.error is not None}
+    names = relative_names([entry.path for entry in entries], Path(settings.root))
+    broken = {name: entry.error for name, entry in zip(names, entries, strict=True) if entry.error is not None}
     videos = [
         PlannedVideo(
-            source=_relative_name(entry.path, root),
+            source=name,
             label=entry.label if settings.labels else None,
             clips=_expected_clips(entry, settings),
         )
-        for entry in entries
+        for name, entry in zip(names, entries, strict=True)
         if entry.error is None
     ]
     if not videos:
         raise ValueError(no_readable_message("video", settings.source, broken))
     shards = tuple(_shard_starts(videos, settings.shard_clips))
-    names = tuple(sorted_labels(video.label for video in videos))
-    settings = settings.model_copy(update={"info": settings.info.model_copy(update={"class_names": names})})
+    classes = tuple(sorted_labels(video.label for video in videos))
+    settings = settings.model_copy(update={"info": settings.info.model_copy(update={"class_names": classes})})
     return TokenPlan.parse({**settings.model_dump(), "videos": tuple(videos), "shards": shards, "broken": broken})
-
-
-def _relative_name(path: Path, root: Path) -> str:
-    """Return a path relative to the root, or absolute if it lies outside."""
-    for place in (path.absolute(), path.parent.resolve() / path.name):
-        if place.is_relative_to(root):
-            return place.relative_to(root).as_posix()
-    return str(path.absolute())
 
 
 def _expected_clips(entry: Entry, settings: PlanSettings) -> int:

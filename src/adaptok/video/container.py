@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -108,6 +109,9 @@ def open_container(path: Path) -> Iterator[InputContainer]:
         VideoError: FFmpeg cannot read the file as a video.
     """
     try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a pipe would wait for a writer
+            raise VideoError(f"{path}: a pipe, a socket or a device, expected a video file")
         file = path.open("rb", buffering=0)
     except OSError as error:
         raise VideoError(f"{path}: cannot be read ({error.strerror})") from None
@@ -143,6 +147,8 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     if not streams:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "an empty container"
         raise VideoError(f"{path}: no video stream (only {kinds}), expected a video file")
+    if streams[0].codec_context is None:
+        raise VideoError(f"{path}: FFmpeg has no decoder for its video, expected another codec; convert it to H.264")
     streams[0].thread_type = "AUTO"
     return streams[0]
 

@@ -38,8 +38,10 @@ def list_videos(folder: Path) -> list[Path]:
 
 
 def list_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """List the files of a folder and its sub-folders with one of these suffixes, sorted, without hidden ones."""
-    return [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in suffixes and _is_visible_file(path)]
+    """List the files of a folder and its sub-folders with one of these suffixes, sorted, without hidden ones and those
+    in hidden sub-folders."""
+    paths = (path for path in folder.rglob("*") if path.suffix.lower() in suffixes and _is_visible_file(path))
+    return sorted(path for path in paths if not any(p.startswith(".") for p in path.relative_to(folder).parts))
 
 
 def is_frame_folder(folder: Path) -> bool:
