@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 
 import numpy as np
 import pytest
@@ -47,3 +48,22 @@ def test_folders_that_cannot_be_copied(tmp_path):
     ]:
         with pytest.raises(ValueError, match=message):
             resize_collection(tmp_path / source, tmp_path / target, size)
+
+
+def test_a_full_disk_is_no_broken_source(tmp_path):
+    """A limit of the size of files gives the errors of a full disk."""
+    for name in "ab":
+        write_video(tmp_path / "in" / f"{name}.mp4", 20)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(tmp_path / "in" / "c.png")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    (tmp_path / "out").mkdir()
+    for suffix in (".mp4", ".png"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (400, hard))
+        try:
+            with pytest.raises(OSError, match=r"(?i)file too large"):
+                resize_collection(tmp_path / "in", tmp_path / "out", 32, crf=0, workers=1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert not list((tmp_path / "out").rglob("*.*"))
+        for path in (tmp_path / "in").glob(f"*{suffix}"):
+            path.unlink()

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 
+import av
 from PIL import Image
 
 from adaptok.data.decoding import DECODING_ERRORS, decode, describe_error
 from adaptok.data.manifests import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_entries
 from adaptok.utils.files import replacing
+from adaptok.video.container import reason_of
 from adaptok.video.reading import VideoReader
 from adaptok.video.writing import VideoWriter
 
@@ -53,6 +57,7 @@ def resize_collection(
 
     Raises:
         ValueError: `size` is below 16, there are no files, or one folder lies in the other.
+        OSError: A copy cannot be written, for example because the disk is full. Finished copies are kept.
     """
     if size < 16:
         raise ValueError(f"size {size}, expected 16 pixels or more")
@@ -66,14 +71,10 @@ def resize_collection(
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
-                if target.suffix == ".mp4":
-                    _resize_video(path, target, size, crf)
-                else:
-                    with replacing(target) as temporary:
-                        Image.fromarray(decode(path, 1, size).frames[0]).save(temporary, format="jpeg", quality=95)
+                _copy(path, target, size, crf)
                 result.written += 1
-            except DECODING_ERRORS as error:
-                result.broken[str(path)] = describe_error(error)
+            except _BrokenSource as error:
+                result.broken[str(path)] = str(error)
         if progress is not None:
             progress(1)
 
@@ -101,10 +102,47 @@ def _plan_copies(src: Path, dst: Path) -> list[tuple[Path, Path]]:
     return [(path, target) for target, path in originals.items()]
 
 
-def _resize_video(path: Path, target: Path, size: int, crf: int) -> None:
-    with (
-        VideoReader(path, short_side=size) as reader,
-        VideoWriter(target, reader.fps, crf=crf, key_frames=KEY_FRAME_INTERVAL, threads=1) as writer,
-    ):
-        for frame in reader:
+class _BrokenSource(Exception):
+    """A file cannot be read. The message is the reason. Errors of writing a copy are other exceptions."""
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except DECODING_ERRORS as error:
+        raise _BrokenSource(describe_error(error)) from error
+
+
+def _copy(path: Path, target: Path, size: int, crf: int) -> None:
+    """Write the copy of a file.
+
+    Raises:
+        _BrokenSource: The file cannot be read.
+        OSError, VideoError: The copy cannot be written.
+    """
+    if target.suffix != ".mp4":
+        with _reading():
+            frame = decode(path, 1, size).frames[0]
+        data = BytesIO()  # PIL does not notice that the end of a file cannot be written
+        Image.fromarray(frame).save(data, format="jpeg", quality=95)
+        with replacing(target) as temporary:
+            temporary.write_bytes(data.getbuffer())
+        return
+    with _reading():
+        reader = VideoReader(path, short_side=size)
+    with reader:
+        try:
+            _write_video(target, reader, crf)
+        except av.FFmpegError as error:
+            raise OSError(f"{target}: cannot be written ({reason_of(error)}); free space and repeat") from None
+
+
+def _write_video(target: Path, reader: VideoReader, crf: int) -> None:
+    with VideoWriter(target, reader.fps, crf=crf, key_frames=KEY_FRAME_INTERVAL, threads=1) as writer:
+        while True:
+            with _reading():
+                frame = next(reader, None)
+            if frame is None:
+                break
             writer.write(frame)
