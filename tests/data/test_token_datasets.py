@@ -10,7 +10,7 @@ import pytest
 from adaptok.data.token_datasets import TokenDataset, read_info, read_notes, write_shard
 from tests.helpers.generators import info, make_clips
 
-SCHEMA_KEY = b"adaptok"
+SCHEMA_KEY, CHECKSUMS_KEY = b"adaptok", b"adaptok.checksums"
 
 
 @pytest.mark.parametrize("of", [info(), info(condition_frames=3)], ids=["labels", "condition"])
@@ -59,10 +59,90 @@ def test_shards_of_earlier_versions_are_read_with_new_ones(tmp_path):
     write_shard(tmp_path / "b.parquet", [clip._replace(fps=25.0, width=32, height=24) for clip in clips[2:]], new)
     write_shard(tmp_path / "a.parquet", clips[:2], old)
     table = pq.read_table(tmp_path / "a.parquet").drop_columns(["fps", "width", "height"])
+    table = table.replace_schema_metadata({k: v for k, v in table.schema.metadata.items() if k != CHECKSUMS_KEY})
     pq.write_table(table, tmp_path / "a.parquet")
     dataset = TokenDataset.open(tmp_path)
     assert [(clip.fps, clip.width, clip.height) for clip in dataset] == 2 * [(None,) * 3] + 2 * [(25.0, 32, 24)]
     assert dataset.labels() == ["bounce", "orbit", "slide", "spin"]  # spin is a class without clips
+
+
+def test_flipped_bits_are_noticed(tmp_path):
+    """Flips anywhere in a shard are refused, or change nothing that is read."""
+    path, of = tmp_path / "x.parquet", info(condition_frames=3)
+    write_shard(path, make_clips(30, of), of)
+    data, dataset = path.read_bytes(), TokenDataset.open(path, scores=True)
+    rng, refused = np.random.default_rng(0), 0
+    for _ in range(100):
+        damaged = bytearray(data)
+        damaged[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        try:
+            read = TokenDataset.open(path, scores=True)
+        except ValueError as error:
+            assert "\n" not in str(error)
+            refused += 1
+        else:
+            assert read.info == dataset.info
+            assert read.table.equals(dataset.table)
+    assert refused > 50
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("lengths", pa.array([[1, 1]], pa.list_(pa.uint16())), "row 0: 2 lengths, expected 3"),
+        ("lengths", pa.array([[1, 1, 7]], pa.list_(pa.uint16())), "row 0: 7 among the lengths, expected less than 7"),
+        ("lengths", pa.array([[1, 1, 2]], pa.list_(pa.uint16())), "row 0: 3 ids, expected 4"),
+        ("lengths", pa.array([None], pa.list_(pa.uint16())), "row 0: lengths is null"),
+        ("ids", pa.array([[1, 60, 3]], pa.list_(pa.uint16())), "row 0: 60 among the ids, expected less than 60"),
+        ("ids", pa.array([[1, None, 3]], pa.list_(pa.uint16())), "1 of the ids are null"),
+        ("ids", pa.array([[1, 2, 3]], pa.list_(pa.int64())), "ids of type list<element: int64>, expected"),
+        ("condition", pa.array([[1]], pa.list_(pa.uint16())), "row 0: 1 ids of the condition, expected 0"),
+        ("scores", pa.array([[1.0]], pa.list_(pa.float32())), "row 0: 1 scores, expected 9"),
+        ("source", pa.array([""]), "row 0: no source"),
+        ("start", pa.array([-1]), "row 0: start -1, expected at least 0"),
+        ("fps", pa.array([float("nan")]), "row 0: fps nan, expected"),
+        ("width", pa.array([0], pa.int32()), "row 0: width 0, expected at least 1"),
+        ("ids", None, "there is no column ids"),
+    ],
+)
+def test_invalid_rows_without_checksums_are_refused(tmp_path, column, values, message):
+    path = tmp_path / "x.parquet"
+    clip = make_clips(1, info())[0]._replace(ids=np.array([1, 2, 3], np.uint16), lengths=np.array([1, 1, 1]))
+    write_shard(path, [clip], info())
+    table = pq.read_table(path)
+    place = table.column_names.index(column)
+    table = table.remove_column(place) if values is None else table.set_column(place, column, values)
+    table = table.replace_schema_metadata({k: v for k, v in table.schema.metadata.items() if k != CHECKSUMS_KEY})
+    pq.write_table(table, path)
+    with pytest.raises(ValueError, match=f"x.parquet: damaged, {message}"):
+        TokenDataset.open(path, scores=True)
+
+
+def test_removed_rows_are_noticed_without_checksums(tmp_path):
+    write_shard(tmp_path / "x.parquet", make_clips(3, info()), info())
+    table = pq.read_table(tmp_path / "x.parquet")
+    table = table.replace_schema_metadata({k: v for k, v in table.schema.metadata.items() if k != CHECKSUMS_KEY})
+    pq.write_table(table.slice(1), tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match="it has 2 rows, expected 3"):
+        TokenDataset.open(tmp_path)
+
+
+def test_shards_rewritten_by_other_programs_keep_their_checksums(tmp_path):
+    path, of = tmp_path / "x.parquet", info(condition_frames=3)
+    write_shard(path, make_clips(30, of), of)
+    before = TokenDataset.open(path)
+    pq.write_table(pq.read_table(path), path, compression="snappy", row_group_size=7, use_dictionary=False)
+    assert TokenDataset.open(path).table.equals(before.table)
+
+
+def test_copies_of_shards_in_the_output_of_tokenize_are_noticed(tmp_path):
+    for name in ("a", "copy of a"):
+        write_shard(tmp_path / f"{name}.parquet", make_clips(3, info()), info())
+    assert len(TokenDataset.open(tmp_path)) == 6
+    (tmp_path / "plan.json").touch()
+    with pytest.raises(ValueError, match=r"copy of a\.parquet: has clips of .*, as a\.parquet has; remove"):
+        TokenDataset.open(tmp_path)
 
 
 def test_files_that_are_not_shards(tmp_path):
@@ -70,10 +150,16 @@ def test_files_that_are_not_shards(tmp_path):
     pq.write_table(pa.table({"x": [1]}), tmp_path / "table.parquet")
     future = pa.schema([("x", pa.int64())], metadata={SCHEMA_KEY: b'{"version": 99}'})
     pq.write_table(pa.table({"x": [1]}, schema=future), tmp_path / "future.parquet")
+    for name, text in [("list", b"[]"), ("deep", b"[" * 100_000), ("cut", b"{")]:
+        schema = pa.schema([("x", pa.int64())], metadata={SCHEMA_KEY: text})
+        pq.write_table(pa.table({"x": [1]}, schema=schema), tmp_path / f"{name}.parquet")
     for name, message in [
         ("text", "not a Parquet file"),
         ("table", "not of a token dataset"),
         ("future", "version 99, expected version 1"),
+        ("list", "its metadata adaptok are no mapping"),
+        ("deep", "its metadata adaptok are not JSON"),
+        ("cut", "its metadata adaptok are not JSON"),
     ]:
         with pytest.raises(ValueError, match=message):
             read_info(tmp_path / f"{name}.parquet")

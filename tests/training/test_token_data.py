@@ -67,6 +67,12 @@ def test_datasets_that_do_not_fit_are_rejected(tmp_path):
         open_token_data(generator_config(unlabelled))
     with pytest.raises(ValueError, match="8 of 8 clips of the token dataset have no label"):
         open_token_data(generator_config(unlabelled, data={"train": [unlabelled], "labels": ["bounce"]}))
+    damaged = write_tokens(tmp_path / "damaged")
+    data = bytearray((tmp_path / "damaged" / "0.parquet").read_bytes())
+    data[20] ^= 1
+    (tmp_path / "damaged" / "0.parquet").write_bytes(data)
+    with pytest.raises(ValueError, match=r"0\.parquet: damaged, .*; remove the file and repeat"):
+        open_token_data(generator_config(damaged))
     options = generator_config(first, max_steps=2)
     Trainer(options, open_token_data(options), tmp_path / "run").train()
     write_shard(tmp_path / "first" / "0.parquet", make_clips(8, info(model_hash="cd" * 32)), info(model_hash="cd" * 32))

@@ -110,8 +110,8 @@ def _describe_token_dataset(folder: Path) -> dict[str, Any]:
     from adaptok.data.token_datasets import read_info
 
     shards = sorted(file for file in folder.glob("*.parquet") if not file.name.startswith("."))
-    clips = sum(_rows(shard) for shard in shards)
     info = read_info(shards[0]).model_dump(mode="json")
+    clips = sum(_rows(shard) for shard in shards)
     return {"kind": "token dataset", "shards": len(shards), "clips": clips, **info}
 
 
@@ -121,11 +121,8 @@ def _describe_shard(path: Path) -> dict[str, Any]:
 
     require("pyarrow", extra="train", purpose="a Parquet file")
     try:
-        return {
-            "kind": "shard of a token dataset",
-            "clips": _rows(path),
-            **read_info(path).model_dump(mode="json"),
-        }
+        info = read_info(path).model_dump(mode="json")
+        return {"kind": "shard of a token dataset", "clips": _rows(path), **info}
     except ValueError as error:
         from adaptok.data.manifests import read_manifest
 
@@ -140,7 +137,10 @@ def _describe_shard(path: Path) -> dict[str, Any]:
 def _rows(path: Path) -> int:
     import pyarrow.parquet as pq
 
-    return int(pq.read_metadata(path).num_rows)
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except OSError as error:  # pyarrow also raises it for damaged files
+        raise ValueError(f"{path}: not a Parquet file, or damaged ({' '.join(str(error).split())})") from None
 
 
 def _describe_report(folder: Path) -> dict[str, Any]:

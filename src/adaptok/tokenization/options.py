@@ -10,7 +10,7 @@ from adaptok.allocation.policy import ClipLayout, LengthPolicy, official_block_b
 from adaptok.codec.codec import AdapTok
 from adaptok.config.base import Positive
 from adaptok.config.choices import Fit
-from adaptok.data.token_datasets import TokenDatasetInfo, TokenizationSettings
+from adaptok.data.token_shards import TokenDatasetInfo, TokenizationSettings
 
 
 class TokenOptions(TokenizationSettings):

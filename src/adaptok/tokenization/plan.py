@@ -19,12 +19,12 @@ from adaptok.data.manifests import (
     relative_names,
 )
 from adaptok.data.statistics import collect_statistics
-from adaptok.data.token_datasets import TokenDatasetInfo, schema, sorted_labels
+from adaptok.data.token_datasets import PLAN_FILE, sorted_labels
+from adaptok.data.token_shards import TokenDatasetInfo, schema
 from adaptok.tokenization.options import TokenOptions, describe_dataset
 from adaptok.utils.files import claiming
 from adaptok.video.container import DEFAULT_FPS
 
-PLAN_FILE = "plan.json"
 PLAN_VERSION = 1
 
 

@@ -21,7 +21,7 @@ from adaptok.codec.clips import EncodedClips
 from adaptok.codec.codec import AdapTok
 from adaptok.data.decoding import DECODING_ERRORS, describe_error
 from adaptok.data.statistics import MIN_DECODED_FRACTION
-from adaptok.data.token_datasets import TokenClip, write_rows
+from adaptok.data.token_shards import TokenClip, write_rows
 from adaptok.tokenization.clip_lengths import LengthSelector
 from adaptok.tokenization.plan import PlannedVideo, TokenPlan, shard_path
 from adaptok.utils.files import claiming
