@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 from tyro.conf import Positional, subcommand
 
 from adaptok.cli.options import Messages, Switch, group, option
-from adaptok.cli.output import list_broken, one_output, output_path, progress, refuse_streams, show
+from adaptok.cli.output import list_broken, one_output, output_folder, output_path, progress, show
 
 
 @dataclass(kw_only=True)
@@ -94,8 +94,7 @@ class Resize:
             raise ValueError(f"--workers {self.workers}, expected 1 or more")
         out = one_output(self.dst, self.output, Path(f"{self.src.resolve().name}-{self.size}"))
         assert out is not None
-        refuse_streams(out)
-        out.mkdir(parents=True, exist_ok=True)
+        output_folder(out)
         with progress(self.messages, "resizing", None, "files") as advance:
             done = resize_collection(self.src, out, self.size, crf=self.crf, workers=self.workers, progress=advance)
         document = {"out": str(out), "written": done.written, "kept": done.kept, "broken": done.broken}
@@ -133,7 +132,7 @@ class Synthesize:
 
         out = one_output(self.dst, self.output, Path("shapes"))
         assert out is not None
-        refuse_streams(out)
+        output_folder(out)
         with progress(self.messages, "drawing", self.clips, "clips") as advance:
             counts = write_shapes(
                 out,

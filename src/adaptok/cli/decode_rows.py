@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from adaptok.cli.folders import FolderJobs, run_jobs
 from adaptok.cli.options import Messages
-from adaptok.cli.output import VIDEO_SUFFIXES, output_path
+from adaptok.cli.output import VIDEO_SUFFIXES, output_folder, output_path
 
 if TYPE_CHECKING:
     from adaptok.codec.codec import AdapTok
@@ -125,6 +125,7 @@ def _find_jobs(
     elif out.exists() and not out.is_dir():
         raise ValueError(f"{out}: a file, expected a folder or the name of a video")
     else:
+        output_folder(out)
         stems = [Path(source).stem for source in clips.table["source"].take(list(numbers)).to_pylist()]
         names = [re.sub(r"[^\w.-]+", "_", stem) for stem in stems]
         paths = [out / f"{number:06d}-{name}.mp4" for number, name in zip(numbers, names, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from adaptok.cli.evaluation_workers import pick_process_device
 from adaptok.cli.options import Switch, option
-from adaptok.cli.output import columns, refuse_streams, say, show
+from adaptok.cli.output import columns, output_folder, refuse_streams, say, show
 from adaptok.config.choices import Metric
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class Run:
     def folder(self) -> Iterator[Path]:
         """The folder of the report, or a temporary one for partial results."""
         if self.output is not None:
+            if os.environ.get("RANK", "0") == "0":  # of the processes of torchrun
+                output_folder(self.output)
             yield self.output
             return
         with TemporaryDirectory() as folder:

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 from tyro.conf import Positional
 
 from adaptok.cli.options import Messages, Switch, group, option
-from adaptok.cli.output import one_output, progress, refuse_streams, show
+from adaptok.cli.output import one_output, output_folder, progress, show
 
 
 @dataclass(kw_only=True)
@@ -39,7 +39,7 @@ class ExportOnnx:
 
         out = one_output(self.dst, self.output, Path(f"{Path(self.src or BUNDLED_MODEL).name}-onnx"))
         assert out is not None
-        refuse_streams(out)
+        output_folder(out)
         if (out / DESCRIPTION_FILE).exists() and not self.force:
             raise ValueError(f"{out}: holds an exported model already; choose another, or overwrite it with --force")
         check_packages()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from adaptok.cli.options import Messages
-from adaptok.cli.output import progress, show
+from adaptok.cli.output import output_folder, progress, show
 
 InputT = TypeVar("InputT")
 Work = Callable[[InputT, Path], dict[str, Any]]
@@ -33,21 +33,22 @@ class FolderJobs(Generic[InputT]):
 
 
 def find_jobs(
-    folder: Path, out: Path, list_inputs: Callable[[Path], list[Path]], suffix: str, *, force: bool = False
+    folder: Path, out: Path | None, list_inputs: Callable[[Path], list[Path]], suffix: str, *, force: bool = False
 ) -> FolderJobs[Path]:
     """List the inputs of a folder and its sub-folders, which are mirrored in the output folder.
 
     Args:
         folder: Folder to read.
-        out: Folder to write.
+        out: Folder to write, which is locked until the command ends; None if nothing is written.
         list_inputs: Lists the inputs of a folder: files, or folders that stand for one video.
         suffix: Suffix of the outputs.
         force: Whether existing outputs are made again.
 
     Raises:
-        ValueError: The folder has no input, or the output is a file.
+        ValueError: The folder has no input, or the output is a file or cannot be written.
+        OutputInUseError: Another process is writing the output.
     """
-    if (out.exists() and not out.is_dir()) or out.suffix == suffix:
+    if out is not None and ((out.exists() and not out.is_dir()) or out.suffix == suffix):
         raise ValueError(f"{out}: the name of a file, expected a folder to write, as {folder} is one")
     inputs = list_inputs(folder)
     names = [path.relative_to(folder) for path in inputs]
@@ -56,8 +57,12 @@ def find_jobs(
         for path, name in zip(inputs, names, strict=True)
     ]
     uses = Counter(made)
-    outputs = [out / (new if uses[new] == 1 else f"{name}{suffix}") for name, new in zip(names, made, strict=True)]
-    jobs = [(path, output) for path, output in zip(inputs, outputs, strict=True) if force or not output.exists()]
+    if out is not None:
+        output_folder(out)
+    place = out or folder
+    outputs = [place / (new if uses[new] == 1 else f"{name}{suffix}") for name, new in zip(names, made, strict=True)]
+    again = force or out is None
+    jobs = [(path, output) for path, output in zip(inputs, outputs, strict=True) if again or not output.exists()]
     return FolderJobs(folder, jobs, len(inputs) - len(jobs))
 
 

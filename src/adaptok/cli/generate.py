@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from adaptok.cli.options import Messages, Switch, group, option
-from adaptok.cli.output import progress, refuse_streams, show
+from adaptok.cli.output import output_folder, progress, refuse_streams, show
 from adaptok.cli.sampling import GeneratorComputation, SamplingOptions
 
 if TYPE_CHECKING:
@@ -60,6 +60,9 @@ class Generate:
             raise ValueError(f"--number {self.number}, expected 1 clip or more")
         if not 0 < self.fps <= 1000:
             raise ValueError(f"--fps {self.fps:g}, expected more than 0 and at most 1000 frames per second")
+        rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        if rank == 0:
+            output_folder(self.output)
         generator = self.computation.load_generator(self.sampling.seed)
         settings = self.sampling.settings(cfg_scale=self.cfg_scale, cfg_interval=self.cfg_interval)
         settings.check(generator.config)
@@ -67,7 +70,6 @@ class Generate:
         labels = self.label or _all_labels(generator)
         names = [labels[i % len(labels)] for i in range(self.number)]
         classes = generator.classes(names)
-        rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         if rank == 0:
             self._claim_folder(generator)
         else:
@@ -135,7 +137,6 @@ class Generate:
         """Write the settings into the folder, or check that it holds clips of the same settings."""
         from adaptok.utils.files import replacing
 
-        self.output.mkdir(parents=True, exist_ok=True)
         path = self.output / SETTINGS_FILE
         settings = json.loads(json.dumps(self._settings(generator)))
         if path.exists() and not self.force:

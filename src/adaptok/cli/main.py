@@ -6,6 +6,7 @@ lines of this module ends the program without a traceback.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from adaptok.utils.threads import LoadMeter
 
         meter = LoadMeter()  # measures while the modules of the command line are loaded
+        from adaptok.cli.output import held_outputs
         from adaptok.cli.parser import parse
         from adaptok.cli.threads import set_threads
 
@@ -55,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             import logging
 
             logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
-        command.run()
+        with held_outputs:
+            command.run()
     except KeyboardInterrupt as stop:
         _fail(str(stop) or "interrupted; no incomplete files are left behind", INTERRUPTED)
     except BrokenPipeError:
@@ -73,7 +76,8 @@ def exit_code(error: BaseException) -> int:
     from adaptok.cli.errors import UsageError
 
     mistakes = (UsageError, ValueError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
-    return USER_ERROR if isinstance(error, (*mistakes, PermissionError)) else FAILURE
+    bad_name = isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP)
+    return USER_ERROR if bad_name or isinstance(error, (*mistakes, PermissionError)) else FAILURE
 
 
 def describe(error: BaseException) -> str:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +22,9 @@ Advance = Callable[[int], None]
 TOKEN_SUFFIXES = (".adaptok",)
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
 FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
+
+held_outputs = ExitStack()
+"""Locks of the outputs of the command that runs. They are released with the context `with held_outputs`."""
 
 
 def say(messages: Messages, text: str) -> None:
@@ -157,7 +158,7 @@ def one_output(positional: Path | None, option: Path | None, default: Path | Non
 
 
 def output_path(path: Path, force: bool, inputs: Sequence[Path] = (), suffixes: Sequence[str] = ()) -> Path:
-    """Check that an output file may and can be written.
+    """Check that an output file may and can be written, and lock it until the command ends.
 
     Args:
         path: the output.
@@ -167,6 +168,7 @@ def output_path(path: Path, force: bool, inputs: Sequence[Path] = (), suffixes: 
 
     Raises:
         ValueError: it may not, or cannot, be written.
+        OutputInUseError: another process is writing it.
     """
     refuse_streams(path)
     if suffixes and path.suffix.lower() not in suffixes:
@@ -175,28 +177,52 @@ def output_path(path: Path, force: bool, inputs: Sequence[Path] = (), suffixes: 
         raise ValueError(f"{path}: output and input are the same file; choose another output")
     if path.is_dir():
         raise ValueError(f"{path}: a directory, expected the name of a file to write")
+    if not path.parent.exists():
+        raise ValueError(f"{path}: cannot be written, as there is no folder {path.parent}; create it first")
+    _hold(path)
     if path.exists() and not force:
         raise ValueError(f"{path}: exists already; choose another name, or overwrite it with --force")
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
-    os.close(handle)
-    os.unlink(name)
     return path
 
 
-def model_output(positional: Path | None, option: Path | None, default: Path, force: bool) -> Path:
-    """The model folder to write, checked.
+def output_folder(path: Path) -> Path:
+    """Lock an output folder until the command ends. It is created, and removed again if it stays empty.
 
     Raises:
-        ValueError: it holds a model that may not be overwritten.
+        ValueError: it is a file, or cannot be written.
+        OutputInUseError: another process is writing it.
+    """
+    refuse_streams(path)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path}: a file, expected a folder to write")
+    _hold(path, is_folder=True)
+    return path
+
+
+def _hold(path: Path, is_folder: bool = False) -> None:
+    from adaptok.utils.files import WriteError
+    from adaptok.utils.output_locks import OutputInUseError, holding_file, holding_folder
+
+    try:
+        held_outputs.enter_context(holding_folder(path) if is_folder else holding_file(path))
+    except (WriteError, OutputInUseError):
+        raise
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
+
+
+def model_output(positional: Path | None, option: Path | None, default: Path, force: bool) -> Path:
+    """The model folder to write, checked, and locked until the command ends.
+
+    Raises:
+        ValueError: it holds a model that may not be overwritten, or cannot be written.
+        OutputInUseError: another process is writing it.
     """
     from adaptok.checkpoints.model_folder import CONFIG_FILE
 
     folder = one_output(positional, option, default)
     assert folder is not None
-    refuse_streams(folder)
+    output_folder(folder)
     if (folder / CONFIG_FILE).exists() and not force:
         raise ValueError(f"{folder}: holds a model already; choose another folder, or overwrite it with --force")
     return folder

@@ -140,8 +140,7 @@ class Reconstruct:
         if self.plot is not None or len(budgets) > 1:
             raise ValueError("a folder with --plot or several budgets, expected one video for them")
         out = one_output(self.out, self.output, None)
-        # without videos to write, nothing is skipped
-        jobs = find_jobs(folder, out or folder, list_videos, ".mp4", force=self.force or out is None)
+        jobs = find_jobs(folder, out, list_videos, ".mp4", force=self.force)
         note_images(self.messages, folder, self.frames.fps)
         codec = self.computation.load()
         quiet = replace(self.messages, quiet=True)

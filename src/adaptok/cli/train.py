@@ -15,7 +15,7 @@ from tyro.conf import Suppress, UseAppendAction, arg, subcommand
 from adaptok.cli.compatibility import RENAMED_FLAGS
 from adaptok.cli.errors import UsageError, nearest
 from adaptok.cli.options import Messages, Switch, group, option
-from adaptok.cli.output import progress, refuse_streams, say, show
+from adaptok.cli.output import output_folder, progress, refuse_streams, say, show
 from adaptok.cli.training_text import plan_text, summary_text
 from adaptok.config.choices import Stage
 
@@ -165,6 +165,8 @@ class TrainingRun:
         main_messages = self.messages if os.environ.get("RANK", "0") == "0" else Messages(quiet=True)
         say(main_messages, f"Preparing the {self.stage} run in {self.folder} ...")
         self._check_output()
+        if os.environ.get("RANK", "0") == "0":  # the main process locks the folder for all
+            output_folder(self.folder)
         if self.device == "cpu":
             os.environ["ACCELERATE_USE_CPU"] = "true"
         elif self.device != "auto":

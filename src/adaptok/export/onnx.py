@@ -83,7 +83,8 @@ def export_onnx(
             networks[part] = _write(network, Path(name), part)
             progress(1)
         for path in Path(name).iterdir():
-            os.replace(path, folder / path.name)
+            with replacing(folder / path.name) as temporary:
+                os.replace(path, temporary)
     document = {**_describe(model, model_hash), "networks": networks}
     with replacing(folder / DESCRIPTION_FILE) as temporary:
         temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
+from types import TracebackType
 
 import av
 import av.logging
@@ -15,6 +15,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from adaptok.utils.files import WriteError, replacing
 from adaptok.video.container import VideoError
 from adaptok.video.sound import Sound
 
@@ -40,6 +41,8 @@ class VideoWriter:
 
     Raises:
         VideoError: The suffix is not supported, or the folder cannot be written to.
+        ValueError: `path` is something else than a file.
+        WriteError: The disk is full. It is also raised at the end of the `with` block.
     """
 
     def __init__(
@@ -61,20 +64,20 @@ class VideoWriter:
         self.fps = Fraction(fps).limit_denominator(100_000)
         if self.path.suffix.lower() not in SUFFIXES:
             raise VideoError(f"{path}: not a video name, expected a suffix of {', '.join(SUFFIXES)}")
-        try:
-            handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.stem}-", suffix=self.path.suffix)
-        except OSError as error:
-            raise VideoError(f"{path}: cannot be written ({error.strerror}); choose another folder") from None
-        os.close(handle)
-        self._temporary = Path(name)
         self._size: tuple[int, ...] | None = None
         self._stream: VideoStream | None = None
         options = {"movflags": "+faststart"} if self.path.suffix.lower() != ".mkv" else {}
-        try:
-            self._container = av.open(name, "w", options=options)
-        except BaseException:
-            self._temporary.unlink(missing_ok=True)
-            raise
+        with ExitStack() as stack:
+            try:
+                temporary = stack.enter_context(replacing(self.path))
+            except WriteError:
+                raise
+            except OSError as error:
+                raise VideoError(f"{path}: cannot be written ({error.strerror}); choose another folder") from None
+            # a name such as "http:/x.mp4" is no address
+            self._container = av.open(f"file:{temporary}", "w", options=options)
+            stack.push(self._close)
+            self._exit = stack.pop_all()
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -119,7 +122,13 @@ class VideoWriter:
         if self._sound is not None:
             self._sound.write(self._container, self.count / self.fps)
 
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._exit.__exit__(kind, error, trace)
+
+    def _close(self, kind: type[BaseException] | None, *error: object) -> None:
+        """Complete the temporary file, which then replaces `path` unless there was an error."""
         try:
             if kind is None and self._stream is None:
                 raise VideoError(f"{self.path}: no frames to write")
@@ -127,13 +136,9 @@ class VideoWriter:
                 for packet in self._stream.encode():
                     self._container.mux(packet)
             self._container.close()
-            if kind is None:
-                os.chmod(self._temporary, 0o644)
-                os.replace(self._temporary, self.path)
         finally:
             if self._sound is not None:
                 self._sound.close()
-            self._temporary.unlink(missing_ok=True)
 
 
 def _pad(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
