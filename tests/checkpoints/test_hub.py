@@ -145,6 +145,7 @@ def test_the_card_of_the_folder_is_completed(hub, codec, tmp_path):
     assert repository.commits[repository.branches["main"]].keys() == {
         ".gitattributes",
         "README.md",
+        "SHA256SUMS",
         "config.json",
         "curve.png",
         "model.safetensors",

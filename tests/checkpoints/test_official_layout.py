@@ -116,10 +116,32 @@ def test_unsupported_values_are_refused_by_name(tmp_path, name, field, value):
         (read_generator if name == "generator" else read_folder)(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "field", "value", "message"),
+    [
+        ("official", "temporal_patch_size", 0, "temporal_patch_size 0, expected 1 to the"),
+        ("official", "bottleneck", None, "a field has a value of the wrong type"),
+        ("official", "encoder_depth", 10**9, "encoder.depth: Input should be less than or equal to 1024"),
+        ("official", "encoder_depth", "two", "encoder.depth: Input should be a valid integer"),
+        ("generator", "dim", 10**9, "width: Input should be less than or equal to 65536"),
+        ("generator", "tot_blocks", 0, "is not a multiple of tot_blocks 0"),
+        ("generator", "max_seq_len", None, "a field has a value of the wrong type"),
+    ],
+)
+def test_values_out_of_range_are_refused(tmp_path, name, field, value, message):
+    document = json.loads((DATA / name / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(document | {field: value}))
+    (tmp_path / "model.safetensors").symlink_to(DATA / name / "model.safetensors")
+    with pytest.raises(CheckpointError, match=message) as error:
+        (read_generator if name == "generator" else read_folder)(tmp_path)
+    assert "\n" not in str(error.value)
+
+
 def test_a_prior_without_its_second_round_is_refused(tmp_path):
     write_official_folder(Model(own_config()), tmp_path)
     path = tmp_path / "config.json"
     path.write_text(path.read_text().replace('"use_mix_ss": true', '"use_mix_ss": false'))
+    (tmp_path / "SHA256SUMS").unlink()
     with pytest.raises(CheckpointError, match=r"prior_model.use_mix_ss False is not supported, expected True"):
         read_folder(tmp_path)
 

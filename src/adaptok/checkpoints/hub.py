@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from adaptok.checkpoints.folders import CONFIG_FILE, WEIGHTS_FILE
 from adaptok.checkpoints.official_training import SUFFIXES
+from adaptok.utils.checksums import CHECKSUMS_FILE
 
 BUNDLED_MODEL = "adaptok-tiny"
 """Name of the bundled tokenizer, under `assets/`."""
@@ -101,7 +102,7 @@ def _download(repo_id: str, options: HubOptions) -> Path:
             token=options.token,
             cache_dir=options.cache_dir,
             local_files_only=options.local_files_only,
-            allow_patterns=[CONFIG_FILE, WEIGHTS_FILE],
+            allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, CHECKSUMS_FILE],
         )
     return Path(folder)
 

@@ -1,16 +1,19 @@
 """Model folders: read and write tokenizers and generators.
 
-A folder holds `config.json` and `model.safetensors`. In this project's layout, `config.json` is
-`{"format": "adaptok", "version": 1, "model": {...}}`, with the format "adaptok-generator" for generators, and the names
-of weights begin with the module they belong to: `tokenizer.`, `scorer.` or `prior.`. Official folders have a flat
-`config.json` and other names, which `official_tokenizer` and `official_generator` convert. Checkpoints (`.pth`) of the
-official training hold the same configuration and weights, and are read wherever a folder is.
+A folder holds `config.json`, `model.safetensors`, and `SHA256SUMS` with the checksums of both, which are verified when
+the folder is read. Folders of other programs, and of earlier versions, have no checksums.
+
+In this project's layout, `config.json` is `{"format": "adaptok", "version": 1, "model": {...}}`, with the format
+"adaptok-generator" for generators, and the names of weights begin with the module they belong to: `tokenizer.`,
+`scorer.` or `prior.`. Official folders have a flat `config.json` and other names, which `official_tokenizer` and
+`official_generator` convert. Checkpoints (`.pth`) of the official training hold the same configuration and weights, and
+are read wherever a folder is.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -28,9 +31,11 @@ from adaptok.config.generator import GeneratorConfig
 from adaptok.config.model import ModelConfig
 from adaptok.models.generator import GeneratorModel
 from adaptok.models.model import Model, weights_hash
-from adaptok.utils.files import replacing
+from adaptok.utils.checksums import CHECKSUMS_FILE, DamagedError, check_files, format_checksums
+from adaptok.utils.files import replacing, sha256_of
 
 FORMAT, GENERATOR_FORMAT, VERSION = "adaptok", "adaptok-generator", 1
+_MAX_SHOWN = 20  # problems and names that a message lists
 
 Kind = Literal["tokenizer", "generator", "unknown"]
 
@@ -70,19 +75,53 @@ def check_names(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
     """Check the names and shapes of weights.
 
     Raises:
-        CheckpointError: Weights are missing, unknown or of another shape. The message lists them.
+        CheckpointError: Weights are missing, unknown, or of another shape or kind of number. The message lists them.
     """
     problems = []
     if missing := sorted(expected.keys() - state.keys()):
-        problems.append(f"{len(missing)} missing weights: {', '.join(missing)}")
+        problems.append(f"{len(missing)} missing weights: {_first(missing, ', ')}")
     if unknown := sorted(state.keys() - expected.keys()):
-        problems.append(f"{len(unknown)} unknown weights: {', '.join(unknown)}")
+        problems.append(f"{len(unknown)} unknown weights: {_first(unknown, ', ')}")
     for name in sorted(expected.keys() & state.keys()):
         actual, wanted = tuple(state[name].shape), tuple(expected[name].shape)
         if actual != wanted:
             problems.append(f"{name} has shape {actual}, the configuration expects {wanted}")
+        elif state[name].is_floating_point() != expected[name].is_floating_point():
+            problems.append(f"{name} has type {state[name].dtype}, the configuration expects {expected[name].dtype}")
     if problems:
-        raise CheckpointError(f"{WEIGHTS_FILE} does not fit {CONFIG_FILE}: " + "; ".join(problems))
+        raise CheckpointError(f"{WEIGHTS_FILE} does not fit {CONFIG_FILE}: {_first(problems, '; ')}")
+
+
+def _first(texts: Sequence[str], separator: str) -> str:
+    """Join texts, and count those above a limit instead."""
+    more = [f"and {len(texts) - _MAX_SHOWN} more"] if len(texts) > _MAX_SHOWN else []
+    return separator.join([*texts[:_MAX_SHOWN], *more])
+
+
+def check_finite(state: Mapping[str, Tensor], source: str | Path) -> None:
+    """Check that no weight is infinite or not a number.
+
+    Args:
+        state: Weights by name.
+        source: Where they come from, for the message.
+
+    Raises:
+        CheckpointError: Some are. The message names the first.
+    """
+    wrong = [name for name, tensor in state.items() if not _is_finite(tensor)]
+    if wrong:
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise CheckpointError(
+            f"{source}: weights that are infinite or not a number, in {wrong[0]}{more}; use a model from before its"
+            " training diverged"
+        )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if not tensor.numel() or not tensor.is_floating_point():
+        return True
+    low, high = (tensor if tensor.itemsize > 1 else tensor.float()).detach().aminmax()
+    return bool(torch.isfinite(low) & torch.isfinite(high))
 
 
 def read_folder(folder: str | Path) -> Checkpoint:
@@ -90,7 +129,7 @@ def read_folder(folder: str | Path) -> Checkpoint:
 
     Raises:
         FileNotFoundError: The folder or one of its two files is missing.
-        CheckpointError: A file is damaged, or the folder holds no tokenizer.
+        CheckpointError: A file is damaged or was exchanged, a weight is not finite, or the folder holds no tokenizer.
     """
     folder = Path(folder)
     document, state = _read_files(folder)
@@ -115,7 +154,8 @@ def read_generator(folder: str | Path, dtype: torch.dtype = torch.float32) -> Ge
 
     Raises:
         FileNotFoundError: The folder or one of its two files is missing.
-        CheckpointError: A file is damaged, the folder holds no generator, or the weights do not fit.
+        CheckpointError: A file is damaged or was exchanged, the folder holds no generator, or the weights do not fit or
+            are not finite.
     """
     folder = Path(folder)
     document, state = _read_files(folder)
@@ -158,6 +198,9 @@ def write_folder(model: Model | GeneratorModel, folder: str | Path, dtype: torch
         model: The tokenizer or generator.
         folder: Folder to write; it is created if necessary.
         dtype: Type of the stored floating-point weights.
+
+    Raises:
+        CheckpointError: A weight is not finite, or its value is too large for `dtype`.
     """
     name = GENERATOR_FORMAT if isinstance(model, GeneratorModel) else FORMAT
     document = {"format": name, "version": VERSION, "model": model.config.model_dump(mode="json")}
@@ -197,9 +240,11 @@ def _read_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read the two files of a model folder, or a checkpoint of the official training."""
     if _is_training_checkpoint(folder):
         try:
-            return read_training_checkpoint(folder)
+            document, state = read_training_checkpoint(folder)
         except ValueError as error:
             raise CheckpointError(str(error)) from None
+        check_finite(state, folder)
+        return document, state
     for file in (folder, folder / CONFIG_FILE, folder / WEIGHTS_FILE):
         if not file.exists():
             raise FileNotFoundError(
@@ -207,15 +252,22 @@ def _read_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
                 f"{describe_folder(folder)}"
             )
     try:
+        check_files(folder, (CONFIG_FILE, WEIGHTS_FILE))
+    except DamagedError as error:
+        raise CheckpointError(str(error)) from None
+    try:
         document = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{folder / CONFIG_FILE}: not a JSON file ({error})") from None
+    except RecursionError:
+        raise CheckpointError(f"{folder / CONFIG_FILE}: nested too deeply, expected a configuration") from None
     try:
         state = load_file(folder / WEIGHTS_FILE)
     except SafetensorError as error:
         raise CheckpointError(f"{folder / WEIGHTS_FILE}: damaged, or not a safetensors file ({error})") from None
     if not isinstance(document, dict):
         raise CheckpointError(f"{folder / CONFIG_FILE}: expected a JSON object, got {type(document).__name__}")
+    check_finite(state, folder / WEIGHTS_FILE)
     return document, state
 
 
@@ -238,17 +290,26 @@ def _conversion_errors(folder: Path) -> Iterator[None]:
         yield
     except KeyError as error:
         raise CheckpointError(f"{folder / CONFIG_FILE}: the field {error} is missing") from None
+    except (TypeError, AttributeError, ArithmeticError) as error:
+        raise CheckpointError(f"{folder / CONFIG_FILE}: a field has a value of the wrong type ({error})") from None
     except ValueError as error:
         raise CheckpointError(f"{folder}: {error}") from None
 
 
 def _stored_weights(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
+    state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
+    check_finite(state, f"the model in {str(dtype).removeprefix('torch.')}")
+    return state
 
 
 def _write_files(folder: Path, document: Mapping[str, Any], state: dict[str, Tensor]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / WEIGHTS_FILE) as path:
-        save_file(state, path, metadata={"format": "pt"})
-    with replacing(folder / CONFIG_FILE) as path:
-        path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    with (  # all are complete before the first gets its name
+        replacing(folder / CHECKSUMS_FILE) as checksums,
+        replacing(folder / CONFIG_FILE) as config,
+        replacing(folder / WEIGHTS_FILE) as weights,
+    ):
+        save_file(state, weights, metadata={"format": "pt"})
+        config.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        hashes = {WEIGHTS_FILE: sha256_of(weights), CONFIG_FILE: sha256_of(config)}
+        checksums.write_text(format_checksums(hashes), encoding="utf-8")

@@ -53,24 +53,25 @@ def translate(c: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple[Genera
     refuse_unsupported(c, supported | {"n_kv_head": (None, c["n_head"]), "ffn_dropout_p": (dropout,)})
     predicts = bool(c.get("frame_prediction"))
     total, blocks = c["max_seq_len"], c["tot_blocks"]
-    if total % blocks:
+    if blocks < 1 or total % blocks:
         raise ValueError(f"max_seq_len {total} is not a multiple of tot_blocks {blocks}")
-    config = GeneratorConfig(
-        name="adaptok-official-generator",
-        width=c["dim"],
-        depth=c["n_layer"],
-        heads=c["n_head"],
-        codebook_size=c["vocab_size"],
-        blocks=blocks,
-        latents=total // blocks,
-        classes=0 if predicts else c["num_classes"],
-        labels=UCF101_CLASSES if not predicts and c["num_classes"] == len(UCF101_CLASSES) else (),
-        condition_ids=c["cls_token_num"] - 1 if predicts else 0,
-        first_block=c.get("start_ar_block_idx", 0) if predicts else 0,
-        dropout=dropout,
-        token_dropout=c.get("token_dropout_p", 0.1),
-        class_dropout=c.get("class_dropout_prob", 0.1),
-    )
+    values = {
+        "name": "adaptok-official-generator",
+        "width": c["dim"],
+        "depth": c["n_layer"],
+        "heads": c["n_head"],
+        "codebook_size": c["vocab_size"],
+        "blocks": blocks,
+        "latents": total // blocks,
+        "classes": 0 if predicts else c["num_classes"],
+        "labels": UCF101_CLASSES if not predicts and c["num_classes"] == len(UCF101_CLASSES) else (),
+        "condition_ids": c["cls_token_num"] - 1 if predicts else 0,
+        "first_block": c.get("start_ar_block_idx", 0) if predicts else 0,
+        "dropout": dropout,
+        "token_dropout": c.get("token_dropout_p", 0.1),
+        "class_dropout": c.get("class_dropout_prob", 0.1),
+    }
+    config = GeneratorConfig.parse(values)
     return config, _from_official_names(state)
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from adaptok.checkpoints.official_fields import NONE, refuse_unsupported
 from adaptok.config.model import ModelConfig, PriorConfig, ScorerConfig
-from adaptok.config.tokenizer import ScalarQuantizerConfig, TokenizerConfig, VectorQuantizerConfig
-from adaptok.config.transformer import StackConfig, TransformerConfig
+from adaptok.config.tokenizer import ScalarQuantizerConfig, VectorQuantizerConfig
+from adaptok.config.transformer import TransformerConfig
 from adaptok.models.model import Model
 
 _PREFIXES = {  # official prefix -> prefix in this project
@@ -116,6 +116,8 @@ def translate(c: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple[ModelC
 def _convert_config(c: Mapping[str, Any], has_scorer: bool) -> ModelConfig:
     bottleneck = c["bottleneck"]["args"]
     regularizer = bottleneck["regularizer"]["args"]
+    if c["temporal_patch_size"] < 1 or c["frame_num"] < c["temporal_patch_size"]:
+        raise ValueError(f"temporal_patch_size {c['temporal_patch_size']}, expected 1 to the {c['frame_num']} frames")
     blocks = c["frame_num"] // c["temporal_patch_size"]
     total = c["bottleneck_token_num"]
     if total % blocks:
@@ -135,29 +137,28 @@ def _convert_config(c: Mapping[str, Any], has_scorer: bool) -> ModelConfig:
     if has_scorer or c.get("scorer_name") not in NONE:
         refuse_unsupported(c, {"scorer_attn_type": ("full_causal_type1",)})
         scorer = ScorerConfig.parse({**stack("scorer"), "length_step": c["scorer_step"]})
-    return ModelConfig(
-        name="adaptok-official",
-        tokenizer=TokenizerConfig(
-            frames=c["frame_num"],
-            size=c["input_size"],
-            channels=c.get("in_channels", 3),
-            patch_size=c["patch_size"],
-            temporal_patch_size=c["temporal_patch_size"],
-            latents=total // blocks,
-            encoder=StackConfig.parse(stack("encoder")),
-            decoder=StackConfig.parse(stack("decoder")),
-            quantizer=VectorQuantizerConfig(
-                size=regularizer["codebook_size"],
-                dim=bottleneck["bottleneck_dim"],
-                temperature=regularizer["stochastic_temperature"] if regularizer["stochastic"] else 0.0,
-                commitment_weight=regularizer["commitment_loss_weight"],
-                codebook_weight=regularizer["codebook_loss_weight"],
-            ),
-            patch_type_embedding=c["use_decoder_patch_query_token_type_embed"],
-        ),
-        scorer=scorer,
-        prior=_convert_prior(c.get("prior_model", {})),
-    )
+    quantizer = {
+        "kind": "vector",
+        "size": regularizer["codebook_size"],
+        "dim": bottleneck["bottleneck_dim"],
+        "temperature": regularizer["stochastic_temperature"] if regularizer["stochastic"] else 0.0,
+        "commitment_weight": regularizer["commitment_loss_weight"],
+        "codebook_weight": regularizer["codebook_loss_weight"],
+    }
+    tokenizer = {
+        "frames": c["frame_num"],
+        "size": c["input_size"],
+        "channels": c.get("in_channels", 3),
+        "patch_size": c["patch_size"],
+        "temporal_patch_size": c["temporal_patch_size"],
+        "latents": total // blocks,
+        "encoder": stack("encoder"),
+        "decoder": stack("decoder"),
+        "quantizer": quantizer,
+        "patch_type_embedding": c["use_decoder_patch_query_token_type_embed"],
+    }
+    prior = _convert_prior(c.get("prior_model", {}))
+    return ModelConfig.parse({"name": "adaptok-official", "tokenizer": tokenizer, "scorer": scorer, "prior": prior})
 
 
 def _convert_prior(c: Mapping[str, Any]) -> PriorConfig | None:
@@ -169,14 +170,16 @@ def _convert_prior(c: Mapping[str, Any]) -> PriorConfig | None:
     fields = {**c.get("args", {}), **c}
     refuse_unsupported({"prior_model": fields}, _SUPPORTED_PRIOR)
     depth, heads, width = _PRIORS[name]
-    return PriorConfig(
-        width=width,
-        depth=depth,
-        heads=heads,
-        dropout=0.0 if fields.get("no_dropout") else 0.1,
-        temperature=fields.get("latent_ce_temperature", 1.0),
-        sampling_peak=fields.get("mix_ss_max_ratio", 0.5),
-        sampling_ramp=fields.get("mix_ss_peak_steps_ratio", 0.3),
+    return PriorConfig.parse(
+        {
+            "width": width,
+            "depth": depth,
+            "heads": heads,
+            "dropout": 0.0 if fields.get("no_dropout") else 0.1,
+            "temperature": fields.get("latent_ce_temperature", 1.0),
+            "sampling_peak": fields.get("mix_ss_max_ratio", 0.5),
+            "sampling_ramp": fields.get("mix_ss_peak_steps_ratio", 0.3),
+        }
     )
 
 

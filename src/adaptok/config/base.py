@@ -13,6 +13,10 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(gt=0, le=65536)]
+"""A dimension of a model. The bound is far above every useful one, and keeps mistyped numbers from being computed."""
+Depth = Annotated[int, Field(gt=0, le=1024)]
+"""Number of layers of a model, bounded likewise."""
 Fraction01 = Annotated[float, Field(ge=0.0, le=1.0)]
 ConfigT = TypeVar("ConfigT", bound="Config")
 
@@ -34,6 +38,8 @@ class Config(BaseModel):
             ValueError: a key is unknown or a value is not allowed. The message has one line, names each field, and for
                 an unknown one the nearest valid name.
         """
+        if not isinstance(values, Mapping):
+            raise ValueError(f"{source}: expected a mapping of fields, got {type(values).__name__}")
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
-from adaptok.config.base import Config, Fraction01, Positive
+from adaptok.config.base import Config, Count, Depth, Fraction01, Positive
 from adaptok.config.transformer import TransformerConfig
 
 
@@ -56,15 +56,15 @@ class TransformerDiscriminatorConfig(TransformerConfig, DiscriminatorTrainingCon
 
     kind: Literal["transformer"] = "transformer"
     """Type of the discriminator."""
-    width: Positive = 512
+    width: Count = 512
     """Number of dimensions of the rows between blocks."""
-    depth: Positive = 12
+    depth: Depth = 12
     """Number of blocks."""
-    heads: Positive = 8
+    heads: Count = 8
     """Number of attention heads. It divides the width."""
-    patch_size: Positive = 8
+    patch_size: Count = 8
     """Side of the discriminator's patches in pixels. It divides the side of a frame."""
-    temporal_patch_size: Positive = 4
+    temporal_patch_size: Count = 4
     """Number of frames of the discriminator's patches. It divides the frames of a clip."""
     norm_eps: Annotated[float, Field(gt=0.0)] = 1e-5
     """Epsilon of the final LayerNorm. The official one is 1e-6."""
@@ -77,11 +77,11 @@ class PatchDiscriminatorConfig(DiscriminatorTrainingConfig):
 
     kind: Literal["patch"] = "patch"
     """Type of the discriminator."""
-    channels: Positive = 32
+    channels: Count = 32
     """Number of output channels of the first layer, a multiple of 8. Each further layer has twice as many."""
-    max_channels: Positive = 256
+    max_channels: Count = 256
     """Maximum number of channels of a layer, a multiple of 8."""
-    layers: Positive = 3
+    layers: Depth = 3
     """Number of layers. Each one halves the resolution, so clips of 128 pixels have 16 x 16 patches with 3 layers."""
     temporal_layers: Annotated[int, Field(ge=0)] = 2
     """Number of layers, from the first, that also halve the number of frames."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from adaptok.config.base import Fraction01, Positive
+from adaptok.config.base import Count, Depth, Fraction01
 from adaptok.config.transformer import TransformerConfig
 
 
@@ -19,26 +19,26 @@ class GeneratorConfig(TransformerConfig):
 
     name: str = "adaptok-generator"
     """Name of the model."""
-    codebook_size: Positive
+    codebook_size: Count
     """Number of token ids of the tokenizer. The end-of-block token is the next integer."""
-    blocks: Positive = 4
+    blocks: Count = 4
     """Number of blocks that are generated."""
-    latents: Positive = 512
+    latents: Count = 512
     """Maximum number of ids of a block."""
-    classes: Annotated[int, Field(ge=0)] = 0
+    classes: Annotated[int, Field(ge=0, le=65536)] = 0
     """Number of classes, or 0 if the condition consists of ids of the first frames."""
     labels: tuple[str, ...] = ()
     """Names of the classes. Classes without names are numbered."""
-    condition_ids: Annotated[int, Field(ge=0)] = 0
+    condition_ids: Annotated[int, Field(ge=0, le=2**24)] = 0
     """Number of ids of the first frames in the condition, or 0 if the condition is a class."""
-    condition_frames: Annotated[int, Field(ge=0)] = 0
+    condition_frames: Annotated[int, Field(ge=0, le=65536)] = 0
     """Number of first frames in the condition during training, or 0 if it is unknown or the condition is a class."""
-    first_block: Annotated[int, Field(ge=0)] = 0
+    first_block: Annotated[int, Field(ge=0, le=65536)] = 0
     """Index of the first block that is generated. Earlier blocks are copied from the condition."""
     levels: tuple[Annotated[int, Field(ge=2)], ...] = ()
     """Levels of the scalar quantizer, to embed and predict ids by their digits, so that a small model needs no
     embedding per id. Empty for one embedding per id."""
-    mixture: Positive = 1
+    mixture: Depth = 1
     """Number of products of independent digits in the mixture that predicts an id. More than 1 needs `levels`."""
     dropout: Fraction01 = 0.1
     """Dropout probability of the outputs of attention and MLP during training."""

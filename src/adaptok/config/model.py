@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, model_validator
 
-from adaptok.config.base import Config, Fraction01, Positive
+from adaptok.config.base import Config, Count, Depth, Fraction01, Positive
 from adaptok.config.tokenizer import TokenizerConfig
 from adaptok.config.transformer import TransformerConfig
 
@@ -17,11 +17,11 @@ Distortion = Literal["lpips", "mse", "l1", "dssim", "multiscale"]
 class ScorerConfig(TransformerConfig):
     """Transformer that predicts the distortion of a block at every candidate length."""
 
-    width: Positive = 768
+    width: Count = 768
     """Number of dimensions of the rows between blocks."""
-    depth: Positive = 12
+    depth: Depth = 12
     """Number of blocks of the stack."""
-    heads: Positive = 12
+    heads: Count = 12
     """Number of attention heads. It divides the width."""
     length_step: Annotated[Positive, Field(validation_alias=AliasChoices("length_step", "step"))] = 64
     """Spacing of the candidate lengths in tokens: candidates are its multiples. It divides the latents of a block."""
@@ -84,11 +84,11 @@ class ScorerConfig(TransformerConfig):
 class PriorConfig(TransformerConfig):
     """Small causal transformer that predicts each kept code from those before it (the prior of LARP)."""
 
-    width: Positive = 512
+    width: Count = 512
     """Number of dimensions of the rows between blocks."""
-    depth: Positive = 12
+    depth: Depth = 12
     """Number of blocks of the stack."""
-    heads: Positive = 8
+    heads: Count = 8
     """Number of attention heads. It divides the width."""
     dropout: Fraction01 = 0.1
     """Dropout probability of inputs, attention weights and layer outputs during training."""

@@ -11,8 +11,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from adaptok.config.base import Config, ConfigT, Positive
+from adaptok.config.base import Config, ConfigT, Count, Depth, Positive
 from adaptok.config.transformer import StackConfig, TransformerConfig
+
+_MAX_PATCH = 2**24  # far above every useful number of values
 
 
 class VectorQuantizerConfig(Config):
@@ -22,7 +24,7 @@ class VectorQuantizerConfig(Config):
     """Type of the quantizer."""
     size: Positive = 8192
     """Number of codebook entries, at most 65536 because token ids are stored in 16 bits."""
-    dim: Positive = 16
+    dim: Count = 16
     """Number of dimensions of a codebook entry."""
     temperature: Annotated[float, Field(ge=0.0)] = 0.03
     """Temperature of the draw during training, which takes an id from softmax(cosine / temperature). 0 takes the
@@ -82,11 +84,11 @@ def _check_ids(config: ConfigT, size: int) -> ConfigT:
 class ConvolutionConfig(Config):
     """Convolutions between pixels and patches, within the frames of one block."""
 
-    channels: Annotated[tuple[Positive, ...], Field(min_length=1)] = (64, 128)
+    channels: Annotated[tuple[Count, ...], Field(min_length=1)] = (64, 128)
     """Channels of each resolution level, from finest to coarsest, as multiples of 8. Each level halves the resolution,
     and so does the step from the last level to the patches. For example, two levels have strides of 4 and 8 pixels for
     patches of 16 pixels."""
-    depth: Positive = 1
+    depth: Depth = 1
     """Number of residual blocks per level."""
 
     def cell(self, patch_size: int) -> int:
@@ -103,17 +105,17 @@ class ConvolutionConfig(Config):
 class TokenizerConfig(Config):
     """Format of clips, and architecture of the encoder, quantizer and decoder."""
 
-    frames: Positive = 16
+    frames: Count = 16
     """Number of frames of a clip."""
-    size: Positive = 128
+    size: Count = 128
     """Side of a frame in pixels."""
-    channels: Positive = 3
+    channels: Count = 3
     """Number of colour channels."""
-    patch_size: Positive = 8
+    patch_size: Count = 8
     """Side of a patch in pixels. It divides the side of a frame."""
-    temporal_patch_size: Positive = 4
+    temporal_patch_size: Count = 4
     """Number of frames of a block, which is also the length of a patch in time. It divides the frames of a clip."""
-    latents: Positive = 512
+    latents: Count = 512
     """Maximum number of latent tokens of a block."""
     encoder: StackConfig = StackConfig(width=768, depth=12, heads=12)
     """Transformer from patches to latents."""
@@ -179,6 +181,11 @@ class TokenizerConfig(Config):
         if self.frames % self.temporal_patch_size:
             raise ValueError(
                 f"frames {self.frames} is not a multiple of temporal_patch_size {self.temporal_patch_size}"
+            )
+        if max(self.input_dim, self.output_dim) > _MAX_PATCH:
+            raise ValueError(
+                f"patches of {max(self.input_dim, self.output_dim)} values, expected at most {_MAX_PATCH}; lower"
+                " patch_size, temporal_patch_size or channels"
             )
         if self.size % self.patch_size:
             raise ValueError(f"size {self.size} is not a multiple of patch_size {self.patch_size}")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, overload
 import yaml
 from pydantic import AliasChoices, Field, model_validator
 
-from adaptok.config.base import Fraction01, Positive, read_yaml
+from adaptok.config.base import Count, Depth, Fraction01, read_yaml
 from adaptok.config.data import DataConfig, TokenDataConfig
 from adaptok.config.discriminator import DiscriminatorConfig, PatchDiscriminatorConfig, TransformerDiscriminatorConfig
 from adaptok.config.lengths import LengthDistribution
@@ -119,7 +119,7 @@ class PartialGeneratorConfig(TransformerConfig):
     condition: Literal["class", "frames"] | None = None
     """What the generator is conditioned on. By default, frames if the clips of the dataset have them, otherwise the
     class."""
-    mixture: Positive = 1
+    mixture: Depth = 1
     """Number of products of independent digits in the mixture that predicts an id. Needs `levels`."""
     dropout: Fraction01 = 0.1
     """Dropout probability of the outputs of attention and MLP."""
@@ -129,11 +129,11 @@ class PartialGeneratorConfig(TransformerConfig):
     """Fraction of class labels that are dropped in training, for classifier-free guidance."""
     levels: tuple[Annotated[int, Field(ge=2)], ...] | None = None
     """Levels of the scalar quantizer, to embed and predict ids by their digits. Empty for one embedding per id."""
-    codebook_size: Positive | None = None
+    codebook_size: Count | None = None
     """Number of ids of the tokenizer."""
-    blocks: Positive | None = None
+    blocks: Count | None = None
     """Number of blocks that are generated."""
-    latents: Positive | None = None
+    latents: Count | None = None
     """K, the maximum number of ids in a block."""
     classes: Annotated[int, Field(ge=0)] | None = None
     """Number of classes of the condition, or 0 if the condition consists of ids of the first frames."""

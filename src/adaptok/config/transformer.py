@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from adaptok.config.base import Config, Positive
+from adaptok.config.base import Config, Count, Depth
 
 MLP_RATIO = 4
 """Width of the hidden layer of an MLP, as a multiple of the width of the stack."""
@@ -15,11 +15,11 @@ MLP_RATIO = 4
 class TransformerConfig(Config):
     """Size of a stack of pre-norm transformer blocks, whose MLPs are four times as wide as the stack."""
 
-    width: Positive
+    width: Count
     """Number of dimensions of the rows between blocks."""
-    depth: Positive
+    depth: Depth
     """Number of blocks."""
-    heads: Positive
+    heads: Count
     """Number of attention heads. It divides the width."""
 
     @model_validator(mode="after")

@@ -31,6 +31,7 @@ from adaptok.training.fvd import find_detector, generation_fvd, reconstruction_f
 from adaptok.training.initialization.initial_model import measure_targets, new_model
 from adaptok.training.initialization.linear_codec import INITIALIZED_PREFIXES
 from adaptok.training.losses import LpipsNetworks
+from adaptok.training.memory import check_memory
 from adaptok.training.objectives import GeneratorObjective, Objective, ScorerObjective, TokenizerObjective
 from adaptok.training.optim import build_optimizers
 from adaptok.training.reporting import NUM_CLIPS, load_decoder, save_generated, save_reconstructions
@@ -328,7 +329,12 @@ AnyData = ClipData | TokenData
 
 
 def build_stage(config: AnyConfig, data: AnyData, device: torch.device) -> Stage[Any]:
-    """Create the stage that a configuration names."""
+    """Create the stage that a configuration names.
+
+    Raises:
+        ValueError: the model cannot fit into the memory of the machine, or does not fit its data.
+    """
+    check_memory(config.model)
     if isinstance(config, GeneratorTrainingConfig):
         assert isinstance(data, TokenData)
         return GeneratorStage(config, data, device)
