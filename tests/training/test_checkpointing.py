@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from adaptok.metrics.lpips import Lpips
-from adaptok.training.checkpointing import RunState, list_checkpoints, save_checkpoint
+from adaptok.training.checkpointing import RunState, list_checkpoints, remove_old_checkpoints, save_checkpoint
 from tests.helpers import training
 from tests.helpers.processes import PROCESSES
 
@@ -78,7 +78,8 @@ def write_for_ever(folder) -> None:
         tensors = {
             name: {str(i): torch.full((64, 1024), float(step)) for i in range(4)} for name in ("model", "average")
         }
-        save_checkpoint(folder, tensors, RunState(step, {}), keep=2)
+        save_checkpoint(folder, tensors, RunState(step, {}))
+        remove_old_checkpoints(folder, keep=2)
 
 
 @pytest.mark.slow
@@ -104,7 +105,7 @@ def test_killed_while_checkpoints_are_written(tmp_path):
 @pytest.mark.parametrize(("best", "stored"), [(None, "null"), (21.5, "21.5")])
 def test_state_is_valid_json(tmp_path, best, stored):
     state = RunState(3, {}, best=best)
-    checkpoint = save_checkpoint(tmp_path, {}, state, keep=1)
+    checkpoint = save_checkpoint(tmp_path, {}, state)
     text = (checkpoint / "state.json").read_text()
     assert f'"best": {stored}' in text
     assert RunState.load(checkpoint).best == best

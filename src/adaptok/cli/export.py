@@ -9,7 +9,7 @@ from typing import Annotated
 from tyro.conf import Positional
 
 from adaptok.cli.options import ModelOutput, option
-from adaptok.cli.output import model_output, show
+from adaptok.cli.output import model_output, show, warn
 
 
 @dataclass(kw_only=True)
@@ -24,15 +24,17 @@ class Export(ModelOutput):
 
     def run(self) -> None:
         from adaptok.checkpoints.model_folder import write_folder
-        from adaptok.training.checkpointing import list_checkpoints, load_averaged_model
+        from adaptok.training.checkpoint_choice import choose_checkpoint
+        from adaptok.training.checkpointing import load_averaged_model
         from adaptok.training.model_card import write_card_of_run
         from adaptok.utils.devices import DTYPES
 
-        checkpoints = list_checkpoints(self.src)
-        if not checkpoints:
+        checkpoint, _, warning = choose_checkpoint(self.src)
+        if checkpoint is None:
             raise ValueError(f"{self.src}: holds no checkpoint, expected the folder of a run of 'adaptok train'")
+        warn(warning)
         out = model_output(self.dst, self.output, Path(f"{self.src.resolve().name}-model"), self.force)
-        model, step = load_averaged_model(checkpoints[-1])
+        model, step = load_averaged_model(checkpoint)
         write_folder(model, out, DTYPES[self.dtype])
         write_card_of_run(out, model, self.src, step)
         document = {"out": str(out), "step": step, "parameters": model.parameter_counts()}

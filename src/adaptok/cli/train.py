@@ -15,7 +15,7 @@ from tyro.conf import Suppress, UseAppendAction, arg, subcommand
 from adaptok.cli.compatibility import RENAMED_FLAGS
 from adaptok.cli.errors import UsageError, nearest
 from adaptok.cli.options import Messages, Switch, group, option
-from adaptok.cli.output import output_folder, progress, refuse_streams, say, show
+from adaptok.cli.output import output_folder, progress, refuse_streams, say, show, warn
 from adaptok.cli.training_text import plan_text, summary_text
 from adaptok.config.choices import Stage
 
@@ -182,6 +182,7 @@ class TrainingRun:
         with progress(quiet, "opening files", None, "files") as advance:
             data = open_stage_data(config, advance)
         trainer = Trainer(config, data, self.folder, lambda record: say(main_messages, str(record)))
+        warn(trainer.warning)
         try:
             self._run(trainer, main_messages)
         except TrainingInterrupted:

@@ -5,22 +5,23 @@ A checkpoint is a folder `checkpoints/step-00001000` with
 - `model.safetensors`, and `average.safetensors` with the moving average of the weights, if there is one;
 - `optimizer.safetensors`, and a file for each further optimizer;
 - `adversary.safetensors` and `adversary-optimizer.safetensors`, if the run has a discriminator;
-- `state.json`, the fields of `RunState`.
+- `state.json`, the fields of `RunState`;
+- `SHA256SUMS` with the checksums of all of these, which are verified before a run is resumed;
+- an empty file `exported`, if the model was exported at the end of the run.
 
 Data and random numbers need no file, because both are functions of the seed and the step. Folders are written under
 another name and renamed when they are complete. Tensors are stored whole, so that a run may resume with another number
-of processes.
+of processes. `checkpoint_choice` says which checkpoint a run is resumed from.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,11 @@ from adaptok.config.model import ModelConfig
 from adaptok.models.generator import GeneratorModel
 from adaptok.models.model import Model
 from adaptok.training.sharding import gather, local_part, shard_like
-from adaptok.utils.files import replacing
+from adaptok.utils.checksums import write_checksums
+from adaptok.utils.files import raise_if_full, sync
 
 STEP_FOLDER = re.compile(r"step-(\d{8})")
-STATE_FILE = "state.json"
+STATE_FILE, EXPORTED_FILE = "state.json", "exported"
 Tensors = dict[str, dict[str, Tensor]]
 AnyModel = Model | GeneratorModel
 
@@ -72,6 +74,7 @@ class RunState:
         values.setdefault("validated", values["step"])  # old checkpoints were saved after validation
         if values.get("best") == -math.inf:  # how old checkpoints say that there is no score
             values["best"] = None
+        values["exported"] = values.get("exported", False) or (checkpoint / EXPORTED_FILE).exists()
         return cls(**{each.name: values[each.name] for each in fields(cls) if each.name in values})
 
     def to_json(self) -> str:
@@ -82,6 +85,11 @@ class RunState:
 def list_checkpoints(run: Path) -> list[Path]:
     """List the complete checkpoints of a run, oldest first."""
     return sorted(path for path in (run / "checkpoints").glob("step-*") if STEP_FOLDER.fullmatch(path.name))
+
+
+def step_folder(run: Path, step: int) -> Path:
+    """Return the folder of the checkpoint after a number of steps."""
+    return run / "checkpoints" / f"step-{step:08d}"
 
 
 def collect_tensors(
@@ -107,34 +115,57 @@ def collect_tensors(
     return collected
 
 
-def save_checkpoint(run: Path, tensors: Tensors, state: RunState, keep: int) -> Path:
-    """Write a checkpoint and remove all but the `keep` newest."""
+def save_checkpoint(run: Path, tensors: Tensors, state: RunState) -> Path:
+    """Write a checkpoint.
+
+    Raises:
+        FloatingPointError: a weight is not finite. Nothing is written.
+        WriteError: the disk is full.
+    """
+    _check_finite(tensors, state.step)
     parent = run / "checkpoints"
     parent.mkdir(parents=True, exist_ok=True)
     for leftover in parent.glob(".writing-*"):
         shutil.rmtree(leftover)
-    temporary, final = parent / f".writing-{state.step:08d}", parent / f"step-{state.step:08d}"
-    temporary.mkdir()
-    for name, file in tensors.items():
-        save_file(file, temporary / f"{name}.safetensors")
-    (temporary / STATE_FILE).write_text(state.to_json(), encoding="utf-8")
-    for path in temporary.iterdir():  # contents must reach the disk before the name
-        _flush(path)
+    temporary, final = parent / f".writing-{state.step:08d}", step_folder(run, state.step)
+    try:
+        temporary.mkdir()
+        for name, file in tensors.items():
+            save_file(file, temporary / f"{name}.safetensors")
+        (temporary / STATE_FILE).write_text(state.to_json(), encoding="utf-8")
+        write_checksums(temporary, [path.name for path in temporary.iterdir()])
+        for path in (*temporary.iterdir(), temporary):  # contents must reach the disk before the name
+            sync(path)
+    except Exception as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise_if_full(error, final)
+        raise
     if final.exists():
         _remove(final)
     temporary.rename(final)
-    _flush(parent)
+    sync(parent)
+    return final
+
+
+def remove_old_checkpoints(run: Path, keep: int) -> None:
+    """Remove all but the `keep` newest checkpoints of a run."""
     for old in list_checkpoints(run)[:-keep]:
         _remove(old)
-    return final
 
 
 def mark_exported(run: Path) -> None:
     """Note in the last checkpoint of a run that its model was exported."""
-    checkpoint = list_checkpoints(run)[-1]
-    with replacing(checkpoint / STATE_FILE) as temporary:
-        state = replace(RunState.load(checkpoint), exported=True)
-        temporary.write_text(state.to_json(), encoding="utf-8")
+    (list_checkpoints(run)[-1] / EXPORTED_FILE).touch()
+
+
+def _check_finite(tensors: Tensors, step: int) -> None:
+    for file, values in tensors.items():
+        wrong = [name for name, tensor in values.items() if not tensor.isfinite().all()]
+        if wrong:
+            raise FloatingPointError(
+                f"after step {step}, {wrong[0]} of {file} is infinite or not a number, so no checkpoint is written;"
+                " start a new run with a lower optimizer.lr"
+            )
 
 
 def restore_checkpoint(
@@ -191,14 +222,6 @@ def _remove(folder: Path) -> None:
     leaving = folder.with_name(f".writing-old-{folder.name}")
     folder.rename(leaving)
     shutil.rmtree(leaving)
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _optimizer_parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -72,8 +71,8 @@ class LossScaler:
         self._overflow = False
         if self.scale < MIN_SCALE:
             raise FloatingPointError(
-                f"gradients overflow in float16 even with the loss multiplied by {self.scale:g}; lower the learning"
-                " rate, or resume from the last checkpoint with --precision bfloat16"
+                f"gradients overflow in float16 even with the loss multiplied by {self.scale:g}; start a new run with a"
+                " lower optimizer.lr, or with --precision bfloat16"
             )
 
     @property
@@ -88,7 +87,7 @@ class LossScaler:
 
 
 def check_finite(
-    metrics: Mapping[str, Tensor], norm: Tensor, parameters: Mapping[str, nn.Parameter], step: int, folder: Path
+    metrics: Mapping[str, Tensor], norm: Tensor, parameters: Mapping[str, nn.Parameter], step: int
 ) -> None:
     """Check the losses and the gradient of a step before weights are updated.
 
@@ -97,7 +96,6 @@ def check_finite(
         norm: norm of the gradient.
         parameters: trained parameters by name, for the message.
         step: index of the step, for the message.
-        folder: folder of the run, for the message.
 
     Raises:
         FloatingPointError: a loss or the norm is not finite.
@@ -111,4 +109,4 @@ def check_finite(
         cause = f"the gradient of step {step} is not finite (in {', '.join(gradients[:3]) or 'its norm'})"
     else:
         cause = f"the loss of step {step} is {metrics['loss'].item()} (from {', '.join(values) or 'the sum'})"
-    raise FloatingPointError(f"{cause}; the weights are unchanged, resume from the last checkpoint in {folder}")
+    raise FloatingPointError(cause)

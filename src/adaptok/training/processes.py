@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from adaptok.config.optimization import RunConfig
 from adaptok.training.metrics_logger import check_trackers
+from adaptok.utils.files import replacing
 
 
 def started_processes() -> int:
@@ -62,3 +64,15 @@ def mean_over_processes(accelerator: Accelerator, metrics: Mapping[str, Tensor])
 def gather_broken(broken: Mapping[str, str]) -> dict[str, str]:
     """Merge the broken files that each process found, with the reasons. Every process must call this function."""
     return {path: reason for files in gather_object([dict(broken)]) for path, reason in files.items()}
+
+
+def report_broken(accelerator: Accelerator, run: Path, broken: Mapping[str, str]) -> dict[str, str]:
+    """Collect the files that any process could not read, with the reason, and list them in `broken.json`.
+
+    Every process must call this function.
+    """
+    collected = gather_broken(broken)
+    if collected and accelerator.is_main_process:
+        with replacing(run / "broken.json") as path:
+            path.write_text(json.dumps(dict(sorted(collected.items())), indent=2), encoding="utf-8")
+    return collected

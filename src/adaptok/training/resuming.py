@@ -6,8 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
+
 from adaptok.checkpoints.folders import CONFIG_FILE
 from adaptok.config.training import AnyConfig, dump_config
+from adaptok.training.checkpoint_choice import Choice, choose_checkpoint, set_aside_damaged
 from adaptok.training.checkpointing import RunState, list_checkpoints
 from adaptok.training.optim import RunLength
 from adaptok.utils.files import replacing
@@ -93,17 +96,29 @@ def resumed_step(run: Path, config: AnyConfig, length: RunLength | None, process
         length: length by the current configuration, if known.
 
     Raises:
-        ValueError: the folder holds a run that cannot be resumed with this configuration.
+        ValueError: the folder holds a run that cannot be resumed with this configuration, or whose checkpoints are all
+            damaged.
         NotADirectoryError: there is a file in the place of the folder.
     """
     changed = check_folder(run, config, processes)
-    checkpoints = list_checkpoints(run)
-    if not checkpoints:
+    checkpoint = choose_checkpoint(run).checkpoint
+    if checkpoint is None:
         return 0
-    state = RunState.load(checkpoints[-1])
+    state = RunState.load(checkpoint)
     if state.plan is not None and changed:
         resumed_length(run, RunLength(*state.plan), length)
     return state.step
+
+
+def open_checkpoint(run: Path, accelerator: Accelerator) -> Choice:
+    """Find the checkpoint to resume from. The main process sets damaged ones aside. All processes call this function.
+
+    Raises:
+        ValueError: every checkpoint is damaged.
+    """
+    choice = set_aside_damaged(run) if accelerator.is_main_process else None
+    accelerator.wait_for_everyone()
+    return choice or Choice(next(iter(list_checkpoints(run)[-1:]), None))
 
 
 def holds_results(run: Path) -> bool:

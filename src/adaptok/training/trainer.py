@@ -7,7 +7,6 @@ are seeded from the step. An interrupted run therefore resumes to the same numbe
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import time
 from collections.abc import Callable
@@ -23,12 +22,12 @@ from adaptok.training import sharding
 from adaptok.training.adversarial import DiscriminatorTrainer
 from adaptok.training.averaging import averaged_state, update_average
 from adaptok.training.batches import Batches, ProcessRank, iterate_batches
+from adaptok.training.checkpoint_choice import CheckpointGuard
 from adaptok.training.checkpointing import (
     AnyModel,
     RunState,
     build_model,
     collect_tensors,
-    list_checkpoints,
     mark_exported,
     restore_checkpoint,
     save_checkpoint,
@@ -39,12 +38,11 @@ from adaptok.training.model_card import write_model_card
 from adaptok.training.objectives import StepContext
 from adaptok.training.optim import RunLength, layer_weights, lr_factor, run_length
 from adaptok.training.precision import LossScaler, check_finite
-from adaptok.training.processes import create_accelerator, gather_broken, mean_over_processes
+from adaptok.training.processes import create_accelerator, mean_over_processes, report_broken
 from adaptok.training.reporting import plot_metrics
-from adaptok.training.resuming import check_folder, resumed_length, write_config
+from adaptok.training.resuming import check_folder, open_checkpoint, resumed_length, write_config
 from adaptok.training.stages import AnyData, build_stage
 from adaptok.utils.devices import DTYPES
-from adaptok.utils.files import replacing
 
 
 @dataclass
@@ -66,8 +64,12 @@ class Trainer:
         folder: receives configuration, metrics, checkpoints and the exported model. A run in it is resumed.
         log: called with each record of metrics on the main process.
 
+    Attributes:
+        warning: what is wrong with checkpoints that were set aside, on the main process.
+
     Raises:
-        ValueError: the folder holds a run of another configuration, or the batch size does not fit the processes.
+        ValueError: the folder holds a run of another configuration or only damaged checkpoints, the batch size does not
+            fit the processes, or the model does not fit into the memory.
     """
 
     def __init__(
@@ -83,8 +85,8 @@ class Trainer:
         self.config, self._given_config = config.with_batch_plan(processes), config
         self.data, self.folder, self._log = data, folder, log
         changed_length = check_folder(folder, config, processes)
-        checkpoints = list_checkpoints(folder)
-        state = RunState.load(checkpoints[-1]) if checkpoints else None
+        checkpoint, _, self.warning = open_checkpoint(folder, self.accelerator)
+        state = None if checkpoint is None else RunState.load(checkpoint)
         self.length = self._run_length(None if state is None else state.plan, changed_length)
         self.stage = build_stage(self.config, data, self.accelerator.device)
         model = self.stage.initial_model() if state is None else self.stage.checkpoint_model(state.model)
@@ -97,9 +99,10 @@ class Trainer:
         self.state = RunState(0, {}) if state is None else state
         self.step, self.best, self.validated = self.state.step, self.state.best, self.state.validated
         self.broken = dict(data.broken) | self.state.broken
-        if state is not None:
-            restore_checkpoint(checkpoints[-1], self._modules, self.average, self._optimizers)
+        if checkpoint is not None and state is not None:
+            restore_checkpoint(checkpoint, self._modules, self.average, self._optimizers)
             self.scaler.load(state.loss_scale)
+        self._guard = CheckpointGuard(folder, config.keep_checkpoints, self.accelerator.is_main_process)
         self._signals = StopSignals()
 
     @property
@@ -148,7 +151,7 @@ class Trainer:
                 self.validate()  # the run was stopped before it had validated this step
                 self._stop_if_asked()
             self._run_steps()
-        self._report_broken()
+        self.broken = report_broken(self.accelerator, self.folder, self.broken)
         model = self.export()
         self.accelerator.end_training()  # shuts down the process group
         return model
@@ -184,6 +187,7 @@ class Trainer:
                 self._stop_if_asked()
             if self.step % self.config.checkpoint_every == 0 or last:
                 self.save()
+        self._guard.proven()
 
     @property
     def _validation_due(self) -> bool:
@@ -206,7 +210,8 @@ class Trainer:
         """Take one optimizer step on the next micro-batches.
 
         Raises:
-            FloatingPointError: the loss or the gradient is not finite. The weights are unchanged.
+            FloatingPointError: the loss or the gradient is not finite. The weights are unchanged, and a checkpoint of
+                them is set aside.
             ValueError: more files turned out to be broken than allowed.
         """
         lr = self._update_lr()
@@ -215,12 +220,15 @@ class Trainer:
         result.metrics |= discriminator_metrics
         norm = self._clip_gradients()
         if not self.scaler.enabled:  # which skips such steps
-            check_finite(result.metrics, norm, self.parameters, self.step, self.folder)
+            with self._guard.checking(self.step):
+                check_finite(result.metrics, norm, self.parameters, self.step)
         result.metrics |= {"gradient_norm": norm, "lr": norm.new_tensor(lr)}
         if self.scaler.enabled:
             result.metrics["loss_scale"] = norm.new_tensor(self.scaler.scale)
         self.optimizer_step(norm)
         self.scaler.update()
+        if norm.isfinite():
+            self._guard.proven()
         return result
 
     def _update_discriminator(self, batches: Batches) -> tuple[Batches, dict[str, Tensor]]:
@@ -338,6 +346,9 @@ class Trainer:
         if self.config.fvd_every and self.step % self.config.fvd_every == 0:
             measurements |= self.stage.measure_fvd(model)
         samples = self.stage.save_samples(model, self.folder / "samples" / f"step-{self.step:08d}")
+        if measurements and math.isnan(self.stage.score(measurements)):
+            with self._guard.checking(self.step):
+                raise FloatingPointError(f"after step {self.step}, the outputs of the model are not finite")
         self.logger.log(self.step, measurements)
         self.logger.log_image(self.step, samples)
         plot_metrics(self.folder / "metrics.jsonl", self.folder / "metrics.png")
@@ -361,7 +372,8 @@ class Trainer:
             loss_scale=self.scaler.state,
         )
         if main:
-            save_checkpoint(self.folder, tensors, self.state, self.config.keep_checkpoints)
+            save_checkpoint(self.folder, tensors, self.state)
+        self._guard.saved()
         self.accelerator.wait_for_everyone()
 
     def export(self) -> AnyModel:
@@ -379,10 +391,3 @@ class Trainer:
         write_folder(model, folder)
         batch_size = self.batch.batch_size
         write_model_card(folder, model, self.config, self.folder, steps=self.step, batch_size=batch_size)
-
-    def _report_broken(self) -> None:
-        """List the files that any process could not read in `broken.json`."""
-        self.broken = gather_broken(self.broken)
-        if self.broken and self.accelerator.is_main_process:
-            with replacing(self.folder / "broken.json") as path:
-                path.write_text(json.dumps(dict(sorted(self.broken.items())), indent=2), encoding="utf-8")
