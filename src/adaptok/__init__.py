@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from adaptok.codec.clips import EncodedClips
     from adaptok.codec.codec import AdapTok
     from adaptok.codec.streaming import BlockTokens, Streaming
-    from adaptok.codec.token_file import TokenFileError, TokenInfo, TokenMismatchError, VideoTokens
+    from adaptok.codec.token_file import TokenFileError, TokenMismatchError, VideoTokens
+    from adaptok.codec.token_info import TokenInfo
     from adaptok.generation import Generator, Samples, Sampling
     from adaptok.video.container import VideoError
 
@@ -49,7 +50,7 @@ _MODULES = {
     "LengthPolicy": "allocation.policy",
     "Streaming": "codec.streaming",
     "TokenFileError": "codec.token_file",
-    "TokenInfo": "codec.token_file",
+    "TokenInfo": "codec.token_info",
     "TokenMismatchError": "codec.token_file",
     "VideoError": "video.container",
     "VideoTokens": "codec.token_file",

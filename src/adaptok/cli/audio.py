@@ -21,7 +21,7 @@ def remember_sound(tokens: VideoTokens, video: Path, out: Path, start: float) ->
         out: Token file that will be written; the path is stored relative to its folder.
         start: Time in the video at which the tokens begin, in seconds.
     """
-    from adaptok.codec.token_file import AudioSource
+    from adaptok.codec.token_info import AudioSource
     from adaptok.video.reading import probe
 
     if not probe(video).audio:

@@ -223,14 +223,15 @@ class AdapTok(ClipCodec):
         """
         info, g = tokens.info, self.config.tokenizer.blocks
         tiles, geometry, fade = info.tiles, info.geometry, CrossFade(info.window_overlap)
-        ids, lengths = torch.from_numpy(tokens.padded()), torch.from_numpy(tokens.lengths)
+        lengths = torch.from_numpy(tokens.lengths)
         count = info.tile_blocks
         full = count // g * g
         step = g * max(1, batch_size // tiles)
         edges = sorted({*range(0, full, step), full, count})  # the last clip may have fewer blocks
         for first, stop in pairwise(edges):
             blocks, rows = min(g, stop - first), slice(first * tiles, stop * tiles)
-            batches = (by_tile(values[rows], blocks, tiles).split(batch_size) for values in (ids, lengths))
+            values = torch.from_numpy(tokens.padded(part=rows)), lengths[rows]
+            batches = (by_tile(each, blocks, tiles).split(batch_size) for each in values)
             decoded = [
                 self.decode_clips(clip_ids[..., : int(kept.max())], kept).clamp(0, 1).cpu()
                 for clip_ids, kept in zip(*batches, strict=True)

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptok.allocation.policy import ClipLayout, LengthPolicy, Lengths, Scores
-from adaptok.codec.token_file import TokenInfo, VideoTokens
+from adaptok.codec.token_file import VideoTokens
+from adaptok.codec.token_info import TokenInfo
 from adaptok.config.tokenizer import TokenizerConfig
 from adaptok.video.clips import iter_clips, pad_clip
 from adaptok.video.geometry import Geometry

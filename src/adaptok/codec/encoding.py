@@ -15,7 +15,8 @@ from torch import Tensor
 from adaptok.allocation.policy import LengthPolicy
 from adaptok.codec.clips import ClipCodec
 from adaptok.codec.encoded_windows import EncodedWindows, iter_windows, join_windows
-from adaptok.codec.token_file import TokenInfo, VideoTokens
+from adaptok.codec.token_file import VideoTokens
+from adaptok.codec.token_info import TokenInfo
 from adaptok.codec.window_encoder import WindowEncoder, encode_stream
 from adaptok.config.choices import FitChoice
 from adaptok.video.geometry import Geometry

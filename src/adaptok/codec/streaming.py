@@ -12,6 +12,7 @@ from torch import Tensor
 
 from adaptok.allocation.policy import ClipLayout, LengthPolicy, Scores
 from adaptok.codec.length_selection import BlockScorer, require_scorer
+from adaptok.codec.token_file import whole_numbers
 from adaptok.models.kv_cache import BlockKVCache
 from adaptok.models.model import Model
 from adaptok.video.geometry import Geometry
@@ -149,7 +150,7 @@ class Streaming:
                 the tiles.
         """
         config = self.model.config.tokenizer
-        ids = np.asarray(block.ids if isinstance(block, BlockTokens) else block)
+        ids = whole_numbers("ids", block.ids if isinstance(block, BlockTokens) else block)
         lengths = (block.lengths if isinstance(block, BlockTokens) else ()) or (ids.size,)
         tiles = 1 if self.geometry is None else self.geometry.tiles
         if len(lengths) != tiles:
@@ -166,7 +167,7 @@ class Streaming:
         if self._decoded % config.blocks == 0:
             for cache in self._decoder_caches:
                 cache.clear()
-        parts = np.split(ids.astype(np.int64), np.cumsum(lengths)[:-1])
+        parts = np.split(ids, np.cumsum(lengths)[:-1])
         clips = [self._decode_tile(*item) for item in zip(parts, self._decoder_caches, strict=True)]
         self._decoded += 1
         if self.geometry is None:

@@ -26,24 +26,20 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import AliasChoices, Field, model_validator
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from adaptok.allocation.knapsack import allocate
 from adaptok.allocation.policy import ClipLayout, Lengths, check_budget
-from adaptok.config.base import Config
-from adaptok.config.choices import FrameFit
+from adaptok.codec.token_info import TokenInfo
 from adaptok.utils.files import replacing
-from adaptok.video.geometry import Geometry
-from adaptok.video.windows import Windows, check_window_overlap
 
 VERSION_2_FIELDS = frozenset({"short_side", "tile_overlap", "window_overlap", "audio"})
 """Fields that version 2 of the format added."""
@@ -51,7 +47,8 @@ KEY = "adaptok"
 """Name of the metadata entry."""
 _BLANK = "0" * 64
 _HEADER_LENGTH = 8
-_MAX_TILES = 65535
+_MAX_HEADER = 2**20  # bytes; the header of a token file has about 1000
+_TYPES = {"ids": np.dtype("<u2"), "lengths": np.dtype("<u2"), "scores": np.dtype("<f4")}
 
 
 class TokenFileError(ValueError):
@@ -60,125 +57,6 @@ class TokenFileError(ValueError):
 
 class TokenMismatchError(ValueError):
     """Tokens were written by another model than the one that should decode them. The message is one line."""
-
-
-class AudioSource(Config):
-    """Where the sound of a video is, which a token file does not contain."""
-
-    path: str
-    """Path of a file with sound, relative to the folder of the token file where possible."""
-    start: float = Field(default=0.0, ge=0)
-    """Time in that file at which the video begins, in seconds from its first frame."""
-
-
-class TokenInfo(Config):
-    """Properties of the model and the video that tokens come from."""
-
-    model: str
-    """Name of the model."""
-    model_hash: str
-    """SHA-256 of the tokenizer's weights."""
-    codebook_size: int = Field(ge=2, le=65536)
-    """Number of different ids."""
-    latents: int = Field(ge=1, le=65535)
-    """K, largest length of a block."""
-    length_step: int = Field(ge=1, validation_alias=AliasChoices("length_step", "step"), serialization_alias="step")
-    """Distance between candidate lengths. Column j of the scores is for `(j + 1) * length_step` tokens."""
-    block_frames: int = Field(ge=1)
-    """Frames per block."""
-    clip_blocks: int = Field(ge=1)
-    """G, blocks per clip. Attention spans one clip."""
-    frames: int = Field(ge=1)
-    """Frames of the video. The last block repeats the last frame `padding` times."""
-    rate: str
-    """Frames per second, as a fraction `numerator/denominator`."""
-    width: int = Field(ge=1)
-    """Width of the video's frames, in pixels."""
-    height: int = Field(ge=1)
-    """Height of the video's frames, in pixels."""
-    fit: FrameFit
-    """How frames are fitted to the square of the model, or to tiles of that size."""
-    size: int = Field(ge=1)
-    """S, side of the square of the model, in pixels."""
-    short_side: int | None = None
-    """Shorter side of the canvas that the tiles cover, in pixels; None without tiles."""
-    tile_overlap: int | None = None
-    """Smallest overlap of neighbouring tiles, in pixels; None without tiles."""
-    window_overlap: int = 0
-    """Number of frames that neighbouring clips share. They are cross-faded."""
-    audio: AudioSource | None = None
-    """Where the sound of the video is; None if it has none, or it was dropped."""
-
-    @property
-    def fps(self) -> Fraction:
-        """Frames per second."""
-        return Fraction(self.rate)
-
-    @property
-    def windows(self) -> Windows:
-        """How the clips of one tile follow each other."""
-        return Windows(self.frames, self.clip_blocks * self.block_frames, self.window_overlap)
-
-    @property
-    def tiles(self) -> int:
-        """Number of squares that cover a frame; 1 without tiles."""
-        return self.geometry.tiles
-
-    @property
-    def tile_blocks(self) -> int:
-        """Number of blocks of each tile."""
-        windows = self.windows
-        return (windows.count - 1) * self.clip_blocks + math.ceil(windows.last / self.block_frames)
-
-    @property
-    def blocks(self) -> int:
-        """Number of blocks of all tiles."""
-        return self.tile_blocks * self.tiles
-
-    @property
-    def clips(self) -> int:
-        """Number of clips of all tiles. The last one of a tile may have fewer blocks."""
-        return self.windows.count * self.tiles
-
-    @property
-    def padding(self) -> int:
-        """Number of repeated frames at the end of the last block."""
-        return -self.windows.last % self.block_frames
-
-    def block_of(self, frame: int) -> int:
-        """Return the index of the latest block of a tile that shows a frame, 0 to `tile_blocks` - 1."""
-        clip, place = self.windows.at(frame)
-        return clip * self.clip_blocks + place // self.block_frames
-
-    @property
-    def seconds(self) -> float:
-        """Duration of the video."""
-        return float(self.frames / self.fps)
-
-    @property
-    def geometry(self) -> Geometry:
-        """How frames are fitted to the square of the model."""
-        return Geometry(self.fit, self.width, self.height, self.size, self.short_side, self.tile_overlap)
-
-    @property
-    def crop(self) -> tuple[int, int, int, int]:
-        """Top, left, height and width, in pixels, of the region of a frame that the model saw."""
-        return self.geometry.region
-
-    @model_validator(mode="after")
-    def _check(self) -> TokenInfo:
-        try:
-            positive = Fraction(self.rate) > 0
-        except (ValueError, ZeroDivisionError):
-            positive = False
-        if not positive:
-            raise ValueError(f"rate {self.rate!r}, expected a positive fraction such as '30/1'")
-        check_window_overlap(self.window_overlap, self.clip_blocks * self.block_frames)
-        if self.fit == "tile" and None in (self.short_side, self.tile_overlap):
-            raise ValueError("the fit 'tile' without short_side and tile_overlap, expected both")
-        if self.geometry.tiles > _MAX_TILES:
-            raise ValueError(f"{self.geometry.tiles} tiles, expected at most {_MAX_TILES}; choose a smaller short side")
-        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,17 +81,17 @@ class VideoTokens:
     warning: str | None = None
 
     def __post_init__(self) -> None:
-        info, lengths = self.info, np.asarray(self.lengths, dtype=np.int64)
+        info, ids, lengths = self.info, whole_numbers("ids", self.ids), whole_numbers("lengths", self.lengths)
         object.__setattr__(self, "lengths", lengths)
-        object.__setattr__(self, "ids", np.ascontiguousarray(self.ids, dtype=np.uint16))
         if lengths.shape != (info.blocks,):
             raise ValueError(f"lengths of shape {lengths.shape}, expected ({info.blocks},) for {info.frames} frames")
         if len(lengths) and not 0 <= lengths.min() <= lengths.max() <= info.latents:
             raise ValueError(f"lengths {lengths.min()} to {lengths.max()}, expected 0 to {info.latents}")
-        if self.ids.shape != (lengths.sum(),):
-            raise ValueError(f"ids of shape {self.ids.shape}, expected ({lengths.sum()},), the sum of the lengths")
-        if len(self.ids) and self.ids.max() >= info.codebook_size:
-            raise ValueError(f"id {self.ids.max()}, expected less than the codebook's {info.codebook_size}")
+        if ids.shape != (lengths.sum(),):
+            raise ValueError(f"ids of shape {ids.shape}, expected ({lengths.sum()},), the sum of the lengths")
+        if len(ids) and not 0 <= ids.min() <= ids.max() < info.codebook_size:
+            raise ValueError(f"ids {ids.min()} to {ids.max()}, expected 0 to {info.codebook_size - 1}, the codebook's")
+        object.__setattr__(self, "ids", np.ascontiguousarray(ids, dtype=np.uint16))
         if self.scores is not None:
             expected = (info.blocks, info.latents // info.length_step)
             object.__setattr__(self, "scores", np.ascontiguousarray(self.scores, dtype=np.float32))
@@ -261,13 +139,21 @@ class VideoTokens:
 
     def block_ids(self, block: int) -> NDArray[np.uint16]:
         """Return the kept ids of one block, given its index in the video."""
-        stop = int(self.lengths[: block + 1].sum())
-        return self.ids[stop - int(self.lengths[block]) : stop]
+        first = int(self._first[block])
+        return self.ids[first : first + int(self.lengths[block])]
 
-    def padded(self, fill: int = 0) -> NDArray[np.int64]:
-        """Return ids `[blocks, K]`, with `fill` in place of dropped tokens."""
-        rows = np.full((len(self.lengths), self.info.latents), fill, dtype=np.int64)
-        rows[np.arange(self.info.latents) < self.lengths[:, None]] = self.ids
+    @cached_property
+    def _first(self) -> Lengths:
+        """Place of each block's first id, as int64 `[blocks]`."""
+        return np.cumsum(self.lengths) - self.lengths
+
+    def padded(self, fill: int = 0, part: slice = slice(None)) -> NDArray[np.int64]:
+        """Return ids `[blocks, K]` of all blocks or a part of them, with `fill` in place of dropped tokens."""
+        lengths = self.lengths[part]
+        rows = np.full((len(lengths), self.info.latents), fill, dtype=np.int64)
+        if len(lengths):
+            first = int(self._first[part][0])
+            rows[np.arange(self.info.latents) < lengths[:, None]] = self.ids[first : first + int(lengths.sum())]
         return rows
 
     def shorten(self, lengths: ArrayLike) -> VideoTokens:
@@ -279,14 +165,13 @@ class VideoTokens:
         Raises:
             ValueError: A length is above the present one, or the number of lengths is wrong.
         """
-        wanted = np.asarray(lengths, dtype=np.int64)
+        wanted = whole_numbers("lengths", lengths)
         if wanted.shape != self.lengths.shape or (wanted > self.lengths).any() or (wanted < 0).any():
             raise ValueError(
                 f"lengths of shape {wanted.shape}, expected {self.lengths.shape}, each from 0 to the present length"
             )
-        rows = self.padded()
-        kept = np.arange(self.info.latents) < wanted[:, None]
-        return replace(self, ids=rows[kept].astype(np.uint16), lengths=wanted)
+        kept = np.arange(len(self.ids)) < np.repeat(self._first + wanted, self.lengths)
+        return replace(self, ids=self.ids[kept], lengths=wanted)
 
     def truncate(self, budget: float) -> VideoTokens:
         """Drop tokens to meet a budget, at the lengths of the lowest predicted distortion. The model is not needed.
@@ -340,7 +225,8 @@ class VideoTokens:
         path = Path(path)
         if path.is_dir():
             raise TokenFileError(f"{path}: a folder, expected a token file")
-        return cls.from_bytes(path.read_bytes(), str(path))
+        with path.open("rb") as file:
+            return cls.from_bytes(_read_file(file, str(path)), str(path))
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str = "token file") -> VideoTokens:
@@ -359,10 +245,23 @@ class VideoTokens:
             raise TokenFileError(f"{name}: damaged (its checksum does not match); encode the video again")
         fields = {key: value for key, value in document.items() if key not in ("padding", "crop")}
         try:
-            tensors = load_tensors(data)
-            return cls(tensors["ids"], tensors["lengths"], TokenInfo.parse(fields), tensors.get("scores"))
+            info, tensors = TokenInfo.parse(fields), load_tensors(data)
+            for key in _TYPES.keys() & tensors.keys():
+                if tensors[key].dtype != _TYPES[key]:
+                    raise ValueError(f"{key} of type {tensors[key].dtype}, expected {_TYPES[key]}")
+            return cls(tensors["ids"], tensors["lengths"], info, tensors.get("scores"))
         except (SafetensorError, KeyError, ValueError) as error:
             raise TokenFileError(f"{name}: not a valid token file ({error})") from None
+
+
+def whole_numbers(name: str, values: ArrayLike) -> NDArray[np.int64]:
+    """Return values as int64. Raise a ValueError, with `name`, where that would change one of them."""
+    array = np.asarray(values)
+    if array.size == 0:  # NumPy takes an empty list for floats
+        return array.astype(np.int64)
+    if not np.issubdtype(array.dtype, np.integer) or array.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{name} of type {array.dtype}, expected whole numbers, such as an array of int64")
+    return array.astype(np.int64)
 
 
 def _version(fields: Mapping[str, Any]) -> int:
@@ -370,10 +269,27 @@ def _version(fields: Mapping[str, Any]) -> int:
     return 2 if VERSION_2_FIELDS & fields.keys() else 1
 
 
+def _read_file(file: BinaryIO, name: str) -> bytes:
+    """Return the content of a file, of which only the beginning is read if it cannot be a token file."""
+    head = file.read(_HEADER_LENGTH)
+    _check_size(head, name)
+    head += file.read(int.from_bytes(head, "little"))
+    _read_document(head, name)
+    return head + file.read()
+
+
+def _check_size(head: bytes, name: str) -> int:
+    """Return the size of the header that the first bytes of a file declare."""
+    size = int.from_bytes(head[:_HEADER_LENGTH], "little")
+    if len(head) < _HEADER_LENGTH or size > _MAX_HEADER:
+        raise TokenFileError(f"{name}: not a token file, or cut off; expected a file that 'adaptok encode' wrote")
+    return size
+
+
 def _read_document(data: bytes, name: str) -> dict[str, Any]:
     """Return the JSON object in the metadata."""
-    size = int.from_bytes(data[:_HEADER_LENGTH], "little")
-    if len(data) < _HEADER_LENGTH or size > len(data) - _HEADER_LENGTH:
+    size = _check_size(data, name)
+    if size > len(data) - _HEADER_LENGTH:
         raise TokenFileError(f"{name}: not a token file, or cut off; expected a file that 'adaptok encode' wrote")
     try:
         header = json.loads(data[_HEADER_LENGTH : _HEADER_LENGTH + size])

@@ -19,6 +19,7 @@ Depth = Annotated[int, Field(gt=0, le=1024)]
 """Number of layers of a model, bounded likewise."""
 Fraction01 = Annotated[float, Field(ge=0.0, le=1.0)]
 ConfigT = TypeVar("ConfigT", bound="Config")
+_LONGEST_VALUE = 100
 
 
 class Config(BaseModel):
@@ -106,12 +107,19 @@ def explain(cls: type[Config], error: Any) -> str:
     name = ".".join(str(part) for part in error["loc"])
     if error["type"] != "extra_forbidden":
         message = str(error["msg"]).removeprefix("Value error, ")
-        return f"{name}: {message}, got {error['input']!r}" if name and error["type"] != "value_error" else message
+        own = not name or error["type"] == "value_error"
+        return message if own else f"{name}: {message}, got {_brief(error['input'])}"
     *path, key = [part for part in error["loc"] if isinstance(part, str)]
     fields = _fields_at(cls, path)
     near = difflib.get_close_matches(key, fields, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"expected one of {sorted(fields)}"
-    return f"unknown field {name!r}, {hint}"
+    return f"unknown field {_brief(name)}, {hint}"
+
+
+def _brief(value: Any) -> str:
+    """Return the beginning of a value's text, as files of others may have long ones."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
 
 
 def _fields_at(cls: type[Config], path: list[str]) -> list[str]:

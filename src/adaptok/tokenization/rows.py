@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from adaptok.codec.token_file import TokenInfo, VideoTokens
+from adaptok.codec.token_file import VideoTokens
+from adaptok.codec.token_info import TokenInfo
 from adaptok.data.token_datasets import TokenClip, TokenDatasetInfo
 from adaptok.video.sources import DEFAULT_FPS
 

@@ -28,12 +28,17 @@ def canvas_side(length: int, size: int, overlap: int) -> int:
     return size + gaps * unit * max(1, min(multiple, largest - 1 + largest % 2))
 
 
+def tile_count(length: int, size: int, overlap: int) -> int:
+    """Return the number of tiles of `tile_starts`."""
+    return 1 if length == size else math.ceil((length - overlap) / (size - overlap))
+
+
 def tile_starts(length: int, size: int, overlap: int) -> tuple[int, ...]:
     """Return where the fewest tiles of `size` pixels start that cover `length` pixels, evenly spaced.
 
     Neighbouring tiles overlap by at least `overlap` pixels. `length` is at least `size`.
     """
-    count = 1 if length == size else math.ceil((length - overlap) / (size - overlap))
+    count = tile_count(length, size, overlap)
     if count == 1:
         return (0,)
     return tuple(round(i * (length - size) / (count - 1)) for i in range(count))
@@ -67,7 +72,7 @@ class Tiling:
     @property
     def count(self) -> int:
         """n."""
-        return len(self.rows) * len(self.columns)
+        return tile_count(self.height, self.size, self.overlap) * tile_count(self.width, self.size, self.overlap)
 
     def split(self, canvas: Tensor) -> Tensor:
         """Cut a canvas `[C, T, H, W]` into tiles `[n, C, T, S, S]`."""
