@@ -13,11 +13,12 @@ import yaml
 from huggingface_hub import constants, file_download
 
 from adaptok import AdapTok, Generator
-from adaptok.checkpoints.hub import resolve, upload
+from adaptok.checkpoints.hub import HubOptions, resolve, upload
 from adaptok.config.generator import GeneratorConfig
 from adaptok.models.generator import GeneratorModel
 from adaptok.models.model import weights_hash
-from tests.helpers.hub import TOKEN, serve
+from tests.helpers.commands import fails
+from tests.helpers.hub import TOKEN, answer_always, serve
 from tests.helpers.models import random_model, small_config
 
 GENERATOR = {"width": 32, "depth": 1, "heads": 2, "codebook_size": 80, "blocks": 4, "latents": 8, "classes": 2}
@@ -187,11 +188,51 @@ def test_no_connection(hub, codec, monkeypatch):
             call()
 
 
+def test_a_name_states_its_revision(hub, codec):
+    codec.push_to_hub("me/small", token=TOKEN)
+    commit = hub.repositories["me/small"].branches["main"]
+    saved_codec(name="other").push_to_hub("me/small", token=TOKEN)
+    assert AdapTok.from_pretrained(f"me/small@{commit}").weights_hash == codec.weights_hash
+    assert AdapTok.from_pretrained("me/small@main", revision="main").config.name == "other"
+    with pytest.raises(ValueError, match="revision 'v1' of me/small@main, which names another"):
+        resolve("me/small@main", HubOptions("v1"))
+    with pytest.raises(FileNotFoundError, match="no revision 'v9'"):
+        resolve("me/small@v9")
+
+
+def test_a_misspelled_path_is_not_sent_to_the_hub(hub, codec, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    codec.save_pretrained("models/mine")
+    with pytest.raises(FileNotFoundError, match=r"^modles/mine: no such .*; did you mean models.mine.*mine@main$"):
+        AdapTok.from_pretrained("modles/mine")
+    for command in (
+        ["info", "modles/mine"],
+        ["info", "videos/walk.mp4"],
+        ["convert", "some/where", "out"],
+        ["encode", "walk.mp4", "--model", "my/model"],
+        ["generate", "--generator", "my/model"],
+    ):
+        assert re.fullmatch("adaptok: error: .*: no such file or model folder.*", fails(capsys, *command))
+    assert hub.requests == []
+    for name in ("modles/mine@main", "me/nothing"):
+        with pytest.raises(FileNotFoundError, match="no such model at http"):
+            resolve(name)
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", b"HTTP/1.1 200 OK\r\n\r\n{"])
+def test_broken_answers_are_one_line(hub, monkeypatch, answer):
+    """The connection ends before, within and after an answer, which is not JSON."""
+    with answer_always(answer) as url:
+        monkeypatch.setattr(constants, "ENDPOINT", url)
+        with pytest.raises(ConnectionError, match=r"^me/x: cannot be exchanged with http.*try again$"):
+            resolve("me/x")
+
+
 @pytest.mark.slow
 def test_the_command_line_uses_the_hub_of_the_environment(hub, codec, tmp_path):
     codec.push_to_hub("me/small", token=TOKEN)
     environment = {"HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(tmp_path / "own"), "HF_HUB_OFFLINE": "0"}
-    command = [sys.executable, "-m", "adaptok", "info", "me/small", "--json"]
+    command = [sys.executable, "-m", "adaptok", "info", "me/small@main", "--json"]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert codec.weights_hash in done.stdout

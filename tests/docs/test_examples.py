@@ -204,7 +204,7 @@ def runner(tmp_path, monkeypatch, small_assets, request):
     monkeypatch.setenv("ADAPTOK_CACHE", str(tmp_path / ".cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / ".datasets"))
-    words = {f"yeahhhh326/{name}": str(FIXTURES / fixture) for name, fixture in OFFICIAL.items()}
+    words = {f"yeahhhh326/{name}@main": str(FIXTURES / fixture) for name, fixture in OFFICIAL.items()}
     words["ApplyEyeMakeup"] = "0"  # the small generator has no names of classes
     words["my-tokens/shard-000003.parquet"] = "my-tokens/shard-000000.parquet"
     words["vgg16-397923af.pth"] = VGG

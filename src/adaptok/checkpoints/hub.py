@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from importlib.resources import as_file, files
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +20,9 @@ BUNDLED_MODEL = "adaptok-tiny"
 BUNDLED = (BUNDLED_MODEL, "adaptok-tiny-generator")
 """Names of all bundled models."""
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_REVISION = re.compile(r"[\w.-]+(/[\w.-]+)*")
+_SIMILAR = 0.75
+"""Smallest similarity of two names, from 0 to 1, at which one is taken for a misspelling of the other."""
 
 
 class HubOptions(NamedTuple):
@@ -51,17 +55,18 @@ def local_folder(
 def resolve(name: str | Path, options: HubOptions | None = None) -> Path:
     """Return a local folder. The hub id `owner/name` of a model is downloaded, unless a folder has that path.
 
-    The names of bundled models stand for their folders in the package.
+    The names of bundled models stand for their folders in the package. If there is a folder of a similar path, a hub id
+    needs a revision, so that a misspelled path is not sent to the hub.
 
     Args:
-        name: Folder, hub id, or name of a bundled model.
+        name: Folder, hub id `owner/name` or `owner/name@revision`, or name of a bundled model.
         options: How a model is fetched from the hub.
 
     Raises:
         FileNotFoundError: There is no such folder, and no such model or revision on the hub or among the downloads.
         PermissionError: The hub refuses access to the model.
         ConnectionError: The hub cannot be reached, or fails.
-        ValueError: A revision is given for a folder.
+        ValueError: A revision is given for a folder, or two different ones for a model.
     """
     options = options or HubOptions()
     path = Path(name)
@@ -78,17 +83,72 @@ def resolve(name: str | Path, options: HubOptions | None = None) -> Path:
         raise FileNotFoundError(
             f"{name}: expected a model folder; convert the checkpoint with 'adaptok convert {name}'"
         )
-    if is_hub_id(name):
-        return _download(str(name), options)
-    raise FileNotFoundError(
-        f"{name}: no such model folder, and not a hub id of the form owner/name; the bundled models are"
-        f" {' and '.join(BUNDLED)}"
+    hub_id = parse_hub_id(name)
+    if hub_id is None:
+        raise FileNotFoundError(
+            f"{name}: no such model folder, and not a hub id of the form owner/name; the bundled models are"
+            f" {' and '.join(BUNDLED)}"
+        )
+    if hub_id.revision is not None:
+        if options.revision not in (None, hub_id.revision):
+            raise ValueError(f"revision {options.revision!r} of {name}, which names another; give one of them")
+        options = options._replace(revision=hub_id.revision)
+    if options.revision is None and not options.local_files_only and (similar := _similar_folder(hub_id.repo_id)):
+        raise FileNotFoundError(_not_found(name, similar))
+    return _download(hub_id.repo_id, options)
+
+
+class HubId(NamedTuple):
+    """Name of a model on the hub.
+
+    repo_id: `owner/name`.
+    revision: Branch, tag or commit, if the name states it.
+    """
+
+    repo_id: str
+    revision: str | None
+
+
+def parse_hub_id(name: str | Path) -> HubId | None:
+    """Read a name of the form `owner/name` or `owner/name@revision`; None for others, and paths in existing folders."""
+    repo_id, at, revision = str(name).partition("@")
+    if _HUB_ID.fullmatch(repo_id) is None or (at and _REVISION.fullmatch(revision) is None):
+        return None
+    return None if Path(repo_id).parent.is_dir() else HubId(repo_id, revision or None)
+
+
+def folder_name(name: str) -> str:
+    """Return the last part of the name of a model, without the revision of a hub id."""
+    hub_id = parse_hub_id(name)
+    return Path(name if hub_id is None else hub_id.repo_id).name
+
+
+def refuse_unpinned(name: str) -> None:
+    """Check that a name from the command line is no misspelled path that would be sent to the hub.
+
+    Raises:
+        FileNotFoundError: It could be a hub id, but states no revision.
+    """
+    hub_id = parse_hub_id(name)
+    is_local = Path(name).exists() or Path(name).suffix in SUFFIXES
+    if not is_local and hub_id is not None and hub_id.revision is None:
+        raise FileNotFoundError(_not_found(name, _similar_folder(hub_id.repo_id)))
+
+
+def _not_found(name: str | Path, similar: Path | None) -> str:
+    suggestion = "" if similar is None else f"; did you mean {similar}?"
+    return (
+        f"{name}: no such file or model folder{suggestion}; a model of the Hugging Face hub is named with its revision,"
+        f" such as {name}@main"
     )
 
 
-def is_hub_id(name: str | Path) -> bool:
-    """Return whether a name has the form owner/name of ids of the hub, and is no path in an existing folder."""
-    return _HUB_ID.fullmatch(str(name)) is not None and not Path(name).parent.is_dir()
+def _similar_folder(repo_id: str) -> Path | None:
+    """Return an existing path whose first folder is spelled similarly."""
+    owner, _, name = repo_id.partition("/")
+    folders = [path.name for path in Path().glob("*") if path.is_dir()]
+    similar = (Path(each) / name for each in get_close_matches(owner, folders, cutoff=_SIMILAR))
+    return next((path for path in similar if path.exists()), None)
 
 
 def _download(repo_id: str, options: HubOptions) -> Path:
@@ -156,8 +216,8 @@ def _hub_errors(repo_id: str, options: HubOptions) -> Iterator[None]:
         raise ConnectionError(_unreachable(repo_id, constants.ENDPOINT, error)) from None
 
 
-_HTTP_CLIENTS = ("requests", "httpx", "httpx2")
-"""Packages whose errors versions of the hub's library let through when there is no connection."""
+_HTTP_CLIENTS = ("requests", "httpx", "httpx2", "httpcore", "json")
+"""Packages whose errors versions of the hub's library let through when there is no connection, or no valid answer."""
 
 
 def _unreachable(repo_id: str, endpoint: str, error: Exception) -> str:

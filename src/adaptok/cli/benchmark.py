@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from tyro.conf import subcommand
 
-from adaptok.cli.options import Messages, Switch, Threads, group, option
+from adaptok.cli.options import MODEL_NAME, Messages, Switch, Threads, group, option
 from adaptok.cli.output import columns, output_path, show
 from adaptok.config.choices import DType
 
@@ -64,8 +64,9 @@ class Timing(Threads):
 class CodecTiming(Timing):
     """Options of the benchmarks of a tokenizer."""
 
-    model: Annotated[str | None, option("FOLDER|HUB_ID")] = None
-    """Model folder, or id of a model on the Hugging Face hub (owner/name). The bundled model is the default."""
+    model: Annotated[str | None, MODEL_NAME, option("FOLDER|HUB_ID")] = None
+    """Model folder, or id of a model on the Hugging Face hub with its branch, tag or commit (owner/name@revision). The
+    bundled model is the default."""
     preset: Annotated[Literal["base"] | None, option("base")] = None
     """base measures the full-size architecture with random weights instead of a model."""
     clips: int = 4

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 from tyro.conf import Positional
 
-from adaptok.cli.options import ModelOutput, option
+from adaptok.cli.options import MODEL_NAME, ModelOutput, option
 from adaptok.cli.output import input_path, model_output, show
 from adaptok.config.choices import ModelLayout
 
@@ -23,16 +23,16 @@ class Convert(ModelOutput):
         "program lacks."
     )
 
-    src: Annotated[Positional[str], option("SRC")]
-    """Model folder in either layout, id of a model on the Hugging Face hub (owner/name), or checkpoint of the official
-    training (.pth)."""
+    src: Annotated[Positional[str], MODEL_NAME, option("SRC")]
+    """Model folder in either layout, id of a model on the Hugging Face hub with its branch, tag or commit
+    (owner/name@revision), or checkpoint of the official training (.pth)."""
     dst: Annotated[Positional[Path | None], option("[DST]")] = None
     """Model folder to write. The default is the name of SRC followed by the layout, in the current folder."""
     to: ModelLayout = "adaptok"
     """Layout to write: that of adaptok, or the official one, which the official program loads."""
 
     def run(self) -> None:
-        from adaptok.checkpoints.hub import resolve
+        from adaptok.checkpoints.hub import folder_name, resolve
         from adaptok.checkpoints.model_folder import (
             holds_generator,
             read_folder,
@@ -47,7 +47,7 @@ class Convert(ModelOutput):
 
         path = Path(self.src)
         is_checkpoint = path.suffix in SUFFIXES
-        name = path.stem if is_checkpoint else path.name
+        name = path.stem if is_checkpoint else folder_name(self.src)
         out = model_output(self.dst, self.output, Path(f"{name}-{self.to}"), self.force)
         source = input_path(path) if is_checkpoint else resolve(self.src)
         model: Model | GeneratorModel

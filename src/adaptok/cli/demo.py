@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
-from adaptok.cli.options import Device, Messages, Switch, group, option
+from adaptok.cli.options import MODEL_NAME, Device, Messages, Switch, group, option
 from adaptok.cli.output import say, show, warn
 
 
@@ -13,9 +13,10 @@ from adaptok.cli.output import say, show, warn
 class DemoModels(Device):
     """Which models to use, and where to compute."""
 
-    model: Annotated[str | None, option("FOLDER|HUB_ID")] = None
-    """Model folder, or id of a model on the Hugging Face hub (owner/name). The bundled model is the default."""
-    generator: Annotated[str | None, option("FOLDER|HUB_ID")] = None
+    model: Annotated[str | None, MODEL_NAME, option("FOLDER|HUB_ID")] = None
+    """Model folder, or id of a model on the Hugging Face hub with its branch, tag or commit (owner/name@revision). The
+    bundled model is the default."""
+    generator: Annotated[str | None, MODEL_NAME, option("FOLDER|HUB_ID")] = None
     """Generator of the tab Generate: a folder, or an id on the hub. The bundled generator is the default."""
 
 

@@ -10,7 +10,7 @@ from tyro.conf import Positional
 
 from adaptok.cli.evaluation_options import Run, Weights, check_collection, open_measures, show_plan, show_report
 from adaptok.cli.evaluation_workers import measure, pick_process_device
-from adaptok.cli.options import Messages, group, option
+from adaptok.cli.options import MODEL_NAME, Messages, group, option
 from adaptok.cli.sampling import GeneratorComputation, SamplingOptions
 from adaptok.config.choices import DType, GenerationKind
 
@@ -29,9 +29,9 @@ _SAMPLING = "sampling"
 class EvaluatedGenerator(GeneratorComputation):
     """Which models to use, and where to compute."""
 
-    generator: Annotated[str | None, option("FOLDER|HUB_ID")] = None
-    """Generator to sample: a folder, a Hugging Face hub id (owner/name), or adaptok-tiny-generator for the bundled one.
-    --model is its tokenizer. Give this or --samples."""
+    generator: Annotated[str | None, MODEL_NAME, option("FOLDER|HUB_ID")] = None
+    """Generator to sample: a folder, a Hugging Face hub id (owner/name@revision), or adaptok-tiny-generator for the
+    bundled one. --model is its tokenizer. Give this or --samples."""
     dtype: Annotated[DType | None, option("float32|bfloat16|float16")] = None  # type: ignore[assignment]
     """Floating-point format of the generator. The default is that of the protocol, bfloat16, on a GPU, and float32 on a
     CPU. The tokenizer computes in float32; on a GPU, class-conditional generation decodes with float16 autocast."""

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 from tyro.conf import Positional
 
-from adaptok.cli.options import Messages, Switch, group, option
+from adaptok.cli.options import MODEL_NAME, Messages, Switch, group, option
 from adaptok.cli.output import one_output, output_folder, progress, show
 
 
@@ -21,9 +21,9 @@ class ExportOnnx:
         " them. All compute in float32. See docs/deployment.md."
     )
 
-    src: Annotated[Positional[str | None], option("[MODEL]")] = None
-    """Model folder in either layout, or id of a model on the Hugging Face hub (owner/name). The bundled model is the
-    default."""
+    src: Annotated[Positional[str | None], MODEL_NAME, option("[MODEL]")] = None
+    """Model folder in either layout, or id of a model on the Hugging Face hub with its branch, tag or commit
+    (owner/name@revision). The bundled model is the default."""
     dst: Annotated[Positional[Path | None], option("[OUT]")] = None
     """Folder to write. The default is the name of MODEL followed by -onnx, in the current folder."""
     output: Annotated[Path | None, option("OUT", "-o")] = None
@@ -33,11 +33,11 @@ class ExportOnnx:
     messages: Annotated[Messages, group("message")] = field(default_factory=Messages)
 
     def run(self) -> None:
-        from adaptok.checkpoints.hub import BUNDLED_MODEL
+        from adaptok.checkpoints.hub import BUNDLED_MODEL, folder_name
         from adaptok.codec.codec import AdapTok
         from adaptok.export.onnx import DESCRIPTION_FILE, check_packages, export_onnx
 
-        out = one_output(self.dst, self.output, Path(f"{Path(self.src or BUNDLED_MODEL).name}-onnx"))
+        out = one_output(self.dst, self.output, Path(f"{folder_name(self.src or BUNDLED_MODEL)}-onnx"))
         assert out is not None
         output_folder(out)
         if (out / DESCRIPTION_FILE).exists() and not self.force:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from tyro.conf import Positional
 
-from adaptok.cli.options import Messages, group, option
+from adaptok.cli.options import MODEL_NAME, Messages, group, option
 from adaptok.cli.output import show
 
 
@@ -15,8 +15,9 @@ from adaptok.cli.output import show
 class Info:
     """Describe a video, token file, model, training run, token dataset or report."""
 
-    name: Annotated[Positional[str | None], option("[NAME]")] = None
-    """File, folder, or id of a model on the Hugging Face hub (owner/name). The bundled model is the default."""
+    name: Annotated[Positional[str | None], MODEL_NAME, option("[NAME]")] = None
+    """File, folder, or id of a model on the Hugging Face hub with its branch, tag or commit (owner/name@revision). The
+    bundled model is the default."""
     messages: Annotated[Messages, group("message")] = field(default_factory=Messages)
 
     def run(self) -> None:

@@ -57,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             import logging
 
             logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+        _check_model_names(command)
         with held_outputs:
             command.run()
     except KeyboardInterrupt as stop:
@@ -88,6 +89,17 @@ def describe(error: BaseException) -> str:
     if isinstance(error, ImportError | FloatingPointError | OSError) or exit_code(error) == USER_ERROR:
         return text or type(error).__name__
     return f"{type(error).__name__}: {text}; see the traceback with --verbose or {TRACEBACK_VARIABLE}=1"
+
+
+def _check_model_names(command: Any) -> None:
+    """Raise FileNotFoundError if a model of the hub is named without a revision, as a misspelled path would be."""
+    from adaptok.cli.options import MODEL_NAME
+    from adaptok.cli.structure import marked_values
+
+    for name in marked_values(command, MODEL_NAME):
+        from adaptok.checkpoints.hub import refuse_unpinned
+
+        refuse_unpinned(name)
 
 
 def _is_verbose(command: Any) -> bool:

@@ -31,6 +31,8 @@ def group(title: str) -> object:
 
 Switch = Annotated[bool, FlagCreatePairsOff, arg(help_behavior_hint="")]
 """A flag that is off by default."""
+MODEL_NAME = "model name"
+"""Mark of options that name a model: a folder, a bundled model, or a hub id, which must state a revision."""
 Input = Annotated[Positional[Path], option("INPUT")]
 """A required path."""
 
@@ -95,8 +97,9 @@ class Device(Threads):
 class Computation(Device):
     """Which model to use, and where to compute."""
 
-    model: Annotated[str | None, option("FOLDER|HUB_ID")] = None
-    """Model folder, or id of a model on the Hugging Face hub (owner/name). The bundled model is the default."""
+    model: Annotated[str | None, MODEL_NAME, option("FOLDER|HUB_ID")] = None
+    """Model folder, or id of a model on the Hugging Face hub with its branch, tag or commit (owner/name@revision). The
+    bundled model is the default."""
     batch_size: int = 4
     """Number of clips computed at once. Larger batches use more memory and are faster on a GPU."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from adaptok.cli.options import Computation, Switch, option
+from adaptok.cli.options import MODEL_NAME, Computation, Switch, option
 
 if TYPE_CHECKING:
     from adaptok.generation import Generator, Sampling
@@ -51,9 +51,9 @@ class SamplingOptions:
 class GeneratorComputation(Computation):
     """Which models to use, and where to compute."""
 
-    generator: Annotated[str | None, option("FOLDER|HUB_ID")] = None
-    """Generator folder, or id of a generator on the Hugging Face hub (owner/name). The bundled generator is the
-    default. --model is the tokenizer whose tokens it generates."""
+    generator: Annotated[str | None, MODEL_NAME, option("FOLDER|HUB_ID")] = None
+    """Generator folder, or id of a generator on the Hugging Face hub with its branch, tag or commit
+    (owner/name@revision). The bundled generator is the default. --model is the tokenizer whose tokens it generates."""
     compile: Switch = False
     """Compile the decode step, and record it as CUDA graphs on a GPU. Compilation takes about a minute and pays off for
     many clips."""

@@ -118,6 +118,17 @@ def command_fields(node: type, group: str | None = None) -> Iterator[CommandFiel
             yield CommandField(field, hint, notes, node, group)
 
 
+def marked_values(command: Any, mark: str) -> Iterator[Any]:
+    """Iterate over the values, other than None, of the options of a command whose types are annotated with a mark."""
+    hints = typing.get_type_hints(type(command), include_extras=True)
+    for field in dataclasses.fields(command):
+        value = getattr(command, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from marked_values(value, mark)
+        elif value is not None and mark in getattr(hints[field.name], "__metadata__", ()):
+            yield value
+
+
 def flags_of(node: type) -> list[Flag]:
     """List the options of a command."""
     fields = [field for field in command_fields(node) if not field.is_positional]

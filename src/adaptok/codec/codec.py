@@ -52,8 +52,8 @@ class AdapTok(ClipCodec):
         """Load a model.
 
         Args:
-            name: A model folder or an id `owner/name` of the Hugging Face hub, of this project's or the official
-                layout. None loads the bundled model.
+            name: A model folder or an id `owner/name` or `owner/name@revision` of the Hugging Face hub, of this
+                project's or the official layout. None loads the bundled model.
             device: A torch device. "auto" selects CUDA if available, else MPS, else the CPU.
             dtype: Type of weights and computation: "float32", "bfloat16" or "float16", one of the short names "fp32",
                 "bf16" and "fp16", or a torch type.

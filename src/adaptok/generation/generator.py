@@ -92,8 +92,8 @@ class Generator(Pretrained):
         """Load a generator for sampling.
 
         Args:
-            name: folder or Hugging Face hub id (owner/name) of a generator in our layout or the official one. None is
-                the bundled generator.
+            name: folder or Hugging Face hub id (owner/name or owner/name@revision) of a generator in our layout or the
+                official one. None is the bundled generator.
             codec: tokenizer, or its folder or hub id. None is the bundled model, if the generator was trained on it.
             device, dtype: as for `AdapTok.from_pretrained`. A tokenizer that is loaded by name computes in float32.
             compile: compile the decode step (`torch.compile`, with CUDA graphs on a GPU). The first clips wait up to a

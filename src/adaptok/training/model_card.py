@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from adaptok.checkpoints.hub import is_hub_id
+from adaptok.checkpoints.hub import parse_hub_id
 from adaptok.checkpoints.model_card import RESULT_PREFIX, TrainingSummary, write_card
 from adaptok.config.base import read_yaml
 from adaptok.config.training import AnyConfig, GeneratorTrainingConfig, load_config
@@ -33,13 +33,14 @@ def write_model_card(
     for line in read_metrics(run / "metrics.jsonl"):
         results |= {name: value for name, value in line.items() if name.startswith(RESULT_PREFIX)}
     data = config.data
+    hub_id = None if config.initial is None else parse_hub_id(config.initial)
     held_out = isinstance(config, GeneratorTrainingConfig) and config.data.held_out
     training = TrainingSummary(
         stage=config.stage,
         length=f"{steps} steps" + ("" if batch_size is None else f" of {batch_size} clips"),
         data=_data_sources(config),
         initial=None if config.initial is None else _without_folders(config.initial),
-        base_model=config.initial if config.initial is not None and is_hub_id(config.initial) else None,
+        base_model=None if hub_id is None else hub_id.repo_id,
         validation=Path(data.validation).name if data.validation else "held-out videos" if held_out else None,
         results=results,
         config=yaml.safe_dump(_without_folders(config.model_dump(mode="json")), sort_keys=False, width=120),
