@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import sys
 from itertools import pairwise
 
 import pytest
@@ -14,7 +15,7 @@ from adaptok import AdapTok
 from adaptok.cli.main import main
 from adaptok.training.checkpointing import list_checkpoints
 from adaptok.training.interruption import TrainingInterrupted
-from adaptok.training.metrics_logger import LogRecord
+from adaptok.training.metrics_logger import LogRecord, check_trackers
 from adaptok.training.precision import LossScaler
 from tests.helpers.models import small_config
 from tests.helpers.training import LOSSES, assert_resumes, config, everything, train
@@ -172,6 +173,14 @@ def test_missing_trackers_are_an_error_at_the_start(tmp_path):
         train(config(tmp_path, "tokenizer", trackers=["wandb"]), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     assert config(tmp_path, "tokenizer", trackers="none").trackers == ()
+
+
+@pytest.mark.parametrize("module", ["tensorboard", "torch.utils.tensorboard"])
+def test_a_tensorboard_that_is_missing_or_broken_is_named(monkeypatch, module):
+    """torch falls back to tensorboardX, whose name would confuse."""
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=r"^trackers tensorboard needs tensorboard.*pip install 'adaptok\[train\]'"):
+        check_trackers(["tensorboard"])
 
 
 def test_metrics_are_averaged_over_accumulation_steps(tmp_path):

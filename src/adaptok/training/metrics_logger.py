@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from adaptok.config.training import AnyConfig, dump_config
-from adaptok.utils.extras import require
+from adaptok.utils.extras import missing, require
 from adaptok.utils.files import replacing
 
 SHOWN_FIRST = ("loss", "psnr", "lr", "clips_per_second")
@@ -154,6 +154,11 @@ def check_trackers(trackers: Sequence[str]) -> None:
     for name, extra in (("tensorboard", "train"), ("wandb", "wandb")):
         if name in trackers:
             require(name, extra=extra, purpose=f"trackers {name}")
+    if "tensorboard" in trackers:
+        try:
+            import torch.utils.tensorboard  # noqa: F401
+        except ImportError as error:  # accelerate would look for tensorboardX instead, and name that
+            raise missing("tensorboard", extra="train", purpose="trackers tensorboard", reason=str(error)) from None
 
 
 def _tag(name: str) -> str:
