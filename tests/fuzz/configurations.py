@@ -18,8 +18,26 @@ from tests.fuzz.originals import FORMATS
 
 BOMB = "a: &a [x, x]\n" + "".join(f"{n}: &{n} [*{o}, *{o}, *{o}, *{o}, *{o}]\n" for o, n in zip("abcdefgh", "bcdefghi"))
 TEXTS = (
-    *("", "null", "[]", "- 1", "stage", "stage: tokenizer\nstage: scorer", "? [a]\n: 1", "---\n---\n", "\t", "%YAML 9.9\n"),
-    *("!!python/object/apply:os.system ['true']", "x: !!python/name:os.system", "<<: *none", "&a [*a]", BOMB, "[" * 3000),
+    *(
+        "",
+        "null",
+        "[]",
+        "- 1",
+        "stage",
+        "stage: tokenizer\nstage: scorer",
+        "? [a]\n: 1",
+        "---\n---\n",
+        "\t",
+        "%YAML 9.9\n",
+    ),
+    *(
+        "!!python/object/apply:os.system ['true']",
+        "x: !!python/name:os.system",
+        "<<: *none",
+        "&a [*a]",
+        BOMB,
+        "[" * 3000,
+    ),
     *("stage: &a tokenizer\nmodel: {<<: {name: x}}", "stage: 2020-01-01", "stage: !!binary aGk=", "1: 2", "? {}\n: 3"),
 )
 """Whole files."""

@@ -56,6 +56,9 @@ class Target(ABC):
     def open(self, seeds: Path) -> None:
         """Read what `prepare` wrote."""
 
+    def warm_up(self) -> None:
+        """Do what takes long only once, such as imports, so that the first input is not over its time."""
+
     @abstractmethod
     def run(self, rng: random.Random, folder: Path) -> None:
         """Make an input from random numbers, in an empty folder, and use it.
@@ -118,7 +121,7 @@ def judge(target: Target, seed: int, index: int, folder: Path) -> Outcome:
     return outcome
 
 
-class _watched:  # noqa: N801
+class _watched:
     """Fail if a connection is opened or a process is started. An audit hook cannot be removed, so there is one."""
 
     active = False

@@ -19,7 +19,17 @@ from tests.fuzz.originals import FORMATS
 
 LISTS = ("list.csv", "list-official.csv", "list.txt", "index.parquet")
 NAMES = (
-    *("clips/orbit/00000.mp4", "a b.mp4", "ä.mp4", 'quo"te.mp4', "comma,.mp4", "new\nline.mp4", "line\u2028.mp4", "", " "),
+    *(
+        "clips/orbit/00000.mp4",
+        "a b.mp4",
+        "ä.mp4",
+        'quo"te.mp4',
+        "comma,.mp4",
+        "new\nline.mp4",
+        "line\u2028.mp4",
+        "",
+        " ",
+    ),
     *("x" * 300 + ".mp4", "nul\0.mp4", "/dev/stdin.mp4", "http://127.0.0.1:9/x.mp4", "../x.mp4", "tab\t.mp4", "'.mp4"),
     *("\ufeffbom.mp4", "cr\r.mp4", "-dash.mp4", "#comment.mp4", "path", "10:20.mp4", "x" * 140_000),
 )

@@ -107,4 +107,6 @@ class ModelFolders(Target):
 def official_config() -> ModelConfig:
     """A small configuration that the official layout supports."""
     config = small_config(vector=True)
-    return config.model_copy(update={"scorer": config.scorer.model_copy(update={"distortion": "lpips", "scale": "linear"})})
+    return config.model_copy(
+        update={"scorer": config.scorer.model_copy(update={"distortion": "lpips", "scale": "linear"})}
+    )

@@ -5,18 +5,39 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 
+from adaptok.training.metrics_logger import LogRecord
+from adaptok.training.token_data import open_token_data
+from adaptok.training.trainer import Trainer
 from tests.fuzz.commands import command
 from tests.fuzz.harness import Failure, Target, attempt
 from tests.fuzz.mutations import damaged, document_changed, safetensors_changed, to_json
+from tests.helpers.generators import generator_config, write_tokens
 from tests.helpers.training import config, everything, train
 
 ERRORS = (ValueError, FileNotFoundError, NotADirectoryError)
-CHANGES = {"max_steps": 6, "checkpoint_every": 2, "validate_every": 4, "keep_checkpoints": 2, "trackers": []}
+CHANGES = {"max_steps": 4, "checkpoint_every": 1, "validate_every": 4, "keep_checkpoints": 2, "trackers": []}
+
+
+def train_tokenizer(seeds: Path, run: Path, stop_at: int | None = None) -> None:
+    train(config(seeds, "tokenizer", **CHANGES), run, stop_at=stop_at)
+
+
+def train_generator(seeds: Path, run: Path, stop_at: int | None = None) -> None:
+    def report(record: LogRecord) -> None:
+        if stop_at is not None and record.step >= stop_at:
+            raise KeyboardInterrupt
+
+    options = generator_config(str(seeds / "tokens"), **CHANGES)
+    Trainer(options, open_token_data(options), run, report).train()
+
+
+STAGES = {"tokenizer": train_tokenizer, "generator": train_generator}
 
 
 class RunFolders(Target):
@@ -25,21 +46,24 @@ class RunFolders(Target):
     name = "run_folders"
 
     def prepare(self, seeds: Path) -> None:
-        for stage in ("tokenizer", "scorer"):
-            folder = seeds / stage
-            folder.mkdir()
-            options = config(folder, stage, **CHANGES)
-            train(options, folder / "whole")
+        write_tokens(seeds / "tokens", 12)
+        for stage, run in STAGES.items():
             with pytest.raises(KeyboardInterrupt):
-                train(options, folder / "run", stop_at=5)
+                run(seeds, seeds / stage / "run", 3)
+            shutil.copytree(seeds / stage / "run", seeds / stage / "whole")
+            run(seeds, seeds / stage / "whole")
 
     def open(self, seeds: Path) -> None:
         self.seeds = seeds
-        self.options = {folder.name: config(folder, folder.name, **CHANGES) for folder in sorted(seeds.iterdir())}
-        self.expected = {stage: everything(seeds / stage / "whole") for stage in self.options}
+        self.expected = {stage: everything(seeds / stage / "whole") for stage in STAGES}
+
+    def warm_up(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            for stage, run in STAGES.items():
+                run(self.seeds, Path(folder) / stage)
 
     def run(self, rng: random.Random, folder: Path) -> None:
-        stage = rng.choice(list(self.options))
+        stage = rng.choice(list(STAGES))
         run = folder / "run"
         shutil.copytree(self.seeds / stage / "run", run)
         files = [path for path in sorted(run.rglob("*")) if path.is_file()]
@@ -51,7 +75,7 @@ class RunFolders(Target):
         if rng.random() < 0.2:
             command("export", run, folder / "model")
             return
-        attempt(ERRORS, train, self.options[stage], run)
+        attempt(ERRORS, STAGES[stage], self.seeds, run)
         tensors, metrics = everything(run) if not logged else (everything_but_metrics(run), [])
         expected, expected_metrics = self.expected[stage]
         if tensors.keys() != expected.keys() or any(not torch.equal(tensors[key], expected[key]) for key in expected):

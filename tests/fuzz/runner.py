@@ -180,6 +180,7 @@ def _work(name: str, seeds: Path, folder: Path, seed: int, connection: Connectio
     torch.set_num_threads(1)
     target = load_target(name)
     target.open(seeds)
+    target.warm_up()
     _limit_memory()
     connection.send("ready")
     while True:

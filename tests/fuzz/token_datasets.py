@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from adaptok.data.token_datasets import TokenClip, TokenDataset, TokenDatasetInfo
 from tests.fuzz.commands import command
-from tests.fuzz.harness import Failure, Refused, Target, attempt
+from tests.fuzz.harness import Failure, Target, attempt
 from tests.fuzz.mutations import damaged, document_changed, to_json
 from tests.fuzz.originals import FORMATS
 from tests.helpers.generators import write_tokens
@@ -125,8 +125,10 @@ def write_changed(rng: random.Random, shard: Path) -> None:
         table = table.replace_schema_metadata(metadata)
     elif way == 1:
         name = rng.choice(table.column_names)
-        table = table.drop_columns([name]) if rng.random() < 0.5 else table.rename_columns(
-            [f"{other}x" if other == name else other for other in table.column_names]
+        table = (
+            table.drop_columns([name])
+            if rng.random() < 0.5
+            else table.rename_columns([f"{other}x" if other == name else other for other in table.column_names])
         )
     elif way == 2:
         rows = table.to_pylist()
@@ -148,7 +150,9 @@ def _change_row(rng: random.Random, row: dict[str, Any]) -> None:
         if rng.random() < 0.2:
             del value[at]
     else:
-        row[name] = rng.choice((None, [], [1], 0, -1, 2**31 - 1, 1e300, float("nan"), "", "../x", "a\nb", "\x1b[31m", "x" * 5000))
+        row[name] = rng.choice(
+            (None, [], [1], 0, -1, 2**31 - 1, 1e300, float("nan"), "", "../x", "a\nb", "\x1b[31m", "x" * 5000)
+        )
 
 
 def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
