@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.fuzz.harness import Target
 from tests.fuzz.mutations import DEEP, HOSTILE, damaged, document_changed, to_json
 from tests.fuzz.originals import FORMATS
 
-BOMB = "a: &a [x, x]\n" + "".join(f"{n}: &{n} [*{o}, *{o}, *{o}, *{o}, *{o}]\n" for o, n in zip("abcdefgh", "bcdefghi"))
+BOMB = "a: &a [x, x]\n" + "".join(f"{n}: &{n} [*{o}, *{o}, *{o}, *{o}, *{o}]\n" for o, n in pairwise("abcdefghi"))
 TEXTS = (
     *(
         "",

@@ -50,13 +50,15 @@ class Target(ABC):
 
     name: str
 
+    @abstractmethod
     def prepare(self, seeds: Path) -> None:
         """Write the undamaged files. The folder exists and is empty."""
 
+    @abstractmethod
     def open(self, seeds: Path) -> None:
         """Read what `prepare` wrote."""
 
-    def warm_up(self) -> None:
+    def warm_up(self) -> None:  # noqa: B027
         """Do what takes long only once, such as imports, so that the first input is not over its time."""
 
     @abstractmethod

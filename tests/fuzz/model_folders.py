@@ -1,4 +1,4 @@
-"""Model folders: tokenizers and generators, of this project's layout and the official one, with and without checksums."""
+"""Model folders: tokenizers and generators of both layouts, with and without checksums."""
 
 from __future__ import annotations
 
@@ -107,6 +107,5 @@ class ModelFolders(Target):
 def official_config() -> ModelConfig:
     """A small configuration that the official layout supports."""
     config = small_config(vector=True)
-    return config.model_copy(
-        update={"scorer": config.scorer.model_copy(update={"distortion": "lpips", "scale": "linear"})}
-    )
+    scorer = config.scorer.model_copy(update={"distortion": "lpips", "scale": "linear"})
+    return config.model_copy(update={"scorer": scorer})

@@ -183,9 +183,8 @@ def safetensors_changed(rng: random.Random, data: bytes) -> bytes:
     if way == 1:  # another type of the same size, or not
         entry["dtype"] = rng.choice(("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "U16", "I8", "U8", "BOOL"))
     elif way == 2:
-        entry["shape"] = rng.choice(
-            ([], [0], [2**40], [*entry["shape"], 1], entry["shape"][::-1], [-1], entry["shape"][1:])
-        )
+        shape = entry["shape"]
+        entry["shape"] = rng.choice(([], [0], [2**40], [*shape, 1], shape[::-1], [-1], shape[1:]))
     elif way == 3:  # values that are no numbers
         start, stop = entry["data_offsets"]
         at = rng.randrange(start, max(start + 1, stop - 3)) // 4 * 4

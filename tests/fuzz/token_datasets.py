@@ -21,6 +21,7 @@ from tests.helpers.generators import write_tokens
 
 ERRORS = (ValueError, FileNotFoundError)
 MODEL = FORMATS / "model"
+TEXTS = ("", "../x", "a\nb", "\x1b[31m", "x" * 5000)
 
 
 class TokenDatasets(Target):
@@ -150,9 +151,7 @@ def _change_row(rng: random.Random, row: dict[str, Any]) -> None:
         if rng.random() < 0.2:
             del value[at]
     else:
-        row[name] = rng.choice(
-            (None, [], [1], 0, -1, 2**31 - 1, 1e300, float("nan"), "", "../x", "a\nb", "\x1b[31m", "x" * 5000)
-        )
+        row[name] = rng.choice((None, [], [1], *(0, -1, 2**31 - 1, 1e300, float("nan")), *TEXTS))
 
 
 def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:

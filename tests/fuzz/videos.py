@@ -23,21 +23,17 @@ from tests.helpers.videos import write_video
 COUNT = 24
 """Frames of every video that is written here."""
 MODEL = FORMATS / "model"
-NAMES = (
-    b"stts",
-    b"ctts",
-    b"stsz",
-    b"stsc",
-    b"stco",
-    b"mdhd",
-    b"mvhd",
-    b"tkhd",
-    b"elst",
-    b"stsd",
-    b"avcC",
-    b"trun",
-    b"FRAME",
+WRITTEN = (
+    ("mpeg4.avi", "mpeg4", "yuv420p"),
+    ("motion.mov", "mjpeg", "yuvj420p"),
+    ("fragments.mp4", "mpeg4", "yuv420p"),
+    ("transport.ts", "mpeg2video", "yuv420p"),
+    ("animation.gif", "gif", "rgb8"),
+    ("raw.y4m", "wrapped_avframe", "yuv420p"),
 )
+"""Name, codec and pixel format of videos of other containers."""
+TIMES = (b"stts", b"ctts", b"mdhd", b"mvhd", b"tkhd", b"elst")
+NAMES = (*TIMES, b"stsz", b"stsc", b"stco", b"stsd", b"avcC", b"trun", b"FRAME")
 """Atoms of MP4 with times, sizes and offsets, and the mark of a frame of y4m."""
 MAX_FRAMES = 100_000
 """Frames after which reading stops: more than a damaged file of a few kilobytes may give."""
@@ -52,26 +48,14 @@ class Videos(Target):
         write_video(seeds / "h264.mp4", COUNT)
         write_video(seeds / "matroska.mkv", COUNT)
         frames = [np.roll(np.arange(48 * 64 * 3, dtype=np.uint8).reshape(48, 64, 3), n, 1) for n in range(COUNT)]
-        for name, codec, kind in (
-            *(
-                ("mpeg4.avi", "mpeg4", "yuv420p"),
-                ("motion.mov", "mjpeg", "yuvj420p"),
-                ("fragments.mp4", "mpeg4", "yuv420p"),
-            ),
-            *(
-                ("transport.ts", "mpeg2video", "yuv420p"),
-                ("animation.gif", "gif", "rgb8"),
-                ("raw.y4m", "wrapped_avframe", "yuv420p"),
-            ),
-        ):
+        for name, codec, kind in WRITTEN:
             options = {"movflags": "frag_keyframe+empty_moov"} if name == "fragments.mp4" else {}
             with av.open(str(seeds / name), "w", options=options) as container:
                 stream = container.add_stream(codec, rate=25)
                 stream.width, stream.height, stream.pix_fmt = 64, 48, kind
                 for frame in frames:
-                    container.mux(
-                        stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=kind))
-                    )
+                    picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=kind)
+                    container.mux(stream.encode(picture))
                 container.mux(stream.encode())
         (seeds / "frames").mkdir()
         for number, frame in enumerate(frames[:6]):
