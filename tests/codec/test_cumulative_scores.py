@@ -9,22 +9,14 @@ from adaptok import AdapTok, LengthPolicy
 from adaptok.codec.cumulative_scores import scores_at
 from adaptok.codec.length_selection import measure_cumulative
 from adaptok.config.model import ModelConfig
-from adaptok.models.model import Model
-from tests.helpers.models import small_config
+from tests.helpers.models import cumulative_model, small_config
 
 BUDGET = 16
 
 
 @pytest.fixture
 def cumulative_codec() -> AdapTok:
-    torch.manual_seed(3)
-    config = small_config()
-    assert config.scorer is not None
-    scorer = config.scorer.model_copy(update={"target": "cumulative", "probe_lengths": ()})
-    model = Model(config.model_copy(update={"scorer": scorer}))
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    return AdapTok(model, "")
+    return AdapTok(cumulative_model(), "")
 
 
 def true_total(codec, encoded, clips, lengths):

@@ -53,6 +53,18 @@ def random_model(config: ModelConfig) -> Model:
     return model.eval()
 
 
+def cumulative_model() -> Model:
+    """A small model whose scorer has the target "cumulative", with weights that make lengths differ."""
+    config = small_config()
+    assert config.scorer is not None
+    scorer = config.scorer.model_copy(update={"target": "cumulative", "probe_lengths": ()})
+    torch.manual_seed(3)
+    model = Model(config.model_copy(update={"scorer": scorer}))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
 def linear_tokenizer(**changes) -> Tokenizer:
     stack = StackConfig(width=192, depth=2, heads=4)
     values = {

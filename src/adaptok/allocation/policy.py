@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from adaptok.allocation.knapsack import allocate, allocate_exact, allocate_to_target, uniform_lengths
 from adaptok.allocation.stream import StreamAllocator
-from adaptok.config.choices import Scope
+from adaptok.config.choices import DEFAULT_EFFORT, Effort, Scope
 from adaptok.config.model import ModelConfig
 
 Lengths = NDArray[np.int64]
@@ -35,9 +35,6 @@ OFFICIAL_BLOCK_BUDGETS: dict[int, tuple[int, ...]] = {
     512: (512, 512, 512, 512),
 }
 """Budget of each block index in the official procedure, by mean tokens per block."""
-EFFORTS = range(4)
-"""Values of `LengthPolicy.effort`."""
-DEFAULT_EFFORT = 0
 LengthChooser = Callable[[Scores, int], Lengths]
 """Chooses lengths `[B]` from the scores `[B, L]` of one block of each of B clips, and the block's index in its clip."""
 
@@ -102,8 +99,8 @@ class LengthPolicy:
     effort: int = DEFAULT_EFFORT
 
     def __post_init__(self) -> None:
-        if self.effort not in EFFORTS:
-            raise ValueError(f"effort {self.effort!r}, expected 0 to {EFFORTS[-1]}")
+        if self.effort not in get_args(Effort):
+            raise ValueError(f"effort {self.effort!r}, expected 0 to {get_args(Effort)[-1]}")
         if self.scope not in get_args(Scope):
             raise ValueError(f"scope {self.scope!r}, expected one of {', '.join(get_args(Scope))}")
         if self.budget is not None and self.target is not None:

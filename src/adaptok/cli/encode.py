@@ -123,6 +123,7 @@ class Encode:
             self.lengths.scope,
             target=self.lengths.target,
             uniform=self.lengths.uniform,
+            effort=self.lengths.effort,
             keep_scores=self.scores,
             progress=advance,
             **fit_arguments(self.frames),

@@ -12,7 +12,7 @@ from adaptok.cli.evaluate_generation import Generation, Prediction
 from adaptok.cli.evaluation_options import Run, Weights, check_collection, open_measures, show_plan, show_report
 from adaptok.cli.evaluation_workers import measure, pick_process_device
 from adaptok.cli.options import Budgets, Computation, Device, Messages, Switch, flatten, group, option
-from adaptok.config.choices import DType, Metric, ProtocolName, Scope
+from adaptok.config.choices import DEFAULT_EFFORT, DType, Effort, Metric, ProtocolName, Scope
 
 if TYPE_CHECKING:
     from adaptok.evaluation.pairs import PairsEvaluation
@@ -61,6 +61,10 @@ class Reconstruction:
     scope: Annotated[Scope | None, option("video|clip|batch|stream")] = None
     """Which blocks share a budget: all blocks of a video, the blocks of one clip, the same block of a batch of clips,
     or the past of a live stream. The default is video, and batch for the protocol adaptok."""
+    effort: Effort = DEFAULT_EFFORT
+    """How much is computed to choose lengths, with the scopes video and clip: 0 scores all blocks once, 1 scores them
+    again at the lengths that they would get, and 2 and 3 also measure them there, once or twice. Models whose scorer
+    has the target block ignore it."""
     protocol: ProtocolName = "all"
     """all measures every whole clip of every video. adaptok is the published protocol: the first 16 frames of every
     video, sorted by path, with the short side resized and the centre cropped, in batches of 64 clips that share a
@@ -101,6 +105,7 @@ class Reconstruction:
             batch_size=computation.batch_size,
             root=self.run_options.root,
             uniform=self.uniform or not official,
+            effort=self.effort,
             autocast=torch.float16 if half else None,
         )
 

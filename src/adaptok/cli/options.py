@@ -13,7 +13,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from adaptok.cli.errors import UsageError
-from adaptok.config.choices import DType, Fit, FitChoice, Scope
+from adaptok.config.choices import DEFAULT_EFFORT, DType, Effort, Fit, FitChoice, Scope
 
 if TYPE_CHECKING:
     from adaptok.codec.codec import AdapTok
@@ -172,6 +172,10 @@ class Lengths:
     or the past of a live stream."""
     uniform: Switch = False
     """Keep the same number of tokens in every block, whatever the scores say. Useful for comparison."""
+    effort: Effort = DEFAULT_EFFORT
+    """How much is computed to choose lengths for a budget, with the scopes video and clip: 0 scores all blocks once, 1
+    scores them again at the lengths that they would get, and 2 and 3 also measure them there, once or twice. Models
+    whose scorer has the target block ignore it."""
 
 
 @dataclass(kw_only=True)

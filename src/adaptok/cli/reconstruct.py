@@ -200,7 +200,7 @@ class Reconstruct:
         frames = count_frames(video, excerpt.start, excerpt.stop, excerpt.fps)
         options = {**fit_arguments(self.frames), **excerpt_arguments(self.frames, self.computation.batch_size)}
         if self.compare_uniform or (lengths.scope in ("video", "clip") and len(budgets) > 1):
-            return self._encode_once(codec, video, budgets, frames, options)
+            return self._encode_and_shorten(codec, video, budgets, frames, options)
         encodings: list[tuple[VideoTokens | None, VideoTokens]] = []
         for budget in budgets:
             with progress(self.messages, "encoding", frames, "frames") as advance:
@@ -210,13 +210,14 @@ class Reconstruct:
                     lengths.scope,
                     target=lengths.target,
                     uniform=lengths.uniform,
+                    effort=lengths.effort,
                     progress=advance,
                     **options,
                 )
             encodings.append((None, tokens))
         return encodings
 
-    def _encode_once(
+    def _encode_and_shorten(
         self,
         codec: AdapTok,
         video: Path,
@@ -224,25 +225,31 @@ class Reconstruct:
         frames: int | None,
         options: dict[str, Any],
     ) -> list[tuple[VideoTokens | None, VideoTokens]]:
-        """Encode the video with all tokens, and shorten them to each budget."""
+        """Encode the video with all tokens, and shorten them to each budget.
+
+        It is encoded once, unless scores depend on the budget.
+        """
         from adaptok.allocation.policy import LengthPolicy
+        from adaptok.codec.encoding import EncodingOptions, encode_videos
 
-        scope, uniform = self.lengths.scope, self.lengths.uniform
-        for budget in budgets:
-            LengthPolicy(budget, scope, uniform=uniform).check(codec.layout)
-        if codec.config.scorer is None and not uniform:
+        lengths = self.lengths
+        policies = [LengthPolicy(each, lengths.scope, None, lengths.uniform, lengths.effort) for each in budgets]
+        for policy in policies:
+            policy.check(codec.layout)
+        if codec.config.scorer is None and not lengths.uniform:
             raise ValueError(f"the model {codec.config.name!r} has no scorer; give --uniform, or use another model")
-        with progress(self.messages, "encoding", frames, "frames") as advance:
-            full = codec.encode(video, progress=advance, **options)
 
-        def shortened(budget: float | None, uniform: bool) -> VideoTokens:
-            policy = LengthPolicy(budget, scope, uniform=uniform)
-            return full.shorten(policy.lengths(full.scores, len(full.lengths), codec.layout, full.info.tiles))
-
-        return [
-            (shortened(budget, True) if self.compare_uniform else None, shortened(budget, uniform))
-            for budget in budgets
-        ]
+        full: VideoTokens | None = None
+        encodings: list[tuple[VideoTokens | None, VideoTokens]] = []
+        for policy in policies:
+            if full is None or codec.used_effort(policy):
+                with progress(self.messages, "encoding", frames, "frames") as advance:
+                    [full] = encode_videos(
+                        codec, [video], LengthPolicy(), EncodingOptions(**options, scored_for=policy), advance
+                    )
+            even = replace(policy, uniform=True) if self.compare_uniform else None
+            encodings.append((None if even is None else codec.shorten(full, even), codec.shorten(full, policy)))
+        return encodings
 
     def _report(
         self, budgets: list[float | None], outputs: list[Path | None], reports: list[ReconstructionReport]

@@ -126,6 +126,7 @@ class Tokenize:
                 "target": self.lengths.target,
                 "scope": self.lengths.scope,
                 "uniform": self.lengths.uniform,
+                "effort": self.lengths.effort,
                 "fit": self.frames.fit,
                 "fps": self.frames.fps,
                 "stride": self.clips.stride,

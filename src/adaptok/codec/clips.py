@@ -103,6 +103,13 @@ class ClipCodec(Pretrained):
         if policy.needs_scores:
             require_scorer(self.model)
 
+    def used_effort(self, policy: LengthPolicy) -> int:
+        """Return the effort at which this model scores blocks for a policy: 0 wherever `effort` has no effect."""
+        scorer = self.config.scorer
+        cumulative = scorer is not None and scorer.target == "cumulative"
+        scored = policy.needs_scores and not policy.causal and policy.budget is not None
+        return policy.effort if cumulative and scored else 0
+
     @torch.no_grad()
     def encode_clips(self, clips: Tensor) -> EncodedClips:
         """Encode clips.
@@ -184,7 +191,7 @@ class ClipCodec(Pretrained):
             encoded.inputs,
             encoded.clips,
             budget,
-            policy.effort,
+            self.used_effort(policy),
             lmbda=None if budget is None or policy.scope == "clip" else self.layout.lmbda(budget),
             relative=policy.target is None,
         )

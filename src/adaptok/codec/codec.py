@@ -23,7 +23,7 @@ from adaptok.codec.encoded_windows import by_tile
 from adaptok.codec.encoding import EncodingOptions, Progress, check_single, encode_videos, split_batch
 from adaptok.codec.streaming import Streaming
 from adaptok.codec.token_file import TokenMismatchError, VideoTokens
-from adaptok.config.choices import FitChoice, FrameOutput, Scope
+from adaptok.config.choices import DEFAULT_EFFORT, FitChoice, FrameOutput, Scope
 from adaptok.utils.devices import pick_device, pick_dtype
 from adaptok.video.frame_outputs import check_output, convert_frames
 from adaptok.video.geometry import Geometry
@@ -95,6 +95,7 @@ class AdapTok(ClipCodec):
         *,
         target: float | None = None,
         uniform: bool = False,
+        effort: int = DEFAULT_EFFORT,
         fit: FitChoice = "crop",
         short_side: int | None = None,
         tile_overlap: int | None = None,
@@ -113,8 +114,8 @@ class AdapTok(ClipCodec):
             video: The path of a video file, a GIF or a folder of frames; an array or tensor, uint8 or float in [0, 1],
                 `[T, H, W, 3]`, `[T, 3, H, W]` or `[1, 3, T, H, W]`; a list of PIL images; or a decoder such as
                 torchcodec's `VideoDecoder`. See `adaptok.video.sources.open_frames`. `encode_batch` encodes several.
-            budget, scope, target, uniform: How lengths are chosen; see `LengthPolicy`. Without a budget or target,
-                every token is kept.
+            budget, scope, target, uniform, effort: How lengths are chosen; see `LengthPolicy`. Without a budget or
+                target, every token is kept.
             fit: How frames are fitted to the square of the model. The default, "crop", keeps the central square and
                 drops the rest of the frame, unlike `adaptok encode`, whose default is "auto". "pad" adds black bars,
                 "stretch" changes the aspect ratio, "tile" covers the whole frame with overlapping squares, each a
@@ -138,7 +139,8 @@ class AdapTok(ClipCodec):
         options = EncodingOptions(
             fit, short_side, tile_overlap, window_overlap, batch_size, keep_scores, start, stop, fps, allow_url
         )
-        [tokens] = encode_videos(self, [video], LengthPolicy(budget, scope, target, uniform), options, progress)
+        policy = LengthPolicy(budget, scope, target, uniform, effort)
+        [tokens] = encode_videos(self, [video], policy, options, progress)
         return tokens
 
     def encode_batch(
@@ -149,6 +151,7 @@ class AdapTok(ClipCodec):
         *,
         target: float | None = None,
         uniform: bool = False,
+        effort: int = DEFAULT_EFFORT,
         fit: FitChoice = "crop",
         short_side: int | None = None,
         tile_overlap: int | None = None,
@@ -168,8 +171,8 @@ class AdapTok(ClipCodec):
         Args:
             videos: A list of videos, each as for `encode`; or an array or tensor of videos of equal shape, float
                 `[B, 3, T, H, W]` in [0, 1] or uint8 `[B, T, H, W, 3]`.
-            budget, scope, target, uniform, fit, short_side, tile_overlap, window_overlap, batch_size, keep_scores: As
-                for `encode`. With the scope "batch", each video has batches of its own.
+            budget, scope, target, uniform, effort, fit, short_side, tile_overlap, window_overlap, batch_size,
+                keep_scores: As for `encode`. With the scope "batch", each video has batches of its own.
             start, stop, fps, allow_url: As for `encode`, in each video.
             progress: Called with the number of frames that have just been processed, over all videos.
 
@@ -192,7 +195,7 @@ class AdapTok(ClipCodec):
             fps=fps,
             allow_url=allow_url,
         )
-        policy = LengthPolicy(budget, scope, target, uniform)
+        policy = LengthPolicy(budget, scope, target, uniform, effort)
         return encode_videos(self, split_batch(videos), policy, options, progress)
 
     def iter_decode(
@@ -322,6 +325,10 @@ class AdapTok(ClipCodec):
             tokens, original=original, any_model=any_model, batch_size=batch_size, progress=progress
         )
         return convert_frames(np.concatenate(list(clips)), output)
+
+    def shorten(self, tokens: VideoTokens, policy: LengthPolicy) -> VideoTokens:
+        """Shorten tokens that were encoded without a budget by a policy of the scope "video" or "clip"."""
+        return tokens.shorten(policy.lengths(tokens.scores, len(tokens.lengths), self.layout, tokens.info.tiles))
 
     def reconstruct(
         self, video: Video, budget: float | Sequence[float] | None = None, scope: Scope = "video", **options: Any

@@ -29,7 +29,11 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class EncodingOptions:
-    """How frames are taken from a video and encoded. See `AdapTok.encode` for the meaning of each option."""
+    """How frames are taken from a video and encoded. See `AdapTok.encode` for the meaning of each option.
+
+    `scored_for` is the policy that scores are computed for; None is the one that chooses the lengths. Where all tokens
+    are kept, to be shortened later, it gives the scores that the later policy needs.
+    """
 
     fit: FitChoice = "crop"
     short_side: int | None = None
@@ -41,6 +45,7 @@ class EncodingOptions:
     stop: float | None = None
     fps: Fraction | float | None = None
     allow_url: bool = False
+    scored_for: LengthPolicy | None = None
 
 
 def check_single(video: Video) -> None:
@@ -103,7 +108,7 @@ def encode_videos(
         VideoError: A file cannot be read.
     """
     _check(codec, policy, options)
-    encoder = WindowEncoder(codec, policy, options.batch_size, options.keep_scores)
+    encoder = WindowEncoder(codec, policy, options.batch_size, options.keep_scores, options.scored_for)
     encoded: list[list[EncodedWindows]] = []
     opened: list[_Opened] = []
 

@@ -40,10 +40,19 @@ class WindowEncoder:
         policy: How lengths are chosen.
         batch_size: Clips computed at once.
         keep_scores: Whether scores are computed even if the policy does not need them.
+        scored_for: Policy that scores are computed for; None is `policy`.
     """
 
-    def __init__(self, codec: ClipCodec, policy: LengthPolicy, batch_size: int, keep_scores: bool) -> None:
+    def __init__(
+        self,
+        codec: ClipCodec,
+        policy: LengthPolicy,
+        batch_size: int,
+        keep_scores: bool,
+        scored_for: LengthPolicy | None = None,
+    ) -> None:
         self.codec, self.policy, self.batch_size = codec, policy, batch_size
+        self._scored_for = scored_for or policy
         self._scored = policy.needs_scores or (keep_scores and codec.model.scorer is not None)
         self._pending: list[_Pending] = []
 
@@ -96,7 +105,7 @@ class WindowEncoder:
             choose, absolute = self.policy.chooser(self.codec.layout), self.policy.target is not None
             lengths, scores = self.codec.choose_lengths(encoded, choose, absolute=absolute)
         elif self._scored:
-            scores = self.codec.allocation_scores(encoded, self.policy).cpu().numpy()
+            scores = self.codec.allocation_scores(encoded, self._scored_for).cpu().numpy()
         return encoded.ids.cpu().numpy().astype(np.uint16), scores, lengths
 
 

@@ -14,6 +14,9 @@ FrameOutput = Literal["numpy", "torch", "pil"]
 """Types of decoded frames."""
 Scope = Literal["video", "clip", "batch", "stream"]
 """Which blocks share a budget of tokens."""
+Effort = Literal[0, 1, 2, 3]
+"""How much is computed to score blocks for a budget."""
+DEFAULT_EFFORT: Effort = 0
 Fit = Literal["crop", "pad", "stretch"]
 """How frames of any size are fitted to the square of the model."""
 FrameFit = Literal["crop", "pad", "stretch", "tile"]

@@ -46,7 +46,7 @@ class TrainingConfig(RunConfig):
     lengths: LengthDistribution
     """Distribution of the lengths of blocks. A scorer run draws the lengths of the blocks before the scored one, and
     for the target "cumulative" also of those after it."""
-    scored_candidates: Positive | None = None
+    scored_candidates: Count | None = None
     """Number of candidate lengths that a scorer run draws and measures for each clip. Null measures all of them."""
     level_weight: Annotated[float, Field(ge=0.0)] = 1.0
     """Weight of the squared mean error of a curve of scores in the loss of a scorer run. The squared deviations from

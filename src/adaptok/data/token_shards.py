@@ -48,6 +48,9 @@ class TokenizationSettings(Config):
     """Predicted distortion to reach with the fewest tokens, as an alternative to a budget."""
     uniform: bool = False
     """Distribute the budget evenly, without looking at the scores."""
+    effort: int = Field(default=0, ge=0, le=3)
+    """How much was computed to score blocks; 0 also where the model, the scope or the target makes no use of more. See
+    `LengthPolicy`."""
     fit: Fit = "crop"
     """How frames are fitted to the model's square."""
     fps: float | None = Field(default=None, gt=0, le=MAX_FPS, validation_alias=AliasChoices("fps", "rate"))

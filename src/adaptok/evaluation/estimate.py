@@ -53,15 +53,28 @@ def _bytes(module: nn.Module) -> int:
 
 def _reconstruction_flops(evaluation: TokenizerEvaluation) -> float:
     """Count the FLOPs to encode a clip, score it, and decode it at every budget, with uniform lengths."""
-    config, plan = evaluation.codec.config, evaluation.plan
+    config = evaluation.codec.config
     blocks = config.tokenizer.blocks
     flops = encoder_flops(config)
     if config.scorer is not None:
-        flops += scorer_flops(config, None) + (0.0 if plan.scope == "batch" else probe_flops(config))
+        flops += _scoring_flops(evaluation)
     for variant in evaluation.variants:
         assert variant.budget is not None
         flops += decoder_flops(config, [round(variant.budget / blocks)] * blocks)
     return flops
+
+
+def _scoring_flops(evaluation: TokenizerEvaluation) -> float:
+    """Count the FLOPs to score a clip, for each budget if scores depend on it."""
+    config, plan = evaluation.codec.config, evaluation.plan
+    flops, effort, tokenizer = scorer_flops(config, None), plan.effort, config.tokenizer
+    if effort == 0:
+        return flops + (0.0 if plan.scope == "batch" else probe_flops(config))
+    flops *= 1 + effort
+    rounds = effort - 1  # of measurements, which decode a block and all later ones at three lengths
+    whole = decoder_flops(config, [tokenizer.latents] * tokenizer.blocks)
+    flops += rounds * 3 * whole * (tokenizer.blocks + 1) / 2
+    return flops * len(plan.budgets)
 
 
 def _sampling_flops(evaluation: SamplesEvaluation) -> float:

@@ -42,6 +42,7 @@ class Protocol(_Record):
     frames: int
     size: int | None
     scope: Scope | None = None
+    effort: int | None = None
     batch_size: int | None = None
     ms_ssim_scales: int | None = None
     patch_size: int | None = None

@@ -27,7 +27,7 @@ from adaptok.allocation.policy import (
 )
 from adaptok.codec.clips import EncodedClips
 from adaptok.codec.codec import AdapTok
-from adaptok.config.choices import ProtocolName, Scope
+from adaptok.config.choices import DEFAULT_EFFORT, ProtocolName, Scope
 from adaptok.evaluation.examples import Example
 from adaptok.evaluation.measures import Measures
 from adaptok.evaluation.partial_results import PartialResult, PartialResults, VideoRecord
@@ -63,6 +63,7 @@ class TokenizerEvaluation:
             `official_block_budgets`.
         batch_size: clips per batch. Only results of the scope "batch" depend on it.
         uniform: measure uniform lengths too.
+        effort: how much is computed to score blocks; see `LengthPolicy`.
         autocast: type of the tokenizer's matrix products (`torch.autocast`); None computes in the type of its weights.
         root: folder that relative paths of a list refer to.
 
@@ -82,6 +83,7 @@ class TokenizerEvaluation:
         batch_size: int = 4,
         root: Path | None = None,
         uniform: bool = True,
+        effort: int = DEFAULT_EFFORT,
         autocast: torch.dtype | None = None,
     ) -> None:
         config, layout = codec.config.tokenizer, codec.layout
@@ -94,7 +96,8 @@ class TokenizerEvaluation:
         if batch and protocol != "all":
             budgets = [_tokens_per_clip(budget, layout) for budget in budgets]
         for budget in budgets:
-            LengthPolicy(budget, scope if scored else "video", uniform=not scored).check(layout)
+            policy = LengthPolicy(budget, scope if scored else "video", uniform=not scored, effort=effort)
+            policy.check(layout)
         self.autocast = autocast
         self.plan = Plan(
             kind="tokenizer",
@@ -112,6 +115,7 @@ class TokenizerEvaluation:
             batch_size=batch_size if batch else None,
             patch_size=self.measures.used_patch_size,
             uniform=uniform or not scored,
+            effort=codec.used_effort(policy),
             autocast=None if autocast is None else str(autocast).removeprefix("torch."),
             unit=1 if protocol == "all" else batch_size if batch else VIDEOS_PER_UNIT,
             videos=plan_videos(data, root, by_path=protocol != "all"),
@@ -234,7 +238,7 @@ class _Encoder:
         self.scope = self.plan.scope or "video"
         self.videos: list[int] = []
         self._ids: list[NDArray[np.uint16]] = []
-        self._scores: list[Scores] = []
+        self._scores: dict[int, list[Scores]] = {}  # of every adaptive variant of another scope
         self._chosen: dict[int, list[tuple[Lengths, Scores]]] = {}  # of every adaptive variant of a causal scope
         self._choosers: dict[tuple[int, int], LengthChooser] = {}
 
@@ -246,11 +250,21 @@ class _Encoder:
         if self.codec.config.scorer is None:
             return
         if self.scope in ("video", "clip"):
-            self._scores.append(self.codec.allocation_scores(encoded).cpu().numpy())
+            self._score(encoded)
             return
         for i, variant in enumerate(self.variants):
             if variant.name == "adaptive":
                 self._chosen.setdefault(i, []).extend(self._choose(encoded, videos, i))
+
+    def _score(self, encoded: EncodedClips) -> None:
+        """Score clips for every adaptive variant: once for all of them, unless scores depend on the budget."""
+        scores: Scores | None = None
+        for i, variant in enumerate(self.variants):
+            if variant.name == "adaptive":
+                if scores is None or self.plan.effort:
+                    policy = LengthPolicy(variant.budget, self.scope, effort=self.plan.effort)
+                    scores = self.codec.allocation_scores(encoded, policy).cpu().numpy()
+                self._scores.setdefault(i, []).append(scores)
 
     def _choose(self, encoded: EncodedClips, videos: list[int], variant: int) -> Iterator[tuple[Lengths, Scores]]:
         """Choose lengths `[b, G]` and scores `[b, G, L]`; each block is scored given the lengths of earlier blocks."""
@@ -274,9 +288,8 @@ class _Encoder:
         ids = np.concatenate(self._ids)
         shape = len(ids), len(self.variants), ids.shape[1]
         lengths, predicted = np.zeros(shape, np.int64), np.full(shape, np.nan)
-        shared = np.concatenate(self._scores) if self._scores else None
         for i, variant in enumerate(self.variants):
-            scores = shared
+            scores = np.concatenate(self._scores[i]) if i in self._scores else None
             if i in self._chosen:
                 lengths[:, i], scores = (np.concatenate(each) for each in zip(*self._chosen[i], strict=True))
             else:

@@ -19,6 +19,7 @@ class LengthSelector:
 
     Attributes:
         policy: Policy for the free blocks, with their part of the budget.
+        scored_for: Policy for all blocks of a clip, which scores are computed for.
         layout: Layout of the free blocks of a clip.
         first_block: Index of the first free block. Blocks before it keep every token.
     """
@@ -29,7 +30,8 @@ class LengthSelector:
         budget = settings.budget
         if budget is not None and not isinstance(budget, tuple):  # a tuple has one budget per block
             budget = budget * (self.layout.blocks / layout.blocks)
-        self.policy = LengthPolicy(budget, settings.scope, settings.target, settings.uniform)
+        self.policy = LengthPolicy(budget, settings.scope, settings.target, settings.uniform, settings.effort)
+        self.scored_for = replace(self.policy, budget=settings.budget)
 
     def chooser(self, stream: StreamChooser | None = None) -> LengthChooser:
         """Return the chooser of the clips of a batch, or of one clip of a stream."""

@@ -9,13 +9,15 @@ from pydantic import Field
 from adaptok.allocation.policy import ClipLayout, LengthPolicy, official_block_budgets
 from adaptok.codec.codec import AdapTok
 from adaptok.config.base import Positive
-from adaptok.config.choices import Fit
+from adaptok.config.choices import DEFAULT_EFFORT, Effort, Fit
 from adaptok.data.token_shards import TokenDatasetInfo, TokenizationSettings
 
 
 class TokenOptions(TokenizationSettings):
     """How clips are sampled from videos, and how their lengths are chosen."""
 
+    effort: Effort = DEFAULT_EFFORT
+    """How much is computed to score blocks, 0 to 3; see `LengthPolicy`."""
     stride: Positive | None = None
     """Frames between the starts of clips. None is the length of a clip, so that clips follow each other."""
     limit: Positive | None = None
@@ -40,7 +42,8 @@ def describe_dataset(codec: AdapTok, options: TokenOptions) -> TokenDatasetInfo:
     """
     c = codec.config.tokenizer
     stride, options = options.stride or c.frames, with_block_budgets(options, codec.layout)
-    _check(codec, options, stride)
+    policy = _check(codec, options, stride)
+    options = options.model_copy(update={"effort": codec.used_effort(policy)})
     return TokenDatasetInfo(
         model=codec.config.name,
         model_hash=codec.weights_hash,
@@ -65,9 +68,10 @@ def with_block_budgets(options: TokenOptions, layout: ClipLayout) -> TokenOption
     return options if budgets is None else options.model_copy(update={"budget": tuple(map(float, budgets))})
 
 
-def _check(codec: AdapTok, options: TokenOptions, stride: int) -> None:
+def _check(codec: AdapTok, options: TokenOptions, stride: int) -> LengthPolicy:
+    """Check that options fit the model, and return their policy."""
     model, frames = codec.config, codec.config.tokenizer.frames
-    policy = LengthPolicy(options.budget, options.scope, options.target, options.uniform)
+    policy = LengthPolicy(options.budget, options.scope, options.target, options.uniform, options.effort)
     policy.check(codec.layout)
     if policy.needs_scores and model.scorer is None:
         raise ValueError(
@@ -85,3 +89,4 @@ def _check(codec: AdapTok, options: TokenOptions, stride: int) -> None:
             f"{options.condition_frames} condition frames, expected 1 to {frames - 1} of the {frames} frames of a clip,"
             " or 0 for none"
         )
+    return policy

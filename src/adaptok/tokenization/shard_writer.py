@@ -185,7 +185,7 @@ class ShardWriter:
         if not policy.causal:
             if not policy.needs_scores and not self.plan.scores:
                 return None, None
-            return self.codec.allocation_scores(encoded, policy).cpu().numpy(), None
+            return self.codec.allocation_scores(encoded, self.selector.scored_for).cpu().numpy(), None
         if policy.scope == "batch":
             lengths, scores = self.codec.choose_lengths(encoded, self.selector.chooser(), absolute=absolute)
             return scores, lengths

@@ -59,6 +59,7 @@ def build(
             frames=plan.frames,
             size=plan.size,
             scope=plan.scope,
+            effort=plan.effort,
             batch_size=plan.batch_size,
             ms_ssim_scales=None if plan.size is None else ssim_scales(plan.size),
             patch_size=plan.patch_size,

@@ -223,6 +223,7 @@ def reproduction(report: Report) -> list[tuple[str, str]]:
         items += [("SHA-256 of its scorer", model.scorer)] if model.scorer else []
     options = {
         "budget shared by": protocol.scope,
+        "effort of scoring": protocol.effort,
         "batch size": protocol.batch_size,
         "scales of MS-SSIM": protocol.ms_ssim_scales,
         "patch size of the edge ratio": protocol.patch_size and f"{protocol.patch_size} pixels",
