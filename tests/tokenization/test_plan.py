@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
 from PIL import Image
 
@@ -62,6 +65,83 @@ def test_added_files_are_reported_and_removed_files_stop_the_run(codec, tmp_path
     with pytest.raises(FileNotFoundError, match=r"b\.mp4: removed since"):
         tokenize(tmp_path / "in", tmp_path / "out", codec, options(shard_clips=1))
     assert not (tmp_path / "out" / "shard-000001.parquet").exists()
+
+
+@pytest.fixture
+def begun(codec, tmp_path):
+    """A dataset of two videos, each with a shard of its own, in the folder `out` beside the collection `in`."""
+    for index, name in enumerate("ab"):
+        write_brightening_video(tmp_path / "in" / f"{name}.mp4", 16, index)
+    tokenize(tmp_path / "in", tmp_path / "out", codec, options(shard_clips=1))
+    return tmp_path
+
+
+def resume(codec, folder, source="in", **changes):
+    return tokenize(folder / source, folder / "out", codec, options(shard_clips=1, **changes))
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_videos_exchanged_between_runs_are_noticed(codec, begun, complete):
+    if not complete:
+        (begun / "out" / "shard-000001.parquet").unlink()
+    write_brightening_video(begun / "in" / "b.mp4", 16, 2)
+    with pytest.raises(ValueError, match=r"b\.mp4: changed since the dataset was planned; restore it"):
+        resume(codec, begun)
+    assert (begun / "out" / "shard-000001.parquet").exists() == complete
+
+
+def test_shards_exchanged_between_runs_are_noticed(codec, begun):
+    shard = [begun / "out" / f"shard-00000{number}.parquet" for number in range(2)]
+    whole = [path.read_bytes() for path in shard]
+    other = begun / "other"  # a collection with files of the same names
+    write_brightening_video(other / "in" / "a.mp4", 16, 5)
+    write_brightening_video(other / "in" / "b.mp4", 17, 6)
+    resume(codec, other)
+    for damaged, message in [
+        (whole[0], r"shard-000001\.parquet: written for another plan \(it has clips of a\.mp4\); remove it"),
+        ((other / "out" / shard[1].name).read_bytes(), "its videos have other sizes"),
+        (whole[1][:-200], "not a Parquet file, or damaged"),
+    ]:
+        shard[1].write_bytes(damaged)
+        with pytest.raises(ValueError, match=message):
+            resume(codec, begun)
+    shard[1].unlink()
+    assert resume(codec, begun).written == 1
+    assert [path.read_bytes() for path in shard] == whole
+    (begun / "out" / "copy.parquet").write_bytes(whole[0])
+    with pytest.raises(ValueError, match=r"copy\.parquet: not in the plan of the dataset; move it"):
+        resume(codec, begun)
+
+
+def test_labels_changed_in_a_list_are_noticed(codec, begun):
+    (begun / "list.csv").write_text("in/a.mp4,x\nin/b.mp4,y\n")
+    tokenize(begun / "list.csv", begun / "listed", codec, options(limit=1))
+    (begun / "list.csv").write_text("in/a.mp4,x\nin/b.mp4,z\n")
+    with pytest.raises(ValueError, match=r"in/b\.mp4: labelled 'z', but planned as 'y'; restore the label"):
+        tokenize(begun / "list.csv", begun / "listed", codec, options(limit=1))
+
+
+def test_datasets_may_be_moved_with_their_collection(codec, begun, tmp_path_factory):
+    place = tmp_path_factory.mktemp("place") / "moved"
+    (begun / "out" / "shard-000001.parquet").unlink()
+    shutil.copytree(begun, place)  # with the times of change
+    for path in (begun / "in").iterdir():
+        path.unlink()
+    result = resume(codec, place)
+    assert (result.written, result.unplanned) == (1, [])
+    assert resume(codec, place).written == 0
+    write_brightening_video(begun / "in" / "a.mp4", 16, 7)
+    with pytest.raises(ValueError, match="begun with source"):
+        tokenize(begun / "in", place / "out", codec, options(shard_clips=1))
+
+
+def test_plans_of_version_1_have_no_sizes(codec, begun):
+    plan = json.loads((begun / "out" / "plan.json").read_text())
+    videos = [{key: video[key] for key in ("source", "label", "clips")} for video in plan["videos"]]
+    (begun / "out" / "plan.json").write_text(json.dumps({**plan, "version": 1, "videos": videos}))
+    for path in (begun / "out").glob("*.parquet"):
+        path.unlink()
+    assert (resume(codec, begun).written, resume(codec, begun).written) == (2, 0)
 
 
 def test_folders_of_frames_are_videos(codec, tmp_path):

@@ -19,6 +19,7 @@ from adaptok.config.choices import Engine
 from adaptok.data.token_datasets import read_notes
 from adaptok.tokenization.options import TokenOptions
 from adaptok.tokenization.plan import TokenPlan, find_unplanned, make_plan, shard_path
+from adaptok.tokenization.shard_reader import check_shards
 from adaptok.tokenization.shard_writer import ModelReference, ShardWriter
 from adaptok.utils.files import claiming, sweep
 
@@ -83,8 +84,9 @@ def tokenize(
 
     Raises:
         FileNotFoundError: The source or model does not exist, or a planned file was removed.
-        ValueError: An argument is out of its range, no video is readable, or `out` holds something else or was begun
-            with other arguments, which the message names.
+        ValueError: An argument is out of its range, no video is readable, `out` holds something else or was begun
+            with other arguments, which the message names, a planned file or its label was changed, or a shard in `out`
+            is damaged or of another dataset.
         ChildProcessError: A worker was killed.
     """
     _check_workers(model, workers, engine)
@@ -94,6 +96,7 @@ def tokenize(
     sweep(out)
     try:
         plan = make_plan(source, out, codec, options or TokenOptions(), root=root, on_open=on_open)
+        check_shards(plan, out)
         writer = ShardWriter(codec, plan, out) if engine == "local" and workers == 1 else None
         del codec  # worker processes load their own
         missing = _missing(out, range(len(plan.shards)))

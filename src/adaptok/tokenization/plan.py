@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import IO
 
 from adaptok.codec.codec import AdapTok
 from adaptok.config.base import Config
@@ -22,10 +25,12 @@ from adaptok.data.statistics import collect_statistics
 from adaptok.data.token_datasets import PLAN_FILE, sorted_labels
 from adaptok.data.token_shards import TokenDatasetInfo, schema
 from adaptok.tokenization.options import TokenOptions, describe_dataset
-from adaptok.utils.files import claiming
+from adaptok.utils.files import claiming, replacing
 from adaptok.video.container import DEFAULT_FPS
+from adaptok.video.folders import list_frames
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
+_READABLE_VERSIONS = (1, PLAN_VERSION)  # version 1 lacks the sizes and times of change of videos
 
 
 class PlannedVideo(Config):
@@ -37,6 +42,25 @@ class PlannedVideo(Config):
     """Class of the video."""
     clips: int
     """Expected number of clips. The frame counts of some containers are wrong."""
+    bytes: int | None = None
+    """Size of the file, or None if unknown."""
+    changed: int | None = None
+    """Time of the last change of the file, in nanoseconds since 1970, or None if unknown."""
+
+    def check(self, path: Path) -> None:
+        """Check that the file is the one that was planned.
+
+        Raises:
+            FileNotFoundError: It was removed.
+            ValueError: It was changed.
+        """
+        if not path.exists():  # not treated as broken, because the disk may just be unmounted
+            raise FileNotFoundError(f"{path}: removed since the dataset was planned; restore it to resume")
+        if self.changed is not None and _stamp(path) != (self.bytes, self.changed):
+            raise ValueError(
+                f"{path}: changed since the dataset was planned; restore it with its time of change, or tokenize the"
+                " collection into another folder"
+            )
 
 
 class PlanSettings(Config):
@@ -87,6 +111,15 @@ class TokenPlan(PlanSettings):
         """Return the path of a video."""
         return Path(self.root) / video.source
 
+    def checksum(self, shard: int) -> str:
+        """Return the SHA-256 of the names, labels and sizes of the videos of a shard."""
+        videos = [(video.source, video.label, video.bytes) for video in self.videos_of(shard)]
+        return hashlib.sha256(json.dumps(videos).encode()).hexdigest()
+
+    def write(self, file: IO[bytes]) -> None:
+        """Write the plan to an open file."""
+        file.write((self.model_dump_json(indent=1) + "\n").encode())
+
     @classmethod
     def read(cls, out: Path) -> TokenPlan:
         """Read the plan in a folder. Raise a ValueError if it is damaged, or its format version is not supported."""
@@ -94,9 +127,9 @@ class TokenPlan(PlanSettings):
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
             version = document["version"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise ValueError(f"{path}: not a plan of 'adaptok tokenize'; choose another folder") from None
-        if version != PLAN_VERSION:
+        if version not in _READABLE_VERSIONS:
             raise ValueError(f"{path}: plan of version {version!r}, expected version {PLAN_VERSION}")
         return cls.parse(document, str(path))
 
@@ -115,12 +148,13 @@ def make_plan(
     root: str | Path | None = None,
     on_open: Callable[[int], None] | None = None,
 ) -> TokenPlan:
-    """Read the plan in `out`, or make a new one and write it there.
+    """Read the plan in `out`, or make a new one and write it there. The paths in the plan of a collection that was
+    moved, with its files unchanged, are replaced.
 
     Raises:
         FileNotFoundError: The source does not exist.
-        ValueError: The options do not fit the model, no video is readable, or `out` holds something else or was begun
-            with other arguments.
+        ValueError: The options do not fit the model, no video is readable, `out` holds something else or was begun
+            with other arguments, or the videos or their labels were changed since they were planned.
     """
     info = describe_dataset(codec, options)
     schema(info)  # fails without pyarrow, before any work is done
@@ -144,8 +178,8 @@ def make_plan(
         out.mkdir(parents=True, exist_ok=True)
         with claiming(out / PLAN_FILE, wait=True) as file:
             if file is not None:
-                file.write((new.model_dump_json(indent=1) + "\n").encode())
-    plan = TokenPlan.read(out)
+                new.write(file)
+    plan = _relocate(TokenPlan.read(out), settings, out)
     unused = ["class_names"]  # follow from the videos
     if options.scope != "batch":
         unused.append("batch_size")  # the result does not depend on it
@@ -154,18 +188,59 @@ def make_plan(
         raise ValueError(
             f"{out}: begun with {name} {planned!r}, not {given!r}; use the same value, or choose another folder"
         )
+    _check_collection(plan, root)
     return plan
+
+
+def _relocate(plan: TokenPlan, settings: PlanSettings, out: Path) -> TokenPlan:
+    """Return the plan with the given paths if its collection was moved there, otherwise the same plan."""
+    moved = plan.model_copy(update={"source": settings.source, "root": settings.root})
+    if plan.root == settings.root or any(
+        video.changed is None or _stamp(moved.path(video)) != (video.bytes, video.changed) for video in plan.videos
+    ):
+        return plan
+    with replacing(out / PLAN_FILE) as temporary, open(temporary, "wb") as file:
+        moved.write(file)
+    return moved
+
+
+def _check_collection(plan: TokenPlan, root: str | Path | None) -> None:
+    """Raise a ValueError if a planned video, or its label in the collection, is another one now. Removed videos only
+    matter to shards that are missing."""
+    labels = {video.source: video.label for video in plan.videos}
+    for video in plan.videos:
+        with contextlib.suppress(FileNotFoundError):
+            video.check(plan.path(video))
+    for name, entry in _list_collection(plan, root) if plan.labels else ():
+        if labels.get(name, entry.label) != entry.label:
+            raise ValueError(
+                f"{name}: labelled {entry.label!r}, but planned as {labels[name]!r}; restore the label, or tokenize the"
+                " collection into another folder"
+            )
+
+
+def _list_collection(plan: TokenPlan, root: str | Path | None) -> Iterator[tuple[str, Entry]]:
+    """Yield the files of the collection with their names in the plan."""
+    try:
+        entries = find_collection(plan.source, root)
+    except FileNotFoundError:  # all files of a list were removed
+        return
+    yield from zip(relative_names([entry.path for entry in entries], Path(plan.root)), entries, strict=True)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Return the size and the time of the last change of a file, or of a folder of frames. None if it is missing."""
+    try:
+        stamps = [file.stat() for file in (list_frames(path) if path.is_dir() else [path])]
+    except OSError:
+        return None
+    return sum(stamp.st_size for stamp in stamps), max((stamp.st_mtime_ns for stamp in stamps), default=0)
 
 
 def find_unplanned(plan: TokenPlan, root: str | Path | None) -> list[str]:
     """Return the files of the collection that were added after planning."""
     planned = {video.source for video in plan.videos} | plan.broken.keys()
-    try:
-        entries = find_collection(plan.source, root)
-    except FileNotFoundError:  # all files were removed, which only matters to shards that are missing
-        return []
-    names = relative_names([entry.path for entry in entries], Path(plan.root))
-    return [name for name in names if name not in planned]
+    return [name for name, _ in _list_collection(plan, root) if name not in planned]
 
 
 def _has_plan(out: Path) -> bool:
@@ -206,6 +281,7 @@ def _new_plan(settings: PlanSettings, entries: Sequence[Entry]) -> TokenPlan:
             source=name,
             label=entry.label if settings.labels else None,
             clips=_expected_clips(entry, settings),
+            **dict(zip(("bytes", "changed"), _stamp(entry.path) or (), strict=False)),
         )
         for name, entry in zip(names, entries, strict=True)
         if entry.error is None

@@ -120,7 +120,7 @@ class ShardWriter:
         with claiming(shard_path(self.out, number)) as file:
             if file is not None:
                 rows, broken = self._rows(number, count)
-                write_rows(file, rows, self.plan.info, broken)
+                write_rows(file, rows, self.plan.info, broken, self.plan.checksum(number))
         if progress is not None and done != self.plan.clips(number):
             progress(self.plan.clips(number) - done)
         return file is not None
@@ -142,8 +142,7 @@ class ShardWriter:
         info, size = self.plan.info, self.codec.config.tokenizer.size
         for video in self.plan.videos_of(number):
             path = self.plan.path(video)
-            if not path.exists():  # not treated as broken, because the disk may just be unmounted
-                raise FileNotFoundError(f"{path}: removed since the dataset was planned; restore it to resume")
+            video.check(path)
             try:
                 with open_frames(path, fps=info.settings.fps, threads=1) as opened:
                     source = _Source(float(opened.fps), opened.width, opened.height)
