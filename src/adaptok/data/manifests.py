@@ -136,7 +136,8 @@ def _find_listed(path: Path, suffixes: frozenset[str], root: str | Path | None) 
         yield from (entry for entry in read_manifest(path, root) if entry.path.suffix.lower() in suffixes)
         return
     folder = path.parent if root is None else Path(root)
-    listed = [row for row in _read_list(path, folder) if os.path.splitext(row.name)[1].lower() in suffixes]
+    endings = tuple(suffixes)
+    listed = [row for row in _read_list(path, folder) if row.name.lower().endswith(endings)]
     if listed and not _any_exists(folder, listed):
         raise FileNotFoundError(
             f"{path}: none of its {len(listed)} files exists, such as {folder / listed[0].name}; correct the list, or"
@@ -200,8 +201,10 @@ def _parse_rows(rows: Iterator[tuple[int, list[str]]], path: Path) -> Iterator[_
         name = cells[place].strip() if place < len(cells) else ""
         if not name:
             raise ValueError(f"{path}: line {number} {cells} has no path, expected it in column {place + 1}")
-        label = next((cells[index].strip() for index in labels if index < len(cells) and cells[index].strip()), None)
-        yield _Listed(name, label)
+        label = ""
+        for index in labels:
+            label = label or (cells[index].strip() if index < len(cells) else "")
+        yield _Listed(name, label or None)
 
 
 def _name_classes(rows: Sequence[_Listed], file: Path) -> Iterator[_Listed]:
