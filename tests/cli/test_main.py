@@ -239,3 +239,52 @@ def assert_one_line(capsys, out):
     assert len(lines) == 1, captured.err
     assert "Traceback" not in captured.err
     assert not out.exists()
+
+
+@pytest.mark.parametrize("codec", [False], indirect=True)
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--start", "1e18", "start 1e+18 and stop None seconds, expected a start of at least 0"),
+        ("--stop", "inf", "start 0.0 and stop inf seconds, expected a start of at least 0 and a later stop"),
+        ("--stop", "nan", "a later stop"),
+        ("--stop", "1e300", None),
+        ("--device", "meta", "device 'meta' is not available here; expected auto, cpu"),
+    ],
+)
+def test_extreme_values(video, model, tmp_path, capsys, flag, value, message):
+    device = [] if flag == "--device" else ["--device", "cpu"]
+    code = run("encode", video, tmp_path / "x.adaptok", "--model", model, flag, value, *device, "--quiet")
+    error = capsys.readouterr().err
+    assert code == (2 if message else 0), error
+    assert (message or "") in error
+    assert error.count("\n") == (1 if message else 0)
+    assert [path.name for path in tmp_path.iterdir() if path.name[0] == "."] == []
+
+
+@pytest.mark.parametrize("codec", [False], indirect=True)
+def test_names_that_begin_with_a_hyphen_and_long_ones(video, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("-dash", "x" * 245):  # with their suffixes, the longest name of a token file has 253 bytes
+        video.with_name(f"{name}.mp4").write_bytes(video.read_bytes())
+        options = ["--model", model, "--device", "cpu", "--quiet"]
+        assert run("encode", *options, "--", f"{name}.mp4") == 0
+        assert run("decode", *options, "--force", "--", f"{name}.adaptok", f"{name}.mp4") == 0
+        assert run("info", "--quiet", "--", f"{name}.adaptok") == 0
+
+
+def test_metadata_cannot_control_the_terminal(tmp_path, capsys):
+    path = tmp_path / "\x1b[31mred\x07.adaptok"
+    path.write_bytes(b"no tokens")
+    assert run("info", path) == 2
+    with av.open(str(tmp_path / "x.mkv"), "w") as container:
+        stream = container.add_stream("libx264", rate=5)
+        stream.width = stream.height = 32
+        stream.metadata["language"] = container.metadata["title"] = "\x1b]0;title\x07"
+        for packet in stream.encode(av.VideoFrame(32, 32, "yuv420p")):
+            container.mux(packet)
+        container.mux(stream.encode())
+    assert run("info", tmp_path / "x.mkv") == 0
+    captured = capsys.readouterr()
+    assert "\\x1b[31mred\\x07.adaptok" in captured.err
+    assert "\x1b" not in captured.out + captured.err

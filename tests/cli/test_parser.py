@@ -129,6 +129,26 @@ def test_interrupt_while_starting_prints_no_traceback(tmp_path):
     assert done.stderr == "adaptok: error: interrupted; no incomplete files are left behind\n"
 
 
+def test_interrupts_are_not_lost_in_imports_and_destructors():
+    code = (
+        "import signal, sys, adaptok.cli.main as m\n"
+        "class Destroyed:\n"
+        "    def __del__(self): signal.raise_signal(signal.SIGINT)\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'tyro' and sys.argv[1] == 'info': Destroyed()\n"
+        "        if name == 'tyro' and sys.argv[1] == 'help':\n"
+        "            try: signal.raise_signal(signal.SIGINT)\n"
+        "            except KeyboardInterrupt: raise ImportError('tyro failed to import')\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "m.run()"
+    )
+    for word in ("info", "help"):
+        done = subprocess.run([sys.executable, "-c", code, word], capture_output=True, text=True)
+        assert done.stderr == "adaptok: error: interrupted; no incomplete files are left behind\n"
+        assert done.returncode == 130
+
+
 def test_other_failures_have_exit_code_1_and_one_line(capsys, monkeypatch, tmp_path):
     def fail(*_):
         raise RuntimeError("out of\nmemory")

@@ -20,6 +20,11 @@ class UsageError(Exception):
         self.value = value
 
 
+def plain(text: str) -> str:
+    """Replace control characters and other unprintable ones, which names and metadata may hold, by escapes."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
 def one_of(names: Iterable[str]) -> str:
     """Names as a phrase: "a, b or c"."""
     *first, last = names

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from adaptok.cli.errors import plain
 from adaptok.cli.options import Messages
 from adaptok.cli.output import output_folder, progress, show
 
@@ -88,7 +89,7 @@ def run_jobs(messages: Messages, title: str, jobs: FolderJobs[InputT], out: Path
     for failure in failures:
         text = failure["error"]
         name = "" if failure["input"] in text else f"{failure['input']}: "
-        print(f"adaptok: error: {name}{text}", file=sys.stderr)
+        print(plain(f"adaptok: error: {name}{text}"), file=sys.stderr)
     document = {
         "folder": str(jobs.folder),
         "out": None if out is None else str(out),

@@ -18,11 +18,46 @@ TRACEBACK_VARIABLE = "ADAPTOK_TRACEBACK"
 """Environment variable that makes every error print its traceback."""
 
 
+class _Interrupts:
+    """Handler of SIGINT and SIGTERM that raises KeyboardInterrupt, and remembers it.
+
+    Modules that are being imported may turn the exception into another one, and Python prints it, and goes on, if it is
+    raised in a destructor.
+    """
+
+    received = False
+
+    def __call__(self, *_: object) -> NoReturn:
+        self.received = True
+        raise KeyboardInterrupt
+
+    def raise_again(self, unraisable: Any) -> None:
+        """Raise an interrupt again that Python has caught. Print other exceptions."""
+        if isinstance(unraisable.exc_value, KeyboardInterrupt):
+            import _thread
+            import threading
+
+            again = threading.Timer(0.05, _thread.interrupt_main)  # when the destructor has ended
+            again.daemon = True
+            again.start()
+        else:
+            sys.__unraisablehook__(unraisable)
+
+
+_interrupts = _Interrupts()
+
+
 def run() -> None:
     """Run the program, and end it at once if it was interrupted."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch asks for huge pages: a tenth faster on a CPU
     try:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored
+            signal.signal(signal.SIGINT, _interrupts)
+        sys.unraisablehook = _interrupts.raise_again
         main()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left to do
+    except KeyboardInterrupt:
+        os._exit(INTERRUPTED)
     except SystemExit as stop:
         if stop.code == INTERRUPTED:  # everything is cleaned up, and decoding threads could keep the interpreter alive
             sys.stdout.flush()
@@ -41,9 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: help was requested (code 0), the arguments or inputs are wrong (2), the command failed for another
             reason (1), or it was interrupted (130). Errors are printed in one line.
     """
-    command = None
+    command, _interrupts.received = None, False
     try:
-        signal.signal(signal.SIGTERM, _interrupt)
+        signal.signal(signal.SIGTERM, _interrupts)
         from adaptok.utils.threads import LoadMeter
 
         meter = LoadMeter()  # measures while the modules of the command line are loaded
@@ -65,6 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         sys.exit(FAILURE)
     except Exception as error:
+        if _interrupts.received:
+            _fail("interrupted; no incomplete files are left behind", INTERRUPTED)
         if os.environ.get(TRACEBACK_VARIABLE) or _is_verbose(command):
             import traceback
 
@@ -106,10 +143,8 @@ def _is_verbose(command: Any) -> bool:
     return bool(getattr(getattr(command, "messages", None), "verbose", False))
 
 
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"adaptok: error: {message}", file=sys.stderr)
+    from adaptok.cli.errors import plain
+
+    print(plain(f"adaptok: error: {message}"), file=sys.stderr)
     sys.exit(code)

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adaptok.cli.errors import one_of
+from adaptok.cli.errors import one_of, plain
 from adaptok.cli.options import Messages
 
 if TYPE_CHECKING:
@@ -30,13 +30,13 @@ held_outputs = ExitStack()
 def say(messages: Messages, text: str) -> None:
     """Print a message on standard error."""
     if not messages.quiet:
-        print(text, file=sys.stderr, flush=True)
+        print(plain(text), file=sys.stderr, flush=True)
 
 
 def warn(text: str | None) -> None:
     """Print a warning on standard error, if there is one."""
     if text:
-        print(f"adaptok: warning: {text}", file=sys.stderr)
+        print(plain(f"adaptok: warning: {text}"), file=sys.stderr)
 
 
 def show(messages: Messages, document: dict[str, Any], text: str) -> None:
@@ -44,7 +44,7 @@ def show(messages: Messages, document: dict[str, Any], text: str) -> None:
     if messages.json:
         print(json.dumps(document, default=str))
     elif not messages.quiet:
-        print(text)
+        print(plain(text))
 
 
 def list_broken(broken: Mapping[str, str | None], most: int = 50) -> str:

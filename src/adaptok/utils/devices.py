@@ -21,8 +21,11 @@ def pick_device(name: str | torch.device) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
+        available = device.type != "meta"  # which has shapes only
     except (RuntimeError, AssertionError):
-        raise ValueError(f"device {name!r} is not available here; expected auto, cpu, cuda, cuda:N or mps") from None
+        available = False
+    if not available:
+        raise ValueError(f"device {str(name)!r} is not available here; expected auto, cpu, cuda, cuda:N or mps")
     return device
 
 

@@ -25,6 +25,7 @@ MAX_FPS = 1000
 """Largest plausible number of frames per second; headers that state more are ignored."""
 GIF = "gif"
 """FFmpeg's name of the format whose frames state how long each of them is shown."""
+_LATEST = 10**9  # seconds that a part may start at: 31 years, which FFmpeg can count in 64 bits
 _TEXT = "tty"  # FFmpeg's name of the format that draws the lines of a text file as frames
 _PLAYLISTS = (b"#EXTM3U", b"ffconcat version")
 _OPTIONS = {"protocol_whitelist": "none"}
@@ -93,7 +94,7 @@ def check_video_file(path: str | Path) -> None:
 def check_part(name: str | Path, start: float, stop: float | None, fps: Fraction | float | None) -> None:
     """Raise a VideoError unless a part of a video, in seconds, and a frame rate are valid. `name` is that of the video
     in the message."""
-    if not (math.isfinite(start) and start >= 0) or (stop is not None and not stop > start):
+    if not 0 <= start <= _LATEST or (stop is not None and not start < stop < math.inf):
         raise VideoError(
             f"{name}: start {start} and stop {stop} seconds, expected a start of at least 0 and a later stop"
         )
