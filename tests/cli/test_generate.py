@@ -61,6 +61,29 @@ def test_generate_resumes(capsys, tmp_path):
     )
 
 
+def test_force_removes_the_clips_of_the_command_only(capsys, tmp_path):
+    out = tmp_path / "out"
+    first = [*GENERATE, "--label", "1", "2", "--output", out, "--budget", 8]
+    run(capsys, *first, "-n", 3)
+    settings = json.loads((out / "generate.json").read_text())
+    own = {path.name for path in out.glob("*.mp4")}
+    others = {"00042-my-holiday.mp4", "00001-4.mp4", "notes.txt"}
+    for name in others:
+        (out / name).write_text("mine")
+    for text in (json.dumps({**settings, "classes": None}), "{"):  # as earlier versions wrote it, and damaged
+        (out / "generate.json").write_text(text)
+        (out / "00000-1.mp4").write_text("old")
+        result = run(capsys, *first, "-n", 1, "--force")
+        assert result["sampled"] == 1
+        present = {path.name for path in out.iterdir()}
+        assert others <= present
+        assert (own & present == {"00000-1.mp4"}) or text == "{"
+        (out / "00002-1.mp4").touch()
+        (out / "generate.json").write_text("{")
+        assert "generate.json: damaged" in error_of(capsys, *first, "-n", 1)
+    assert all((out / name).read_text() == "mine" for name in others)
+
+
 def test_predict(capsys, tmp_path, video):
     out, sheet = tmp_path / "out.mp4", tmp_path / "sheet.png"
     result = run(capsys, "predict", video, *PREDICT, "--output", out, "--side-by-side", "--sheet", sheet)

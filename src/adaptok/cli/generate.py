@@ -6,7 +6,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -70,11 +70,11 @@ class Generate:
         labels = self.label or _all_labels(generator)
         names = [labels[i % len(labels)] for i in range(self.number)]
         classes = generator.classes(names)
+        paths = [self.output / f"{i:05d}-{_file_name(name)}.mp4" for i, name in enumerate(names)]
         if rank == 0:
-            self._claim_folder(generator)
+            self._claim_folder(generator, paths)
         else:
             self._await_folder(generator)
-        paths = [self.output / f"{i:05d}-{_file_name(name)}.mp4" for i, name in enumerate(names)]
         missing = [i for i, path in enumerate(paths) if i % world == rank and not path.exists()]
         with progress(self.messages, "generating", self.number, "clips") as advance:
             advance(len(paths[rank::world]) - len(missing))
@@ -133,15 +133,15 @@ class Generate:
         text = f"{self.output}: {len(paths)} clips ({sampled} of them generated now), {sheet}"
         show(self.messages, {**document, "sheet": str(sheet)}, text)
 
-    def _claim_folder(self, generator: Generator) -> None:
+    def _claim_folder(self, generator: Generator, paths: Sequence[Path]) -> None:
         """Write the settings into the folder, or check that it holds clips of the same settings."""
         from adaptok.utils.files import replacing
 
         path = self.output / SETTINGS_FILE
         settings = json.loads(json.dumps(self._settings(generator)))
-        if path.exists() and not self.force:
-            present = json.loads(path.read_text(encoding="utf-8"))
-            present = {_OLD_SETTINGS.get(name, name): value for name, value in present.items()}
+        present = _read_settings(path, self.force)
+        if present and not self.force:
+            present.setdefault("classes", settings["classes"])  # earlier versions wrote none
             for name, value in settings.items():
                 if present.get(name) != value:
                     raise ValueError(
@@ -149,8 +149,7 @@ class Generate:
                         " choose another folder, or generate them again with --force"
                     )
         if self.force:
-            for old in self.output.glob("[0-9]" * 5 + "-*.mp4"):
-                old.unlink()
+            _remove_clips(self.output, present, generator, {path.name for path in paths})
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
@@ -167,7 +166,42 @@ class Generate:
             "dtype": computation.dtype,
             "generator_name": generator.config.name,
             "labels": self.label,
+            "classes": _all_labels(generator),
         }
+
+
+def _read_settings(path: Path, force: bool) -> dict[str, Any]:
+    """Read the settings of the clips in a folder; empty if there are none.
+
+    Args:
+        path: The file with the settings.
+        force: Whether a damaged file counts as none.
+
+    Raises:
+        ValueError: The file is damaged, or another program's.
+    """
+    if not path.exists():
+        return {}
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        return {_OLD_SETTINGS.get(name, name): value for name, value in settings.items()}
+    except (ValueError, AttributeError, RecursionError):
+        if force:
+            return {}
+        raise ValueError(f"{path}: damaged, expected the settings of generated clips; choose another folder") from None
+
+
+def _remove_clips(folder: Path, settings: dict[str, Any], generator: Generator, outputs: Collection[str]) -> None:
+    """Remove the clips that were generated with other settings, and those of the same names as `outputs`.
+
+    The former have names that the settings give. All other files stay.
+    """
+    same = settings.get("generator_name") == generator.config.name
+    labels = settings.get("labels") or settings.get("classes") or (_all_labels(generator) if same else ())
+    names = {_file_name(str(label)) for label in labels}
+    for path in folder.glob("[0-9]" * 5 + "-*.mp4"):
+        if (path.stem.partition("-")[2] in names or path.name in outputs) and path.is_file():
+            path.unlink()
 
 
 _OLD_SETTINGS = {"tokens": "budget", "least": "min_tokens", "most": "max_tokens"}
