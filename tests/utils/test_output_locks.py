@@ -41,7 +41,7 @@ def test_a_second_process_says_who_is_writing(tmp_path, hold):
         pass
     assert str(path) in str(error.value)
     assert f"process {process.pid} on " in str(error.value)
-    assert "for 0 minutes" in str(error.value)
+    assert "for 0 min" in str(error.value)
     assert "\n" not in str(error.value)
     process.send_signal(signal.SIGKILL)
     process.communicate()

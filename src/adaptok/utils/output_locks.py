@@ -132,7 +132,7 @@ def _in_use(file: IO[bytes], output: Path) -> str:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         values = json.loads(file.read())
         minutes = max(0, round((time.time() - float(values["since"])) / 60))
-        owner = f" (process {int(values['pid'])} on {values['host']}, for {minutes} minutes)"
+        owner = f" (process {int(values['pid'])} on {values['host']}, for {minutes} min)"
     return f"{output}: another process{owner} is writing it; wait until it has finished, or choose another output"
 
 
