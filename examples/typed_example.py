@@ -26,6 +26,7 @@ from adaptok import (
     EncodedClips,
     Generator,
     LengthPolicy,
+    Limits,
     Samples,
     Sampling,
     Streaming,
@@ -42,7 +43,8 @@ Frames = npt.NDArray[np.uint8]
 
 def encode_and_decode(codec: AdapTok, path: Path) -> Frames:
     """Encode the first half second of a video, save and load its tokens, and decode them."""
-    tokens: VideoTokens = codec.encode(path, budget=256, stop=0.5)
+    limits: Limits = Limits(max_pixels=1920 * 1080, max_duration=3600)
+    tokens: VideoTokens = codec.encode(path, budget=256, stop=0.5, limits=limits)
     info: TokenInfo = tokens.info
     print(f"{len(tokens)} tokens for {info.frames} frames of {info.width}x{info.height} at {float(info.fps):g} fps")
     print(tokens.truncate(128))

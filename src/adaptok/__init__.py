@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from adaptok.codec.token_info import TokenInfo
     from adaptok.generation import Generator, Samples, Sampling
     from adaptok.video.container import VideoError
+    from adaptok.video.limits import Limits
 
 __version__ = "0.1.0"
 
@@ -27,6 +28,7 @@ __all__ = [
     "EncodedClips",
     "Generator",
     "LengthPolicy",
+    "Limits",
     "Samples",
     "Sampling",
     "Streaming",
@@ -48,6 +50,7 @@ _MODULES = {
     "Samples": "generation",
     "Sampling": "generation",
     "LengthPolicy": "allocation.policy",
+    "Limits": "video.limits",
     "Streaming": "codec.streaming",
     "TokenFileError": "codec.token_file",
     "TokenInfo": "codec.token_info",

@@ -15,6 +15,7 @@ from adaptok import AdapTok, Generator
 from adaptok.data.synthetic.shapes import CLASSES, draw_shape_clip
 from adaptok.evaluation.reconstruction import compare
 from adaptok.generation.sequences import join_blocks
+from adaptok.video.reading import read_video
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -52,6 +53,18 @@ def test_tokens_do_not_depend_on_the_number_of_threads():
         torch.set_num_threads(before)
     for other in results[1:]:
         assert all(np.array_equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_tokens_do_not_depend_on_batches_or_streaming():
+    codec = AdapTok.from_pretrained(device="cpu")
+    with as_file(files("adaptok") / "assets" / "walk.mp4") as clip:
+        frames, _ = read_video(clip, stop=1)  # two clips, of which the second has fewer blocks
+    one, many = (codec.encode(frames, 256, batch_size=size) for size in (1, 4))
+    assert np.array_equal(one.ids, many.ids)
+    assert np.array_equal(one.lengths, many.lengths)
+    session = codec.streaming()
+    blocks = [*session.push(frames), *session.flush()]
+    assert np.array_equal(np.concatenate([block.ids for block in blocks]), codec.encode(frames).ids)
 
 
 def test_bundled_generator_knows_its_classes():

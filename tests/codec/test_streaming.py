@@ -29,6 +29,7 @@ def test_stream_scope_equals_pushing(codec):
     blocks = [block for frame in frames for block in stream.push(frame)] + stream.flush()
     tokens = codec.encode(frames, 16, "stream")
     assert [len(block.ids) for block in blocks] == tokens.lengths.tolist()
+    assert np.array_equal(np.concatenate([block.ids for block in blocks]), tokens.ids)
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,11 @@ def test_defaults_of_the_demo():
         assert default == f"{defaults[name]:g}" if isinstance(defaults[name], float) else str(defaults[name])
 
 
+def test_named_tests_exist():
+    for path, name in facts(r"`(tests/[\w/]+\.py)::(\w+)`"):
+        assert f"\ndef {name}(" in (ROOT / path).read_text(encoding="utf-8")
+
+
 def test_packages_are_described():
     packages = {path.parent.name for path in (ROOT / "src" / "adaptok").glob("*/__init__.py")}
     described = {name for (name,) in facts(r"\n\| `(\w+)` \| \S")}

@@ -41,7 +41,10 @@ def test_playlists_open_no_connection(tmp_path):
             server.accept()
 
 
-@pytest.mark.parametrize("name", ["concat:a.mp4|b.mp4", "file:a.mp4", "http:a.mp4", "a%d.mp4", "data:a.mp4", "-a.mp4"])
+@pytest.mark.parametrize(
+    "name",
+    ["concat:a.mp4|b.mp4", "file:a.mp4", "http:a.mp4", "a%d.mp4", "data:a.mp4", "10:20:30.mp4", "-a.mp4"],
+)
 def test_names_are_names_of_files(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     write_video(tmp_path / "a.mp4", 3)

@@ -100,6 +100,7 @@ def test_the_end_inside_a_frame_is_noted():
         (b"YUV4MPEG2 W47 H35 C420magic\n", "of the color space '420magic', expected 420, 420jpeg"),
         (b"YUV4MPEG2 W0 H35\n", "0x35 pixels, expected 1 to 16384"),
         (b"YUV4MPEG2 W999999 H999999\n", "999999x999999 pixels, expected 1 to 16384"),
+        (b"YUV4MPEG2 W9999 H9999\n", "9999x9999 pixels, expected at most 67108864 pixels; raise --max-pixels"),
         (b"YUV4MPEG2 W47 H35 F5000:1\n", "5000 frames per second, expected more than 0"),
         (b"YUV4MPEG2 W47 H35 F30:1\n", "no frames, expected a video as y4m"),
         (y4m(FRAMES[:1])[:-1], r"frame 1 of 47x35 pixels has \d+ bytes, expected \d+; check the sender"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from fractions import Fraction
 
 import numpy as np
@@ -41,6 +42,31 @@ def test_variable_rate_shows_the_last_frame_before_each_instant(tmp_path):
     write_raw(tmp_path / "x.mkv", frames, stamps=stamps, options={"bf": "0"})
     back, _ = read_video(tmp_path / "x.mkv", fps=25)
     assert numbers(back, frames)[:13] == [0, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 4, 5]
+
+
+def test_lost_frames_are_counted(tmp_path):
+    stamps = [0, 1, 2, 3, 4, 1000, 2000]  # 3 or 4 frames per second
+    write_raw(tmp_path / "x.mp4", numbered_frames(7), stamps=stamps, options={"bf": "0"})
+    with VideoReader(tmp_path / "x.mp4") as reader:
+        shown = {frame.tobytes() for frame in reader}
+    assert reader.warning is not None
+    assert f"{7 - len(shown)} of 7 frames are left out, as their times are damaged or too close" in reader.warning
+    with VideoReader(tmp_path / "x.mp4", fps=1000, stop=0.1) as reader:
+        assert len({frame.tobytes() for frame in reader}) == 5
+    assert reader.warning is None
+
+
+def test_gaps_of_hours_and_days_end(tmp_path):
+    """Files of a constant rate are refused; where the rate is an average, each frame is shown once or twice."""
+    for name, seconds, message in (
+        ("hour.mp4", 3600, None),
+        ("hour.mkv", 3600, "shown for 3600 seconds, .* choose a lower rate with --fps or a part"),
+        ("days.mkv", 24 * 86400, "2073600 seconds, expected at most 86400; raise --max-duration"),
+    ):
+        write_raw(tmp_path / name, numbered_frames(2), stamps=[0, 1000 * seconds], options={"bf": "0"})
+        refused = nullcontext() if message is None else pytest.raises(VideoError, match=message)
+        with VideoReader(tmp_path / name) as reader, refused:
+            assert len(list(reader)) < 4
 
 
 def test_other_rates(tmp_path):

@@ -22,9 +22,10 @@ def remember_sound(tokens: VideoTokens, video: Path, out: Path, start: float) ->
         start: Time in the video at which the tokens begin, in seconds.
     """
     from adaptok.codec.token_info import AudioSource
+    from adaptok.video.limits import NO_LIMITS
     from adaptok.video.reading import probe
 
-    if not probe(video).audio:
+    if not probe(video, NO_LIMITS).audio:
         return tokens
     path = video.resolve()
     try:

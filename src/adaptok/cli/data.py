@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 from tyro.conf import Positional, subcommand
 
-from adaptok.cli.options import Messages, Switch, group, option
+from adaptok.cli.options import InputLimits, Messages, Switch, group, option
 from adaptok.cli.output import list_broken, one_output, output_folder, output_path, progress, show
 
 
@@ -81,6 +81,7 @@ class Resize:
     gives small files."""
     workers: Annotated[int | None, option("N")] = None
     """Number of files processed at once. The default is the number of processors."""
+    maxima: Annotated[InputLimits, group("limit")] = field(default_factory=InputLimits)
     messages: Annotated[Messages, group("message")] = field(default_factory=Messages)
 
     def run(self) -> None:
@@ -96,7 +97,15 @@ class Resize:
         assert out is not None
         output_folder(out)
         with progress(self.messages, "resizing", None, "files") as advance:
-            done = resize_collection(self.src, out, self.size, crf=self.crf, workers=self.workers, progress=advance)
+            done = resize_collection(
+                self.src,
+                out,
+                self.size,
+                crf=self.crf,
+                workers=self.workers,
+                limits=self.maxima.limits,
+                progress=advance,
+            )
         document = {"out": str(out), "written": done.written, "kept": done.kept, "broken": done.broken}
         text = f"{out}: {done.written} files written, {done.kept} existed already"
         show(self.messages, document, _with_broken(text, done.broken))

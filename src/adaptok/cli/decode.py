@@ -12,7 +12,7 @@ from adaptok.cli.audio import find_sound
 from adaptok.cli.decode_rows import decode_rows, is_token_dataset
 from adaptok.cli.errors import one_of
 from adaptok.cli.folders import find_jobs, run_jobs
-from adaptok.cli.options import Computation, Messages, Switch, group, option
+from adaptok.cli.options import Computation, InputLimits, Messages, Switch, group, option
 from adaptok.cli.output import (
     TOKEN_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -61,6 +61,7 @@ class Decode:
     """Overwrite existing videos. Without it, those of a folder are skipped."""
     skip_existing: Switch = False
     """Do nothing where the video exists. This is how folders are decoded in any case, unless --force is given."""
+    maxima: Annotated[InputLimits, group("limit")] = field(default_factory=InputLimits)
     computation: Annotated[Computation, group("computation")] = field(default_factory=Computation)
     messages: Annotated[Messages, group("message")] = field(default_factory=Messages)
 
@@ -109,6 +110,7 @@ class Decode:
                 original=not self.square,
                 any_model=self.any_model,
                 batch_size=self.computation.batch_size,
+                limits=self.maxima.limits,
                 progress=advance,
             ):
                 writer.write(frames)

@@ -13,6 +13,7 @@ from adaptok.cli.folders import find_jobs, run_jobs
 from adaptok.cli.inputs import STANDARD_INPUT, StreamInputs, VideoInput, note_images, open_standard_input
 from adaptok.cli.options import (
     Computation,
+    InputLimits,
     Lengths,
     Messages,
     Switch,
@@ -58,6 +59,7 @@ class Encode:
     inputs: Annotated[StreamInputs, group("input")] = field(default_factory=StreamInputs)
     lengths: Annotated[Lengths, group("length")] = field(default_factory=Lengths)
     frames: Annotated[WholeFrames, group("frame")] = field(default_factory=WholeFrames)
+    maxima: Annotated[InputLimits, group("limit")] = field(default_factory=InputLimits)
     computation: Annotated[Computation, group("computation")] = field(default_factory=Computation)
     messages: Annotated[Messages, group("message")] = field(default_factory=Messages)
 
@@ -88,12 +90,12 @@ class Encode:
         output_path(out, self.force, source.paths, TOKEN_SUFFIXES)
         codec = self.computation.load()
         with source.open(self.messages, self.frames.fps) as video:
-            total = count_frames(video, self.frames.start, self.frames.stop, self.frames.fps)
+            total = count_frames(video, self.frames.start, self.frames.stop, self.frames.fps, self.maxima.limits)
             with progress(self.messages, "encoding", total, "frames") as advance:
                 tokens = self._encode(codec, video, advance)
             if source.path is not None:
                 tokens = self._remember_sound(tokens, source.path, out)
-            elif self.audio == "copy" and probe(video).audio:
+            elif self.audio == "copy" and probe(video, self.maxima.limits).audio:
                 say(self.messages, "note: the sound is dropped, as the video is a URL; download it to keep its sound")
         tokens.save(out)
         warn(tokens.warning)
@@ -107,7 +109,7 @@ class Encode:
             raise ValueError("-: no name for the token file; give it after the hyphen, such as stream.adaptok")
         output_path(out, self.force, suffixes=TOKEN_SUFFIXES)
         self.inputs.check_standard_input()
-        source = open_standard_input(self.inputs, self.frames)
+        source = open_standard_input(self.inputs, self.frames, self.maxima)
         codec = self.computation.load()
         with progress(self.messages, "encoding", None, "frames") as advance:
             tokens = self._encode(codec, source, advance)
@@ -127,7 +129,7 @@ class Encode:
             keep_scores=self.scores,
             progress=advance,
             **fit_arguments(self.frames),
-            **excerpt_arguments(self.frames, self.computation.batch_size),
+            **excerpt_arguments(self.frames, self.computation.batch_size, self.maxima.limits),
         )
 
     def _remember_sound(self, tokens: VideoTokens, video: Path, out: Path) -> VideoTokens:
@@ -162,7 +164,8 @@ class Encode:
         codec = self.computation.load()
         lengths, frames = self.lengths, self.frames
         codec.check_policy(LengthPolicy(lengths.budget, lengths.scope, lengths.target, lengths.uniform))
-        open_video = partial(open_frames, start=frames.start, stop=frames.stop, fps=frames.fps)
+        limits = self.maxima.limits
+        open_video = partial(open_frames, start=frames.start, stop=frames.stop, fps=frames.fps, limits=limits)
         with ReadAheadVideos([path for path, _ in jobs.jobs], open_video, self.workers) as videos:
 
             def work(path: Path, made: Path) -> dict[str, Any]:

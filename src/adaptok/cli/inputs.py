@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from urllib.parse import unquote, urlsplit
 
 from adaptok.cli.errors import UsageError
-from adaptok.cli.options import Excerpt, Messages, Switch, option
+from adaptok.cli.options import Excerpt, InputLimits, Messages, Switch, option
 from adaptok.cli.output import download_progress, input_path, say
 from adaptok.config.choices import RawFormat
 
@@ -158,7 +158,7 @@ def note_images(messages: Messages, folder: Path, fps: float | None) -> None:
         )
 
 
-def open_standard_input(inputs: StreamInputs, frames: Excerpt) -> FrameSource:
+def open_standard_input(inputs: StreamInputs, frames: Excerpt, maxima: InputLimits) -> FrameSource:
     """Open the uncompressed video on standard input.
 
     Raises:
@@ -173,4 +173,5 @@ def open_standard_input(inputs: StreamInputs, frames: Excerpt) -> FrameSource:
         start=frames.start,
         stop=frames.stop,
         fps=frames.fps,
+        limits=maxima.limits,
     )

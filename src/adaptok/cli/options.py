@@ -17,6 +17,7 @@ from adaptok.config.choices import DEFAULT_EFFORT, DType, Effort, Fit, FitChoice
 
 if TYPE_CHECKING:
     from adaptok.codec.codec import AdapTok
+    from adaptok.video.limits import Limits
 
 
 def option(metavar: str, *aliases: str) -> object:
@@ -120,6 +121,23 @@ class Computation(Device):
 
 
 @dataclass(kw_only=True)
+class InputLimits:
+    """Largest frames and longest videos, which hostile or damaged files exaggerate."""
+
+    max_pixels: Annotated[int, option("N")] = 2**26
+    """Largest number of pixels of a frame. The default, 67108864, is that of 8192x8192 pixels, and admits 8K video."""
+    max_duration: Annotated[float, option("SECONDS")] = 86400.0
+    """Longest video, or part of one, in seconds. The default is a day; inf is no limit."""
+
+    @property
+    def limits(self) -> Limits:
+        """The limits. Raise ValueError if one is not positive."""
+        from adaptok.video.limits import Limits
+
+        return Limits(self.max_pixels, self.max_duration)
+
+
+@dataclass(kw_only=True)
 class FrameSampling:
     """How frames are taken from a video."""
 
@@ -207,9 +225,10 @@ def flatten(budgets: tuple[tuple[float, ...], ...]) -> list[float]:
     return [budget for occurrence in budgets for budget in occurrence]
 
 
-def excerpt_arguments(frames: Excerpt, batch_size: int) -> dict[str, Any]:
+def excerpt_arguments(frames: Excerpt, batch_size: int, limits: Limits) -> dict[str, Any]:
     """Arguments of `AdapTok.encode` and `compare` for the excerpt of a video."""
-    return {"batch_size": batch_size, "start": frames.start, "stop": frames.stop, "fps": frames.fps}
+    excerpt = {"start": frames.start, "stop": frames.stop, "fps": frames.fps}
+    return {"batch_size": batch_size, **excerpt, "limits": limits}
 
 
 def fit_arguments(frames: WholeFrames) -> dict[str, Any]:

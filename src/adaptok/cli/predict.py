@@ -92,12 +92,13 @@ class Predict:
         import numpy as np
 
         from adaptok.video.geometry import Geometry
+        from adaptok.video.limits import ANY_DURATION
         from adaptok.video.pixels import clip_to_frames
         from adaptok.video.sources import open_frames
 
         assert generator.codec is not None
         size = generator.codec.config.tokenizer.size
-        with open_frames(self.video, start=self.condition.start, fps=self.condition.fps) as source:
+        with open_frames(self.video, start=self.condition.start, fps=self.condition.fps, limits=ANY_DURATION) as source:
             geometry = Geometry(self.condition.fit, source.width, source.height, size)
             frames = [clip_to_frames(geometry.apply(frame[None])) for frame in islice(source.frames, count)]
             return np.concatenate(frames), source.fps

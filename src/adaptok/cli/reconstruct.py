@@ -13,6 +13,7 @@ from adaptok.cli.folders import find_jobs, run_jobs
 from adaptok.cli.inputs import STANDARD_INPUT, Inputs, VideoInput, note_images
 from adaptok.cli.options import (
     Computation,
+    InputLimits,
     LengthsForBudgets,
     Messages,
     Switch,
@@ -73,6 +74,7 @@ class Reconstruct:
     inputs: Annotated[Inputs, group("input")] = field(default_factory=Inputs)
     lengths: Annotated[LengthsForBudgets, group("length")] = field(default_factory=LengthsForBudgets)
     frames: Annotated[WholeFrames, group("frame")] = field(default_factory=WholeFrames)
+    maxima: Annotated[InputLimits, group("limit")] = field(default_factory=InputLimits)
     computation: Annotated[Computation, group("computation")] = field(default_factory=Computation)
     messages: Annotated[Messages, group("message")] = field(default_factory=Messages)
 
@@ -124,7 +126,7 @@ class Reconstruct:
                     writer.visit([original, *clips])
 
             with progress(self.messages, "decoding", compared[0].info.frames, "frames") as advance:
-                options = excerpt_arguments(self.frames, self.computation.batch_size)
+                options = excerpt_arguments(self.frames, self.computation.batch_size, self.maxima.limits)
                 reports = compare(codec, video, compared, progress=advance, visit=visit, **options)
         if self.plot is not None:
             from adaptok.evaluation.report.figures import save_figure
@@ -197,8 +199,9 @@ class Reconstruct:
         from adaptok.video.sources import count_frames
 
         lengths, excerpt = self.lengths, self.frames
-        frames = count_frames(video, excerpt.start, excerpt.stop, excerpt.fps)
-        options = {**fit_arguments(self.frames), **excerpt_arguments(self.frames, self.computation.batch_size)}
+        limits = self.maxima.limits
+        frames = count_frames(video, excerpt.start, excerpt.stop, excerpt.fps, limits)
+        options = {**fit_arguments(self.frames), **excerpt_arguments(self.frames, self.computation.batch_size, limits)}
         if self.compare_uniform or (lengths.scope in ("video", "clip") and len(budgets) > 1):
             return self._encode_and_shorten(codec, video, budgets, frames, options)
         encodings: list[tuple[VideoTokens | None, VideoTokens]] = []

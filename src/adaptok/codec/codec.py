@@ -27,6 +27,7 @@ from adaptok.config.choices import DEFAULT_EFFORT, FitChoice, FrameOutput, Scope
 from adaptok.utils.devices import pick_device, pick_dtype
 from adaptok.video.frame_outputs import check_output, convert_frames
 from adaptok.video.geometry import Geometry
+from adaptok.video.limits import DEFAULT_LIMITS, Limits
 from adaptok.video.pixels import clip_to_frames
 from adaptok.video.sources import Video
 from adaptok.video.windows import CrossFade
@@ -106,6 +107,7 @@ class AdapTok(ClipCodec):
         stop: float | None = None,
         fps: Fraction | float | None = None,
         allow_url: bool = False,
+        limits: Limits = DEFAULT_LIMITS,
         progress: Progress | None = None,
     ) -> VideoTokens:
         """Encode a video of any length and size.
@@ -129,15 +131,16 @@ class AdapTok(ClipCodec):
             start, stop: Part of the video to encode, in seconds.
             fps: Frames per second: the rate to sample a file or decoder at, or that of arrays and images (default: 30).
             allow_url: Download the video if it is given as an `http://` or `https://` URL.
+            limits: Largest frames and longest part of a file that are read.
             progress: Called with the number of frames that have just been processed.
 
         Raises:
             ValueError: An argument is out of range, or the model lacks the scorer that the policy needs.
-            VideoError: The file cannot be read.
+            VideoError: The file cannot be read, or exceeds the limits.
         """
         check_single(video)
         options = EncodingOptions(
-            fit, short_side, tile_overlap, window_overlap, batch_size, keep_scores, start, stop, fps, allow_url
+            fit, short_side, tile_overlap, window_overlap, batch_size, keep_scores, start, stop, fps, allow_url, limits
         )
         policy = LengthPolicy(budget, scope, target, uniform, effort)
         [tokens] = encode_videos(self, [video], policy, options, progress)
@@ -162,6 +165,7 @@ class AdapTok(ClipCodec):
         stop: float | None = None,
         fps: Fraction | float | None = None,
         allow_url: bool = False,
+        limits: Limits = DEFAULT_LIMITS,
         progress: Progress | None = None,
     ) -> list[VideoTokens]:
         """Encode separate videos, each as `encode` does: each has a budget of its own, and does not affect the others.
@@ -173,7 +177,7 @@ class AdapTok(ClipCodec):
                 `[B, 3, T, H, W]` in [0, 1] or uint8 `[B, T, H, W, 3]`.
             budget, scope, target, uniform, effort, fit, short_side, tile_overlap, window_overlap, batch_size,
                 keep_scores: As for `encode`. With the scope "batch", each video has batches of its own.
-            start, stop, fps, allow_url: As for `encode`, in each video.
+            start, stop, fps, allow_url, limits: As for `encode`, in each video.
             progress: Called with the number of frames that have just been processed, over all videos.
 
         Returns:
@@ -184,16 +188,7 @@ class AdapTok(ClipCodec):
             VideoError: A file cannot be read. There is no result for the other videos either.
         """
         options = EncodingOptions(
-            fit=fit,
-            short_side=short_side,
-            tile_overlap=tile_overlap,
-            window_overlap=window_overlap,
-            batch_size=batch_size,
-            keep_scores=keep_scores,
-            start=start,
-            stop=stop,
-            fps=fps,
-            allow_url=allow_url,
+            fit, short_side, tile_overlap, window_overlap, batch_size, keep_scores, start, stop, fps, allow_url, limits
         )
         policy = LengthPolicy(budget, scope, target, uniform, effort)
         return encode_videos(self, split_batch(videos), policy, options, progress)
@@ -205,10 +200,12 @@ class AdapTok(ClipCodec):
         original: bool = True,
         any_model: bool = False,
         batch_size: int = 4,
+        limits: Limits = DEFAULT_LIMITS,
         progress: Progress | None = None,
     ) -> Iterator[Frames]:
         """Decode a video clip by clip: frames uint8 `[t, H, W, 3]`. Arguments and errors as for `decode`."""
         self.check_tokens(tokens, any_model=any_model)
+        tokens.info.check_limits(limits, original)
         geometry = tokens.info.geometry
         left = tokens.info.frames
         for clip in self.iter_decode_clips(tokens, batch_size=batch_size):
@@ -253,6 +250,7 @@ class AdapTok(ClipCodec):
         original: bool = True,
         any_model: bool = False,
         batch_size: int = 4,
+        limits: Limits = DEFAULT_LIMITS,
         progress: Progress | None = None,
     ) -> Frames: ...
     @overload
@@ -264,6 +262,7 @@ class AdapTok(ClipCodec):
         original: bool = True,
         any_model: bool = False,
         batch_size: int = 4,
+        limits: Limits = DEFAULT_LIMITS,
         progress: Progress | None = None,
     ) -> Tensor: ...
     @overload
@@ -275,6 +274,7 @@ class AdapTok(ClipCodec):
         original: bool = True,
         any_model: bool = False,
         batch_size: int = 4,
+        limits: Limits = DEFAULT_LIMITS,
         progress: Progress | None = None,
     ) -> list[Image]: ...
     @overload
@@ -286,6 +286,7 @@ class AdapTok(ClipCodec):
         original: bool = True,
         any_model: bool = False,
         batch_size: int = 4,
+        limits: Limits = DEFAULT_LIMITS,
         progress: Progress | None = None,
     ) -> Frames | Tensor | list[Image]: ...
     def decode(
@@ -296,6 +297,7 @@ class AdapTok(ClipCodec):
         original: bool = True,
         any_model: bool = False,
         batch_size: int = 4,
+        limits: Limits = DEFAULT_LIMITS,
         progress: Progress | None = None,
     ) -> Frames | Tensor | list[Image]:
         """Decode a whole video into memory.
@@ -307,6 +309,7 @@ class AdapTok(ClipCodec):
                 of the model, or with tiles the whole frame at the model's scale.
             any_model: Decode tokens that another model wrote, if their layout fits.
             batch_size: Clips computed at once.
+            limits: Largest frames and longest video that are decoded.
             progress: Called with the number of frames that have just been processed.
 
         Returns:
@@ -317,12 +320,13 @@ class AdapTok(ClipCodec):
             TokenMismatchError: Another model wrote the tokens.
             TokenFileError: The token file is damaged.
             ValueError: `output` is unrecognized.
+            VideoError: The tokens state a size or a duration beyond the limits.
         """
         check_output(output)
         if not isinstance(tokens, VideoTokens):
             tokens = VideoTokens.load(tokens)
         clips = self.iter_decode(
-            tokens, original=original, any_model=any_model, batch_size=batch_size, progress=progress
+            tokens, original=original, any_model=any_model, batch_size=batch_size, limits=limits, progress=progress
         )
         return convert_frames(np.concatenate(list(clips)), output)
 

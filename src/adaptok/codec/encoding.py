@@ -20,6 +20,7 @@ from adaptok.codec.token_info import TokenInfo
 from adaptok.codec.window_encoder import WindowEncoder, encode_stream
 from adaptok.config.choices import FitChoice
 from adaptok.video.geometry import Geometry
+from adaptok.video.limits import DEFAULT_LIMITS, Limits
 from adaptok.video.sources import Video, open_frames
 from adaptok.video.windows import check_window_overlap
 
@@ -45,6 +46,7 @@ class EncodingOptions:
     stop: float | None = None
     fps: Fraction | float | None = None
     allow_url: bool = False
+    limits: Limits = DEFAULT_LIMITS
     scored_for: LengthPolicy | None = None
 
 
@@ -141,7 +143,12 @@ def _encode_video(
     """Read a video, and pass what has been encoded to `keep`. The rest waits in the encoder for the next video."""
     config, policy = codec.config.tokenizer, encoder.policy
     with open_frames(
-        video, start=options.start, stop=options.stop, fps=options.fps, allow_url=options.allow_url
+        video,
+        start=options.start,
+        stop=options.stop,
+        fps=options.fps,
+        allow_url=options.allow_url,
+        limits=options.limits,
     ) as source:
         geometry = Geometry.choose(
             options.fit,

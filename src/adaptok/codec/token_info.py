@@ -13,6 +13,7 @@ from adaptok.config.base import Config
 from adaptok.config.choices import FrameFit
 from adaptok.video.container import MAX_FPS
 from adaptok.video.geometry import Geometry
+from adaptok.video.limits import Limits
 from adaptok.video.windows import Windows, check_window_overlap
 
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
@@ -123,6 +124,18 @@ class TokenInfo(Config):
     def crop(self) -> tuple[int, int, int, int]:
         """Top, left, height and width, in pixels, of the region of a frame that the model saw."""
         return self.geometry.region
+
+    def check_limits(self, limits: Limits, original: bool = True) -> None:
+        """Check that the video may be decoded, in its original size or at the scale of the model.
+
+        Raises:
+            VideoError: Its frames are too large, or it is too long.
+        """
+        if original:
+            limits.check_size("the tokens", self.width, self.height, "decode at the scale of the model with --square")
+        height, width = self.geometry.canvas
+        limits.check_size("the tokens", width, height, "encode the video again with a smaller --short-side")
+        limits.check_duration("the tokens", self.seconds, "encode the video in parts")
 
     @model_validator(mode="after")
     def _check(self) -> TokenInfo:

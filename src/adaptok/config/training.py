@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, overload
 import yaml
 from pydantic import AliasChoices, Field, model_validator
 
-from adaptok.config.base import Count, Depth, Fraction01, Positive, read_yaml
+from adaptok.config.base import Count, Depth, Fraction01, read_yaml
 from adaptok.config.data import DataConfig, TokenDataConfig
 from adaptok.config.discriminator import DiscriminatorConfig, PatchDiscriminatorConfig, TransformerDiscriminatorConfig
 from adaptok.config.lengths import LengthDistribution

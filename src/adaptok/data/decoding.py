@@ -22,6 +22,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from adaptok.video.container import DEFAULT_FPS, decoded_frames, open_container, video_stream
+from adaptok.video.limits import DEFAULT_LIMITS, Limits, limit_stream
 from adaptok.video.reading import scaled
 
 logger = logging.getLogger(__name__)
@@ -100,14 +101,16 @@ def describe_error(error: Exception) -> str:
 
 
 @contextmanager
-def open_video_stream(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+def open_video_stream(path: Path, limits: Limits = DEFAULT_LIMITS) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open the first video stream of a file. A photograph is a video stream of one frame.
 
     Raises:
-        VideoError: The file cannot be opened, or has no video stream.
+        VideoError: The file cannot be opened, has no video stream, or its frames are too large.
     """
     with open_container(path) as container:
-        yield container, video_stream(container, path)
+        stream = video_stream(container, path)
+        limit_stream(stream, path, limits)
+        yield container, stream
 
 
 def decode(
@@ -116,6 +119,7 @@ def decode(
     short_side: int | None = None,
     start: Fraction | None = None,
     fps: Fraction | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> DecodedFrames:
     """Decode up to `max_frames` frames. Damaged parts of the file and frames that change size are left out.
 
@@ -124,6 +128,7 @@ def decode(
         start: Seconds from the beginning of the file. Decoding starts at the last key frame before it, and frames
             earlier than half a period before it are dropped.
         fps: Frames per second of a video. It defines the period, and the times of frames without a timestamp.
+        limits: Largest frames that are decoded.
 
     Raises:
         ValueError, OSError, av.FFmpegError: Nothing can be decoded.
@@ -131,7 +136,7 @@ def decode(
     frames: list[Frames] = []
     times: list[float] = []
     damage: list[str] = []
-    with open_video_stream(path) as (container, stream):
+    with open_video_stream(path, limits) as (container, stream):
         for frame, time in _iter_timed_frames(container, stream, start, float(fps or DEFAULT_FPS), damage.append):
             frames.append(_to_rgb(frame, short_side))
             times.append(time)

@@ -18,6 +18,7 @@ from adaptok.data.decoding import DECODING_ERRORS, decode, describe_error
 from adaptok.data.manifests import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_entries
 from adaptok.utils.files import replacing
 from adaptok.video.container import reason_of
+from adaptok.video.limits import DEFAULT_LIMITS, Limits
 from adaptok.video.reading import VideoReader
 from adaptok.video.writing import VideoWriter
 
@@ -42,6 +43,7 @@ def resize_collection(
     *,
     crf: int = 16,
     workers: int | None = None,
+    limits: Limits = DEFAULT_LIMITS,
     progress: Callable[[int], None] | None = None,
 ) -> ResizeResult:
     """Copy all videos and photographs of `src` to `dst`, with a short side of at most `size` pixels.
@@ -53,6 +55,7 @@ def resize_collection(
     Args:
         crf: Constant rate factor of the H.264 encoder, 0 (lossless) to 51.
         workers: Number of files processed at once. None is the number of processors.
+        limits: Largest frames and longest videos that are read. Others are listed as broken.
         progress: Called with the number of files just processed.
 
     Raises:
@@ -71,7 +74,7 @@ def resize_collection(
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
-                _copy(path, target, size, crf)
+                _copy(path, target, size, crf, limits)
                 result.written += 1
             except _BrokenSource as error:
                 result.broken[str(path)] = str(error)
@@ -114,7 +117,7 @@ def _reading() -> Iterator[None]:
         raise _BrokenSource(describe_error(error)) from error
 
 
-def _copy(path: Path, target: Path, size: int, crf: int) -> None:
+def _copy(path: Path, target: Path, size: int, crf: int, limits: Limits) -> None:
     """Write the copy of a file.
 
     Raises:
@@ -123,14 +126,14 @@ def _copy(path: Path, target: Path, size: int, crf: int) -> None:
     """
     if target.suffix != ".mp4":
         with _reading():
-            frame = decode(path, 1, size).frames[0]
+            frame = decode(path, 1, size, limits=limits).frames[0]
         data = BytesIO()  # PIL does not notice that the end of a file cannot be written
         Image.fromarray(frame).save(data, format="jpeg", quality=95)
         with replacing(target) as temporary:
             temporary.write_bytes(data.getbuffer())
         return
     with _reading():
-        reader = VideoReader(path, short_side=size)
+        reader = VideoReader(path, short_side=size, limits=limits)
     with reader:
         try:
             _write_video(target, reader, crf)

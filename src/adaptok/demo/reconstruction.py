@@ -117,7 +117,7 @@ def reconstruct(
         encodings.append(tokens)
         notes += [note] if note else []
     if full.warning:
-        notes.append(f"{upload.path.name} is damaged or cut off; the frames before the damage are used.")
+        notes.append(f"{upload.path.name} is damaged or cut off; the frames that could be read are used.")
     advance = job.stage("Decoding", full.info.frames, start=max(start, search.progress), stop=1.0)
     return _write(codec, upload, encodings, choices, session.new_folder(name), advance, notes)
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from adaptok.config.choices import GenerationKind, ProtocolName
 from adaptok.video.clips import iter_clips, pad_clip
 from adaptok.video.geometry import Geometry
+from adaptok.video.limits import ANY_DURATION
 from adaptok.video.sources import FrameSource, open_frames
 
 PROTOCOLS: dict[ProtocolName, str] = {
@@ -80,7 +81,7 @@ class ClipSelection:
             VideoError: the video cannot be read.
             ValueError: the video has no clip.
         """
-        with open_frames(path) as source:
+        with open_frames(path, limits=ANY_DURATION) as source:
             official = self.protocol != "all"
             transform = self._transform(source)
             given = count = 0

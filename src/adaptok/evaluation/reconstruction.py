@@ -19,6 +19,7 @@ from adaptok.metrics.correlation import rank_correlation
 from adaptok.metrics.distortion import block_distortion, psnr
 from adaptok.metrics.similarity import frame_ssim
 from adaptok.video.clips import pad_clip
+from adaptok.video.limits import DEFAULT_LIMITS, Limits
 from adaptok.video.sources import Video, open_frames
 
 Values = NDArray[np.float64]
@@ -76,6 +77,7 @@ def compare(
     start: float = 0.0,
     stop: float | None = None,
     fps: Fraction | float | None = None,
+    limits: Limits = DEFAULT_LIMITS,
     progress: Progress | None = None,
     visit: Callable[[Tensor, list[Tensor]], None] | None = None,
 ) -> list[ReconstructionReport]:
@@ -86,6 +88,7 @@ def compare(
         batch_size: clips per batch.
         start, stop: range of the video in seconds.
         fps: frame rate that the video is sampled at.
+        limits: largest frames and longest part that are read.
         progress: called with the number of frames just finished.
         visit: called for each clip with the original and each reconstruction at the model's scale, `[3, t, h, w]` in
             [0, 1], without padding.
@@ -98,7 +101,7 @@ def compare(
     decoders = [codec.iter_decode_clips(each, batch_size=batch_size) for each in tokens]
     scorer = codec.config.scorer
     kind = None if scorer is None or scorer.target == "cumulative" else scorer.distortion
-    with open_frames(video, start=start, stop=stop, fps=fps) as source:
+    with open_frames(video, start=start, stop=stop, fps=fps, limits=limits) as source:
         frames = (geometry.apply(frame[None]) for frame in source.frames)
         for decoded in zip(*decoders, strict=True):
             clip = torch.cat(list(islice(frames, decoded[0].shape[1])), 1)

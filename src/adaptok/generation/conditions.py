@@ -17,6 +17,7 @@ from torch import Tensor
 from adaptok.codec.codec import AdapTok
 from adaptok.config.generator import GeneratorConfig
 from adaptok.video.clips import pad_clip
+from adaptok.video.limits import ANY_DURATION
 from adaptok.video.sources import Video, open_frames
 
 Label = str | int
@@ -80,7 +81,7 @@ def read_first_frames(
         ValueError: the video has fewer frames.
     """
     frames: list[NDArray[Any]] = []
-    with open_frames(video, start=start, fps=fps) as source:
+    with open_frames(video, start=start, fps=fps, limits=ANY_DURATION) as source:
         for frame in source.frames:
             frames.append(frame)
             if len(frames) == count:

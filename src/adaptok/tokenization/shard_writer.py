@@ -27,6 +27,7 @@ from adaptok.tokenization.plan import PlannedVideo, TokenPlan, shard_path
 from adaptok.utils.files import claiming
 from adaptok.video.clips import iter_clips, pad_clip
 from adaptok.video.geometry import Geometry
+from adaptok.video.limits import ANY_DURATION
 from adaptok.video.reading import VideoReader
 from adaptok.video.sources import FrameSource, open_frames
 
@@ -144,7 +145,7 @@ class ShardWriter:
             path = self.plan.path(video)
             video.check(path)
             try:
-                with open_frames(path, fps=info.settings.fps, threads=1) as opened:
+                with open_frames(path, fps=info.settings.fps, threads=1, limits=ANY_DURATION) as opened:
                     source = _Source(float(opened.fps), opened.width, opened.height)
                     geometry = Geometry(info.settings.fit, source.width, source.height, size)
                     for start, pixels in iter_clips(

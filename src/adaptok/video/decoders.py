@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeGuard
 from numpy.typing import NDArray
 
 from adaptok.video.arrays import frame_of
+from adaptok.video.container import MAX_FPS
 
 
 class FrameDecoder(Protocol):
@@ -50,8 +51,10 @@ class DecoderFrames:
 
     def __init__(self, decoder: FrameDecoder) -> None:
         rate = getattr(decoder.metadata, "average_fps", None)
-        if rate is None or not rate > 0:
-            raise ValueError(f"a decoder whose metadata.average_fps is {rate}, expected the frames per second")
+        if rate is None or not 0 < rate <= MAX_FPS:
+            raise ValueError(
+                f"a decoder whose metadata.average_fps is {rate}, expected the frames per second, at most {MAX_FPS}"
+            )
         if not len(decoder):
             raise ValueError("a decoder without frames, expected at least one")
         self._decoder = decoder

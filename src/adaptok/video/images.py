@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from adaptok.video.container import VideoError
 from adaptok.video.folders import IMAGE_SUFFIXES, is_frame_folder, list_frames
+from adaptok.video.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -55,20 +56,21 @@ class FolderFrames:
 
     Args:
         folder: Folder with images directly in it, and no videos.
+        limits: Largest images that are read.
 
     Raises:
         VideoError: The folder holds videos, or no images.
         ValueError: Its sub-folders hold images too.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, limits: Limits = DEFAULT_LIMITS) -> None:
         if not is_frame_folder(folder):
             kinds = ", ".join(sorted(IMAGE_SUFFIXES))
             raise VideoError(
                 f"{folder}: a folder that is not the frames of one video, expected images ({kinds}) directly in it and"
                 " no videos; give one of its files, or encode all with 'adaptok encode' or 'adaptok tokenize'"
             )
-        self._paths = list_frames(folder)
+        self._paths, self._limits = list_frames(folder), limits
         self._size: tuple[int, int] | None = None  # of the first frame that was read
 
     def __len__(self) -> int:
@@ -80,6 +82,7 @@ class FolderFrames:
         path = self._paths[index]
         try:
             with Image.open(path, formats=_FORMATS) as image:
+                self._limits.check_size(path, *image.size)
                 upright = ImageOps.exif_transpose(image)
                 frame = _to_rgb(upright, str(path))
         except UnidentifiedImageError:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from adaptok.config.choices import RawFormat
 from adaptok.video.container import MAX_FPS, VideoError
+from adaptok.video.limits import DEFAULT_LIMITS, Limits
 
 Frame = NDArray[np.uint8]
 
@@ -58,10 +59,11 @@ class RawVideo:
     pixel_format: str
     full_range: bool | None = None
 
-    def check(self, name: str) -> None:
+    def check(self, name: str, limits: Limits) -> None:
         """Raise a VideoError if the size or the rate is out of range."""
         if not (1 <= self.width <= MAX_SIDE and 1 <= self.height <= MAX_SIDE):
             raise VideoError(f"{name}: {self.width}x{self.height} pixels, expected 1 to {MAX_SIDE} on each side")
+        limits.check_size(name, self.width, self.height)
         if self.fps is not None and not 0 < self.fps <= MAX_FPS:
             raise VideoError(f"{name}: {self.fps} frames per second, expected more than 0 and at most {MAX_FPS}")
 
@@ -77,6 +79,7 @@ class RawReader:
             row.
         size: Width and height of frames in the format "rgb24".
         name: Name of the stream in messages.
+        limits: Largest frames that are read.
 
     Attributes:
         video: Properties of the stream. `fps` is None in the format "rgb24".
@@ -93,6 +96,7 @@ class RawReader:
         *,
         size: tuple[int, int] | None = None,
         name: str = "standard input",
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.name = name
         self.warning: str | None = None
@@ -104,7 +108,7 @@ class RawReader:
             self.video = RawVideo(*size, None, "rgb24")
         else:
             raise VideoError(f"{name}: frames of {format} without a size, expected their width and height")
-        self.video.check(name)
+        self.video.check(name, limits)
         self._picture = VideoFrame(self.video.width, self.video.height, self.video.pixel_format)
         if self.video.full_range is not None:
             self._picture.color_range = ColorRange.JPEG if self.video.full_range else ColorRange.MPEG

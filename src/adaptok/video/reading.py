@@ -29,18 +29,20 @@ from adaptok.video.container import (
     reason_of,
     video_stream,
 )
+from adaptok.video.limits import DEFAULT_LIMITS, Limits, limit_stream
 from adaptok.video.timing import on_grid
 
 Frame = NDArray[np.uint8]
 
 
-def probe(path: str | Path) -> VideoInfo:
+def probe(path: str | Path, limits: Limits = DEFAULT_LIMITS) -> VideoInfo:
     """Return the properties of a video file. The first frame is decoded to check that the file is readable.
 
     Raises:
-        VideoError: The file is missing, empty, a folder, not a video, or damaged from its beginning.
+        VideoError: The file is missing, empty, a folder, not a video, damaged from its beginning, or its frames exceed
+            the limits.
     """
-    with VideoReader(path) as reader:
+    with VideoReader(path, limits=limits) as reader:
         return reader.info
 
 
@@ -59,7 +61,8 @@ class VideoReader:
     up to half a period. Where the file has longer pauses, and at other rates, each instant shows the last frame before
     it. The own rate of a GIF is one frame per shortest delay, so that no frame is lost and all are shown for as long as
     their delays say. Transparency is dropped. Frames are scaled to the size of the first frame. If the file is damaged
-    after the first frame, the video ends there, and `warning` is set.
+    after the first frame, the video ends there, and `warning` is set. It also says how many frames are left out because
+    their times run backwards, or follow each other too closely for the file's own rate.
 
     Args:
         path: Path of the file.
@@ -68,6 +71,7 @@ class VideoReader:
         short_side: Scale frames down, averaging areas, so that their shorter side has at most this many pixels.
         threads: Number of decoder threads; None lets FFmpeg decide. With one thread, a damaged file gives the same
             frames on every machine.
+        limits: Largest frames and longest part that are read.
 
     Attributes:
         info: Properties of the file.
@@ -77,7 +81,7 @@ class VideoReader:
         warning: Description of damage, set when all frames have been read.
 
     Raises:
-        VideoError: The file cannot be read, or no frame lies between `start` and `stop`.
+        VideoError: The file cannot be read, no frame lies between `start` and `stop`, or a limit is exceeded.
     """
 
     def __init__(
@@ -89,6 +93,7 @@ class VideoReader:
         fps: Fraction | float | None = None,
         short_side: int | None = None,
         threads: int | None = None,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         check_video_file(path)
         self.path = Path(path)
@@ -97,11 +102,14 @@ class VideoReader:
         self.done = False
         self.warning: str | None = None
         self._failures: list[str] = []  # errors of FFmpeg
+        self._decoded_count = self._lost = 0
+        self._limits = limits
         self._size: tuple[int, int] | None = None  # of the first frame, before rotation
         self._short_side = short_side
         with ExitStack() as stack:
             self._container = stack.enter_context(open_container(self.path))
             self._stream = video_stream(self._container, self.path)
+            limit_stream(self._stream, self.path, limits)
             if threads is not None:
                 self._stream.codec_context.thread_count = threads
             self._decoded = self._decode()
@@ -136,15 +144,19 @@ class VideoReader:
         return self
 
     def __next__(self) -> Frame:
+        if self.count == 0:
+            self._limits.check_duration(self.path, (self.expected or 0) / self.fps)
         frame = next(self._frames, None)
         if frame is None:
             self.done = True
+            self._note_losses()
             if self.count == 0:
                 length = "" if self.info.duration is None else f", which has {self.info.duration:.2f} seconds"
                 span = describe_span(self._start, self._stop)
                 raise VideoError(f"{self.path}: no frame {span}; expected a part of the video{length}")
             raise StopIteration
         self.count += 1
+        self._limits.check_duration(self.path, self.count / self.fps)
         return frame
 
     def _first_frame(self) -> VideoFrame:
@@ -155,7 +167,8 @@ class VideoReader:
             first, reason = None, f" ({reason_of(error)})"
         if first is None:
             raise VideoError(
-                f"{self.path}: no frame can be decoded{reason or self._damage()}; expected an undamaged video file"
+                f"{self.path}: no frame can be decoded{reason or self._damage()}; expected an undamaged video file with"
+                f" frames of at most {self._limits.max_pixels} pixels"
             )
         return first
 
@@ -197,14 +210,13 @@ class VideoReader:
             with contextlib.suppress(av.FFmpegError):  # files without seeking are decoded from the beginning
                 frame = self._seek() or first
         time = -1 / self.info.fps
-        decoded = 0
         while frame is not None:
             stamp = self._time(frame)
             time = time + 1 / self.info.fps if stamp is None or self._origin is None else stamp - self._origin
-            decoded += 1
+            self._decoded_count += 1
             yield time, frame
             frame = next(self._decoded, None)
-        self._note_damage(decoded)
+        self._note_damage()
 
     def _on_grid(self, first: VideoFrame) -> Iterator[Frame]:
         """Yield the image that is shown at each instant `start + i / fps`."""
@@ -216,6 +228,8 @@ class VideoReader:
             start=self._start,
             stop=self._stop,
             each_once=self._each_once,
+            name=self.path,
+            on_loss=self._count_loss,
         ):
             if frame is not shown:
                 shown, image = frame, self._to_rgb(frame)
@@ -229,12 +243,23 @@ class VideoReader:
         rgb = np.asarray(frame.to_ndarray(format="rgb24", width=width, height=height, interpolation=how), np.uint8)
         return np.ascontiguousarray(np.rot90(rgb, self.info.rotation // 90))
 
-    def _note_damage(self, decoded: int) -> None:
-        promised = self._stream.frames
+    def _count_loss(self) -> None:
+        self._lost += 1
+
+    def _note_damage(self) -> None:
+        promised, decoded = self._stream.frames, self._decoded_count
         if self._failures or (self._start == 0 and decoded < promised - 1):
             count = f"{decoded} of {promised}" if promised else f"{decoded}"
             self.warning = (
                 f"{self.path}: damaged or cut off{self._damage()}; {count} frames could be decoded and are used"
+            )
+
+    def _note_losses(self) -> None:
+        if self._lost:
+            before = f"{self.path}: " if self.warning is None else f"{self.warning}, except that "
+            self.warning = (
+                f"{before}{self._lost} of {self._decoded_count} frames are left out, as their times are damaged or too"
+                f" close for {float(self.fps):g} frames per second; --fps sets another rate"
             )
 
 

@@ -19,6 +19,7 @@ from adaptok.video.arrays import ArrayFrames
 from adaptok.video.container import VideoError, check_part, is_url
 from adaptok.video.decoders import DecoderFrames, FrameDecoder, is_decoder
 from adaptok.video.images import FolderFrames, ImageFrames, is_image_list
+from adaptok.video.limits import DEFAULT_LIMITS, Limits
 from adaptok.video.raw_streams import RawReader
 from adaptok.video.reading import VideoReader, describe_span
 from adaptok.video.remote import check_url, downloaded
@@ -84,6 +85,7 @@ def open_frames(
     fps: Fraction | float | None = None,
     allow_url: bool = False,
     threads: int | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Iterator[FrameSource]:
     """Open a video.
 
@@ -103,19 +105,20 @@ def open_frames(
             30 by default.
         allow_url: Download videos at `http://` and `https://` URLs.
         threads: Number of threads that decode a file; see `VideoReader`.
+        limits: Largest frames and longest part of files, folders and URLs that are read.
 
     Raises:
-        VideoError: The video cannot be read.
+        VideoError: The video cannot be read, or exceeds the limits.
         ValueError: The shape, type or range of an array is wrong, or no frame lies between `start` and `stop`.
     """
     if isinstance(video, FrameSource):
         yield video
     elif isinstance(video, str) and is_url(video):
         check_url(video, allow_url)
-        with downloaded(video) as path, _open_file(path, start, stop, fps, threads) as source:
+        with downloaded(video) as path, _open_file(path, start, stop, fps, threads, limits) as source:
             yield source
     elif isinstance(video, str | Path):
-        with _open_file(Path(video), start, stop, fps, threads) as source:
+        with _open_file(Path(video), start, stop, fps, threads, limits) as source:
             yield source
     elif isinstance(video, np.ndarray | Tensor):
         yield _sequence_source(ArrayFrames(video), start, stop, fps)
@@ -132,10 +135,14 @@ def open_frames(
 
 
 def count_frames(
-    video: Video, start: float = 0.0, stop: float | None = None, fps: Fraction | float | None = None
+    video: Video,
+    start: float = 0.0,
+    stop: float | None = None,
+    fps: Fraction | float | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> int | None:
     """Return the expected number of frames; None if it is unknown. Arguments and errors as for `open_frames`."""
-    with open_frames(video, start=start, stop=stop, fps=fps) as source:
+    with open_frames(video, start=start, stop=stop, fps=fps, limits=limits) as source:
         return source.total
 
 
@@ -148,11 +155,12 @@ def open_stream(
     stop: float | None = None,
     fps: Fraction | float | None = None,
     name: str = "standard input",
+    limits: Limits = DEFAULT_LIMITS,
 ) -> FrameSource:
     """Open an uncompressed video that is read once, frame by frame.
 
     Args:
-        file, format, size, name: See `RawReader`.
+        file, format, size, name, limits: See `RawReader`.
         start, stop: Part of the video, in seconds.
         fps: Frames per second: the rate to sample y4m at, or the rate of frames without one, which is 30 by default.
 
@@ -160,7 +168,7 @@ def open_stream(
         VideoError: There is no whole frame, or the header is damaged or of an unsupported kind.
     """
     check_part(name, start, stop, fps)
-    reader = RawReader(file, format, size=size, name=name)
+    reader = RawReader(file, format, size=size, name=name, limits=limits)
     given = None if fps is None else Fraction(fps).limit_denominator(100_000)
     rate = reader.video.fps or given or DEFAULT_FPS
     timed = ((index / rate, frame) for index, frame in enumerate(reader))
@@ -171,12 +179,19 @@ def open_stream(
 
 @contextmanager
 def _open_file(
-    path: Path, start: float, stop: float | None, fps: Fraction | float | None, threads: int | None
+    path: Path,
+    start: float,
+    stop: float | None,
+    fps: Fraction | float | None,
+    threads: int | None,
+    limits: Limits,
 ) -> Iterator[FrameSource]:
     if path.is_dir():
-        yield _sequence_source(FolderFrames(path), start, stop, fps)
+        source = _sequence_source(FolderFrames(path, limits), start, stop, fps)
+        limits.check_duration(path, (source.total or 0) / source.fps)
+        yield source
         return
-    with VideoReader(path, start=start, stop=stop, fps=fps, threads=threads) as reader:
+    with VideoReader(path, start=start, stop=stop, fps=fps, threads=threads, limits=limits) as reader:
         info = reader.info
         yield FrameSource(iter(reader), info.width, info.height, reader.fps, reader.expected, reader)
 
@@ -196,12 +211,25 @@ def _sequence_source(frames: Frames, start: float, stop: float | None, fps: Frac
     return FrameSource(chain([first], rest), first.shape[1], first.shape[0], rate, len(part))
 
 
+class _Losses:
+    """Frames of a decoder that are not shown."""
+
+    def __init__(self) -> None:
+        self.warning: str | None = None
+        self._count = 0
+
+    def add(self) -> None:
+        self._count += 1
+        self.warning = f"the decoder: {self._count} frames are left out, as their times are damaged or too close"
+
+
 def _decoder_source(
     frames: DecoderFrames, start: float, stop: float | None, fps: Fraction | float | None
 ) -> FrameSource:
     check_part("the decoder", start, stop, fps)
     rate = frames.fps if fps is None else Fraction(fps).limit_denominator(100_000)
     height, width, _ = frames.first.shape
+    losses = _Losses()
     seconds = len(frames) / frames.fps
     end = seconds if stop is None else min(Fraction(stop), seconds)
     shown = on_grid(
@@ -211,9 +239,11 @@ def _decoder_source(
         start=Fraction(start),
         stop=_fraction(stop),
         each_once=fps is None,
+        name="the decoder",
+        on_loss=losses.add,
     )
     total = max(1, round((end - Fraction(start)) * rate))
-    return FrameSource(_not_empty(shown, "the decoder", start, stop), width, height, rate, total)
+    return FrameSource(_not_empty(shown, "the decoder", start, stop), width, height, rate, total, losses)
 
 
 def _not_empty(frames: Iterator[Frame], name: str, start: float, stop: float | None) -> Iterator[Frame]:
