@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import nullcontext
 from fractions import Fraction
 
@@ -54,6 +55,40 @@ def test_lost_frames_are_counted(tmp_path):
     with VideoReader(tmp_path / "x.mp4", fps=1000, stop=0.1) as reader:
         assert len({frame.tobytes() for frame in reader}) == 5
     assert reader.warning is None
+
+
+@pytest.mark.parametrize(
+    ("box", "offset", "value"),
+    [
+        (b"stts", 16, 0),  # the duration of each frame
+        (b"stts", 12, 3),  # the number of frames with that duration
+        (b"ctts", 16, 2**20),  # the delay between decoding and display of some frames
+        (b"ctts", 28, 2**31 - 1),
+        (b"stsz", 12, 20),  # the number of frames
+        (b"elst", 16, 4096),  # the time at which the display begins
+    ],
+)
+def test_damaged_times_lose_no_frame_in_silence(tmp_path, box, offset, value):
+    frames = numbered_frames(30, 32, 32)
+    write_raw(tmp_path / "x.mp4", frames, options={"bf": "2", "g": "8"})
+    data = bytearray((tmp_path / "x.mp4").read_bytes())
+    place = data.index(box) + offset
+    assert data[place : place + 4] != value.to_bytes(4, "big")
+    data[place : place + 4] = value.to_bytes(4, "big")
+    (tmp_path / "x.mp4").write_bytes(data)
+    with VideoReader(tmp_path / "x.mp4", threads=1) as reader:
+        shown = len(set(numbers(np.stack(list(reader)), frames)))
+    assert shown < 30
+    assert reader.warning is not None
+    assert re.search(r"\d+ of \d+ frames (could be decoded|are left out)", reader.warning)
+
+
+def test_metadata_that_are_not_text(tmp_path):
+    frames = numbered_frames(2)
+    write_raw(tmp_path / "x.mkv", frames)
+    data = (tmp_path / "x.mkv").read_bytes()
+    (tmp_path / "x.mkv").write_bytes(data.replace(b"Lavf", b"\xff\xffvf"))
+    assert len(read_video(tmp_path / "x.mkv")[0]) == 2
 
 
 def test_gaps_of_hours_and_days_end(tmp_path):

@@ -118,7 +118,7 @@ def open_container(path: Path) -> Iterator[InputContainer]:
         raise VideoError(f"{path}: cannot be read ({error.strerror})") from None
     with file:
         try:
-            container = av.open(file, "r", options=_OPTIONS)
+            container = av.open(file, "r", options=_OPTIONS, metadata_errors="replace")
         except av.FFmpegError as error:
             kind = _kind_of(path) or f"not a video file that FFmpeg can read ({reason_of(error)})"
             raise VideoError(f"{path}: {kind}, expected a video file") from None

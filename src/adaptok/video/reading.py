@@ -248,7 +248,9 @@ class VideoReader:
 
     def _note_damage(self) -> None:
         promised, decoded = self._stream.frames, self._decoded_count
-        if self._failures or (self._start == 0 and decoded < promised - 1):
+        # others, such as AVI, may count a last packet without a frame
+        exact = self._container.format.name.startswith("mov,")
+        if self._failures or (self._start == 0 and decoded < promised - (0 if exact else 1)):
             count = f"{decoded} of {promised}" if promised else f"{decoded}"
             self.warning = (
                 f"{self.path}: damaged or cut off{self._damage()}; {count} frames could be decoded and are used"
