@@ -17,7 +17,14 @@ LOWEST_PYTHON ?= 3.10
 LOWEST_VENV ?= .venv-lowest
 LOWEST_TESTS ?= -n auto -m "not slow and not ray and not docs"
 
-.PHONY: demo test lint docs notebooks test-lowest lock clean
+# Lengths of `make fuzz` and `make crash`; other arguments go through FUZZ and CRASH, as in
+# `make fuzz FUZZ="token_files --count 30000 --seed 1"`.
+MINUTES ?= 30
+KILLS ?= 100
+FUZZ ?= --minutes $(MINUTES)
+CRASH ?= --kills $(KILLS)
+
+.PHONY: demo test lint docs notebooks fuzz crash long audit test-lowest lock clean
 
 demo: $(VENV)/installed
 	mkdir -p out
@@ -62,6 +69,23 @@ $(VENV)/installed-docs: $(VENV)/installed
 # Executes the notebooks of examples/ into out/notebooks; `make notebooks SAVE=1` also replaces the saved outputs.
 notebooks: $(VENV)/installed-dev
 	$(BIN)/python examples/run_notebooks.py $(if $(SAVE),--save)
+
+# Damaged and hostile files, for MINUTES. Inputs that fail are saved in out/fuzz, with the number that repeats them.
+fuzz: $(VENV)/installed-dev
+	$(BIN)/python -m tests.fuzz $(FUZZ)
+
+# Commands that are killed KILLS times each, finished, and compared with undisturbed runs.
+crash: $(VENV)/installed-dev
+	$(BIN)/python -m tests.crash $(CRASH)
+
+# Memory, open files and threads of ten minutes of video and of 5,000 training clips.
+long: $(VENV)/installed-dev
+	$(BIN)/python benchmarks/long_video.py
+	$(BIN)/python benchmarks/long_runs.py
+
+# Known vulnerabilities of the versions in constraints.txt. Needs the network; a package without an answer is an error.
+audit: $(VENV)/installed-dev
+	$(BIN)/uv tool run pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
 
 test-lowest: $(VENV)/installed-dev
 	$(BIN)/uv venv --quiet --clear --python $(LOWEST_PYTHON) $(LOWEST_VENV)

@@ -129,3 +129,66 @@ def test_tests_use_no_private_attributes():
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("adaptok."):
                 result |= {f"{path.relative_to(ROOT)}:{word}" for word in node.value.split(".") if private(word)}
     assert not result
+
+
+RUNNING = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "runpy.run_path", "torch.jit.load"}
+"""Calls that run what they are given."""
+PICKLES = {"pickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+SAFE_YAML = {"yaml.safe_load", "yaml.safe_dump", "yaml.dump", "yaml.YAMLError"}
+SAFE_ARGUMENTS = {"torch.load": ("weights_only", True), "np.load": ("allow_pickle", False)}
+EXCEPTIONS = {
+    ("metrics/fvd.py", "torch.jit.load"),  # TorchScript, only with the published SHA-256 or one that the user gives
+    ("metrics/fvd.py", "pickle"),  # an unpickler of arrays alone, for the published archive, by its SHA-256
+    ("checkpoints/official_training.py", "pickle"),  # its exception
+}
+"""What is allowed nevertheless. SECURITY.md describes these."""
+
+
+def dotted(node: ast.expr) -> str:
+    """The name of what is called, such as "torch.load"."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def dangers(tree: ast.Module) -> Iterator[str]:
+    """Calls and modules that could run code which a file or a user contains."""
+    yield from (module for module, _ in imports(tree) if module.split(".")[0] in PICKLES)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and dotted(node).startswith("yaml.") and dotted(node) not in SAFE_YAML:
+            yield dotted(node)
+        if not isinstance(node, ast.Call):
+            continue
+        name, given = dotted(node.func), {word.arg: word.value for word in node.keywords}
+        if name in RUNNING or "shell" in given:
+            yield name
+        if name in SAFE_ARGUMENTS:
+            argument, value = SAFE_ARGUMENTS[name]
+            actual = given.get(argument)
+            if not (isinstance(actual, ast.Constant) and actual.value is value):
+                yield name
+
+
+def test_nothing_runs_the_content_of_files():
+    """No eval, no shell, no pickle, no unsafe YAML, and torch.load and np.load only with their safe arguments."""
+    found = {
+        (path.relative_to(PACKAGE).as_posix(), danger) for path, tree in trees(MODULES) for danger in dangers(tree)
+    }
+    assert found == EXCEPTIONS
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("eval('1')", "exec(text)", "import pickle", "from pickle import loads", "yaml.load(text)", "os.system('ls')"),
+        *("torch.load(path)", "torch.load(path, weights_only=False)", "np.load(path)", "subprocess.run(x, shell=True)"),
+        *("yaml.unsafe_load(text)", "run(x, shell=y)", "torch.jit.load(path)"),
+    ],
+)
+def test_dangers_are_found(line):
+    assert list(dangers(ast.parse(line)))
+
+
+def test_safe_calls_are_not_dangers():
+    safe = "model.eval(); yaml.safe_load(x); torch.load(x, weights_only=True); np.load(x, allow_pickle=False)"
+    assert not list(dangers(ast.parse(safe)))

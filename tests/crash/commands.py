@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from safetensors.torch import load_file
 
+from adaptok.evaluation.partial_results import PartialResult
 from adaptok.training.checkpointing import list_checkpoints
 from tests.crash.harness import Command
 from tests.fuzz.originals import FORMATS
@@ -100,7 +101,11 @@ class Evaluate(Command):
         return ["evaluate", "reconstruction", self.inputs / "clips", "--output", out, *MODEL, *flags, "--quiet"]
 
     def parts(self, out: Path) -> dict[str, Any]:
-        return files(out, "parts/*.safetensors")
+        parts = {path.name: PartialResult.load(path) for path in sorted(out.glob("parts/*.safetensors"))}
+        return {  # without times and memory
+            name: [part.videos, *((key, array.tobytes()) for key, array in sorted(part.arrays.items()))]
+            for name, part in parts.items()
+        }
 
     def result(self, out: Path) -> dict[str, Any]:
         report = json.loads((out / "report.json").read_text())

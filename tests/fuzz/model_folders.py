@@ -52,7 +52,7 @@ class ModelFolders(Target):
     def run(self, rng: random.Random, folder: Path) -> None:
         name = rng.choice(list(self.folders))
         files = dict(self.folders[name])
-        self._change(rng, name, files)
+        self.change(rng, name, files)
         target = folder / name
         target.mkdir()
         for file, data in files.items():
@@ -60,11 +60,11 @@ class ModelFolders(Target):
         if rng.random() < 0.2:
             command("info", target)
         if "generator" in name:
-            self._use_generator(name, target)
+            self.use_generator(name, target)
         else:
-            self._use_tokenizer(name, target)
+            self.use_tokenizer(name, target)
 
-    def _change(self, rng: random.Random, name: str, files: dict[str, bytes]) -> None:
+    def change(self, rng: random.Random, name: str, files: dict[str, bytes]) -> None:
         """Damage a file. Folders with checksums are damaged blindly, all others also in their contents."""
         file = rng.choice(list(files))
         data = files[file]
@@ -79,24 +79,24 @@ class ModelFolders(Target):
         if not name.startswith("new-") and rng.random() < 0.05:
             del files[file]
 
-    def _use_tokenizer(self, name: str, folder: Path) -> None:
+    def use_tokenizer(self, name: str, folder: Path) -> None:
         codec = attempt(ERRORS, lambda: AdapTok.from_pretrained(folder, device="cpu"))
         if name.startswith("new-"):
-            self._compare(name, codec.model)
+            self.compare(name, codec.model)
         config = codec.config.tokenizer
         clips = torch.rand(1, config.channels, config.frames, config.size, config.size)
         encoded = attempt(ValueError, codec.encode_clips, clips)
         attempt(ValueError, codec.decode_clips, encoded.ids, [[config.latents] * config.blocks])
 
-    def _use_generator(self, name: str, folder: Path) -> None:
+    def use_generator(self, name: str, folder: Path) -> None:
         if name.startswith("new-"):
-            self._compare(name, attempt(ERRORS, read_generator, folder))
+            self.compare(name, attempt(ERRORS, read_generator, folder))
         codec = self.codecs["model-modern" if name == "generator-frames" else "model"]
         generator = attempt(ERRORS, lambda: Generator.from_pretrained(folder, codec=codec, device="cpu"))
         condition = {"labels": [0]} if generator.config.classes else {"condition_ids": torch.zeros(1, 16).long()}
         attempt(ValueError, lambda: generator.sample(**condition, seeds=[0]))
 
-    def _compare(self, name: str, model: Model | GeneratorModel) -> None:
+    def compare(self, name: str, model: Model | GeneratorModel) -> None:
         expected = self.expected[name]
         weights = expected.state_dict()
         changed = [key for key, tensor in model.state_dict().items() if not torch.equal(tensor, weights[key])]

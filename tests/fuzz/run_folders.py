@@ -69,7 +69,7 @@ class RunFolders(Target):
         files = [path for path in sorted(run.rglob("*")) if path.is_file()]
         path = rng.choice(files)
         logged = path.name == "metrics.jsonl"
-        self._change(rng, path, files)
+        self.change(rng, path, files)
         if rng.random() < 0.2:
             command("info", run)
         if rng.random() < 0.2:
@@ -83,7 +83,7 @@ class RunFolders(Target):
         if not logged and metrics != expected_metrics:
             raise Failure(f"the run ended with other metrics after damage to {path.relative_to(run)}")
 
-    def _change(self, rng: random.Random, path: Path, files: list[Path]) -> None:
+    def change(self, rng: random.Random, path: Path, files: list[Path]) -> None:
         way = rng.random()
         if way < 0.1:
             path.unlink()

@@ -71,15 +71,15 @@ class Worker:
 
     def __init__(self, target: str, seeds: Path, folder: Path, seed: int) -> None:
         self.folder = folder
-        self._arguments = (target, seeds, folder, seed)
+        self.arguments = (target, seeds, folder, seed)
         self.index: int | None = None
         self.deadline = 0.0
         self.started = 0.0
-        self._start()
+        self.start()
 
-    def _start(self) -> None:
+    def start(self) -> None:
         self.connection, other = FORK.Pipe()
-        self.process = FORK.Process(target=_work, args=(*self._arguments, other), daemon=True)
+        self.process = FORK.Process(target=_work, args=(*self.arguments, other), daemon=True)
         self.process.start()
         other.close()
         try:
@@ -106,7 +106,7 @@ class Worker:
             code = self.process.exitcode
             outcome = Outcome("failed", f"the process ended with {code}", f"the process ended with {code}")
         self.process.join()
-        self._start()
+        self.start()
         return outcome
 
     def stop(self) -> None:

@@ -45,7 +45,7 @@ class TokenDatasets(Target):
         target = folder / name
         shutil.copytree(self.seeds / name, target)
         if name == "new-plan" and rng.random() < 0.2:
-            return self._resume(rng, target)
+            return self.resume(rng, target)
         shard = rng.choice(sorted(target.glob("*.parquet")))
         if name.startswith("new-"):
             shard.write_bytes(damaged(rng, shard.read_bytes()))
@@ -65,7 +65,7 @@ class TokenDatasets(Target):
             raise Failure("a damaged shard was read with other contents")
         return None
 
-    def _resume(self, rng: random.Random, target: Path) -> None:
+    def resume(self, rng: random.Random, target: Path) -> None:
         """Damage the plan, a note or a shard, or remove some, and tokenize again."""
         path = rng.choice(sorted(target.iterdir()))
         for other in sorted(target.iterdir()):

@@ -64,9 +64,9 @@ class TokenFiles(Target):
             raise Failure(f"{tokens!r} change when they are written and read")
         repr(tokens)
         if tokens.info.model_hash == self.codec.weights_hash:
-            self._decode(tokens)
+            self.decode(tokens)
 
-    def _decode(self, tokens: VideoTokens) -> None:
+    def decode(self, tokens: VideoTokens) -> None:
         info = tokens.info
         shapes = attempt(ValueError, lambda: [part.shape for part in self.codec.iter_decode(tokens)])
         sizes = {shape[1:] for shape in shapes}

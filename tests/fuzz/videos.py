@@ -65,7 +65,7 @@ class Videos(Target):
         self.seeds = seeds
         self.names = sorted(path.name for path in seeds.iterdir())
         self.data = {path.name: path.read_bytes() for path in sorted(seeds.rglob("*")) if path.is_file()}
-        self.expected = {name: self._count(seeds / name)[0] for name in self.names}
+        self.expected = {name: self.count(seeds / name)[0] for name in self.names}
         if any(count < COUNT for name, count in self.expected.items() if name != "frames"):
             raise ValueError(f"undamaged videos of {self.expected} frames")
 
@@ -83,13 +83,13 @@ class Videos(Target):
             command("info", path)
         if rng.random() < 0.1:
             command("encode", path, folder / "x.adaptok", "--model", MODEL, "--device", "cpu")
-        count, warning = attempt(VideoError, self._count, path, rng.random() < 0.5)
+        count, warning = attempt(VideoError, self.count, path, rng.random() < 0.5)
         if count > MAX_FRAMES:
             raise Failure(f"more than {MAX_FRAMES} frames from {self.expected[name]}")
         if count < self.expected[name] - 1 and not re.search(rf"\b{count}\b", warning or ""):
             raise Failure(f"{count} of {self.expected[name]} frames, with the warning {warning!r}")
 
-    def _count(self, path: Path, streamed: bool = True) -> tuple[int, str | None]:
+    def count(self, path: Path, streamed: bool = True) -> tuple[int, str | None]:
         """Number of frames, and the warning."""
         if path.suffix == ".y4m" and streamed:
             source = open_stream(io.BytesIO(path.read_bytes()))

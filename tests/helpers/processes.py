@@ -18,7 +18,9 @@ import torch
 
 ROOT = Path(__file__).parents[2]
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["tests.helpers.training", "tests.helpers.generators", "accelerate"])
+PROCESSES.set_forkserver_preload(
+    ["tests.helpers.training", "tests.helpers.generators", "accelerate", "adaptok.cli.parser"]
+)
 
 
 def run_group(target: Callable[..., None], *arguments: Any, processes: int, log: Path, timeout: float = 500) -> None:
