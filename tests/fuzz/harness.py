@@ -22,8 +22,10 @@ from typing import Any, NamedTuple, TypeVar
 
 Result = TypeVar("Result")
 
-MAX_SECONDS = 10.0
-"""Largest time that an input may take."""
+MAX_SECONDS = 10
+"""Largest processor time that an input may take, which other work on the machine does not change."""
+MAX_WAIT = 60.0
+"""Largest time that an input may take, for inputs that wait for something, in seconds."""
 MAX_MEMORY = 2**30
 """Largest growth of the process by one input, in bytes."""
 MAX_MESSAGE = 2000

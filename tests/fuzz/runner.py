@@ -7,8 +7,11 @@ survive a fork. Targets are therefore imported in the processes.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import re
+import resource
 import shutil
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,11 +22,11 @@ from typing import Any
 
 import torch
 
-from tests.fuzz.harness import MAX_SECONDS, Outcome, judge
+from tests.fuzz.harness import MAX_SECONDS, MAX_WAIT, Outcome, judge
 from tests.fuzz.targets import load_target
 
 SAVED_PER_SIGNATURE = 3
-MAX_PREPARATION = 120.0
+MAX_PREPARATION = 300.0
 """Largest time for the undamaged files of a target, in seconds."""
 MEMORY_RESERVE = 4 * 2**30
 """Address space that a process may use beyond that at its start, in bytes. Where Python or a library would allocate
@@ -90,7 +93,7 @@ class Worker:
     def send(self, index: int) -> None:
         """Begin an input."""
         self.index, self.started = index, time.monotonic()
-        self.deadline = self.started + MAX_SECONDS
+        self.deadline = self.started + MAX_WAIT
         self.connection.send(index)
 
     def receive(self) -> Outcome:
@@ -104,7 +107,8 @@ class Worker:
         except EOFError:
             self.process.join()
             code = self.process.exitcode
-            outcome = Outcome("failed", f"the process ended with {code}", f"the process ended with {code}")
+            text = "too much processor time" if code == -signal.SIGXCPU else f"the process ended with {code}"
+            outcome = Outcome("failed", text, text)
         self.process.join()
         self.start()
         return outcome
@@ -182,18 +186,25 @@ def _work(name: str, seeds: Path, folder: Path, seed: int, connection: Connectio
     target.open(seeds)
     target.warm_up()
     _limit_memory()
+    parent = os.getppid()
     connection.send("ready")
     while True:
-        try:
-            index = connection.recv()
-        except EOFError:
-            return
+        while not connection.poll(1.0):
+            if os.getppid() != parent:  # it was killed, and other processes hold its end of the connection
+                return
+        index = connection.recv()
+        limit_time()
         connection.send(judge(target, seed, index, folder))
 
 
-def _limit_memory() -> None:
-    import resource
+def limit_time() -> None:
+    """End this process by SIGXCPU if it takes more processor time than an input may."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + 1 + MAX_SECONDS, hard))
 
+
+def _limit_memory() -> None:
     pages = Path("/proc/self/statm")
     if pages.exists():
         size = int(pages.read_text().split()[0]) * resource.getpagesize() + MEMORY_RESERVE

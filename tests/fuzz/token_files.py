@@ -89,7 +89,8 @@ def consistent(rng: random.Random, data: bytes) -> bytes:
     document = json.loads(header["__metadata__"]["adaptok"])
     if rng.random() < 0.5:  # a field that the shapes of the tensors do not depend on
         field = rng.choice(("rate", "width", "height", "frames", "audio", "fit", "short_side", "latents", "model"))
-        document[field] = document_changed(rng, {"value": document.get(field)}).get("value")
+        changed = document_changed(rng, [document.get(field)])
+        document[field] = changed[0] if isinstance(changed, list) and changed else changed
     else:
         document = document_changed(rng, document)
     header["__metadata__"]["adaptok"] = json.dumps(document)

@@ -33,7 +33,7 @@ WRITTEN = (
 )
 """Name, codec and pixel format of videos of other containers."""
 TIMES = (b"stts", b"ctts", b"mdhd", b"mvhd", b"tkhd", b"elst")
-NAMES = (*TIMES, b"stsz", b"stsc", b"stco", b"stsd", b"avcC", b"trun", b"FRAME")
+NAMES = (*TIMES, b"stsz", b"stsc", b"stco", b"stsd", b"avcC", b"FRAME")
 """Atoms of MP4 with times, sizes and offsets, and the mark of a frame of y4m."""
 MAX_FRAMES = 100_000
 """Frames after which reading stops: more than a damaged file of a few kilobytes may give."""
