@@ -115,7 +115,7 @@ def test_components_can_be_added_and_removed():
         ({"qqqqqq": "1"}, "expected one of activation_checkpointing, batch_size"),
         (
             {"lengths.kind": "normall"},
-            "lengths.kind 'normall', expected one of uniform, normal, truncated_normal, fixed, mixture",
+            "lengths.kind 'normall', expected one of uniform, normal, truncated_normal, fixed, allocated, mixture",
         ),
         ({"lengths.length": "3"}, "lengths.length exists only for lengths.kind fixed"),
         ({"optimizer.kind": "sgd"}, "'adamw' or 'muon', got 'sgd'"),
