@@ -31,7 +31,7 @@ def command(*arguments: object) -> dict[str, Any]:
             raise Failure(f"exit code {stop.code} and {err.getvalue()!r:.500}") from None
         if "see the traceback" in message:
             raise Failure(message) from stop
-        check_message(message)
+        check_message(message, printed=True)
         raise Refused(message) from None
     document: dict[str, Any] = json.loads(out.getvalue())
     return document | {"warnings": err.getvalue()}

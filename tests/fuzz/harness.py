@@ -30,6 +30,7 @@ MAX_MEMORY = 2**30
 """Largest growth of the process by one input, in bytes."""
 MAX_MESSAGE = 2000
 """Largest length of an error message, in characters. A message repeats what is wrong, not the whole input."""
+_BREAK = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _FORBIDDEN = ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn")
 """Audit events that no input may cause."""
@@ -97,12 +98,12 @@ def attempt(allowed: type[Exception] | tuple[type[Exception], ...], call: Callab
         raise Refused(str(error)) from error
 
 
-def check_message(message: str) -> None:
-    """Fail unless a message is one line of printable text of a reasonable length."""
+def check_message(message: str, printed: bool = False) -> None:
+    """Fail unless a message is one line of a reasonable length, and without control characters if it was printed."""
     if not message.strip():
         raise Failure("an empty error message")
-    if found := _CONTROL.search(message):
-        raise Failure(f"the control character {found.group()!r} in an error message: {message[:300]!r}")
+    if found := (_CONTROL if printed else _BREAK).search(message):
+        raise Failure(f"the character {found.group()!r} in an error message: {message[:300]!r}")
     if len(message) > MAX_MESSAGE:
         raise Failure(f"an error message of {len(message)} characters: {message[:300]!r}")
 

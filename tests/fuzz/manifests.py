@@ -77,7 +77,7 @@ class Manifests(Target):
 
 def check(entry: Entry) -> None:
     """Fail unless an entry is of the documented types and values."""
-    if not isinstance(entry.path, Path) or any(letter in str(entry.path) for letter in "\0\n\r"):
+    if not isinstance(entry.path, Path) or any(letter in str(entry.path) for letter in "\0\n"):
         raise Failure(f"path {entry.path!r}")
     if entry.label is not None and (not isinstance(entry.label, str) or not entry.label):
         raise Failure(f"label {entry.label!r}")

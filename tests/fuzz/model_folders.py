@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from adaptok import AdapTok, Generator
+from adaptok.checkpoints.folders import CONFIG_FILE, WEIGHTS_FILE
 from adaptok.checkpoints.model_folder import read_folder, read_generator, write_folder, write_official_folder
 from adaptok.config.model import ModelConfig
 from adaptok.models.generator import GeneratorModel
@@ -36,6 +37,9 @@ class ModelFolders(Target):
         write_folder(read_generator(FORMATS / "generator"), seeds / "new-generator")
         write_official_folder(read_generator(FORMATS / "generator"), seeds / "official-generator")
         write_official_folder(random_model(official_config()), seeds / "official-model")
+        for path in seeds.glob("official-*/*"):
+            if path.name not in (CONFIG_FILE, WEIGHTS_FILE):  # checksums, which published folders lack
+                path.unlink()
 
     def open(self, seeds: Path) -> None:
         self.codecs = {name: AdapTok.from_pretrained(seeds / name, device="cpu") for name in ("model", "model-modern")}
