@@ -121,6 +121,7 @@ def train(folder: Path, total: int, advance: Advance, workers: int = 2) -> None:
     steps = range(total // BATCH)
     place = ProcessRank(0, 1)
     for batch in iterate_batches(data, ClipCollate(data), plan, place, steps, workers=workers, pin_memory=False):
+        assert isinstance(batch.clips, torch.Tensor)
         advance(len(batch.clips))
 
 
@@ -130,7 +131,8 @@ WORK: dict[str, Callable[..., None]] = {"encode": encode, "decode": decode, "str
 def run(name: str, folder: Path, total: int, connection: Connection) -> None:
     """Do one kind of work, and send its states and seconds."""
     torch.set_num_threads(1)
-    states, done, started = [], 0, time.perf_counter()
+    states: list[State] = []
+    done, started = 0, time.perf_counter()
 
     def advance(count: int) -> None:
         nonlocal done
