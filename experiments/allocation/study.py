@@ -1,7 +1,7 @@
 """Compare choices of lengths with the best possible ones, by the true distortion of every combination.
 
 python experiments/allocation/study.py MEASURED.npz [--budgets 96,192,384] [--measure mse|lpips]
-    [--videos FOLDER --model MODEL --effort 0,1,2,3]
+    [--videos FOLDER --model MODEL --effort 0,1,2,3] [--plot OUT.png]
 
 MEASURED.npz comes from `measure.py`. Budgets are mean tokens per clip, over all clips. The choices are:
 
@@ -10,7 +10,7 @@ MEASURED.npz comes from `measure.py`. Budgets are mean tokens per clip, over all
 - own: each block by its own distortion, with earlier blocks whole. A scorer with the target "block" predicts this.
 - cumulative: each block by the distortion of all blocks from it on, relative to that of the clip. Other blocks have the
   lengths of the uniform choice, or those of the round before.
-- scorer, effort e: by the scores of a model, which need the folder of the measured videos.
+- scorer: by the scores of a model, which need the folder of the measured videos.
 - oracle: the best combination of each clip, at one λ for all clips.
 
 Quality is the mean PSNR of clips in dB, or their mean LPIPS. The share of a choice is the part of the oracle's gain
@@ -147,6 +147,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--videos", type=Path, help="the measured videos, to also choose by the scores of a model")
     parser.add_argument("--model", help="model folder or hub id; the bundled model by default")
     parser.add_argument("--effort", type=lambda text: [int(n) for n in text.split(",")], default=[0])
+    parser.add_argument("--plot", type=Path, help="draw the gain over uniform lengths at the budgets")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     study = Study(options.measured, options.measure)
@@ -158,8 +159,11 @@ def main(arguments: list[str] | None = None) -> None:
             scores = codec.allocation_scores(encoded, LengthPolicy(budget, effort=effort))
             return scores.double().cpu().numpy()
 
-        study.scorers = {f"scorer, effort {effort}": partial(score, effort) for effort in options.effort}
+        names = {effort: f"scorer, effort {effort}" if options.effort != [0] else "scorer" for effort in options.effort}
+        study.scorers = {name: partial(score, effort) for effort, name in names.items()}
     table = {budget: study.compare(budget) for budget in options.budgets}
+    if options.plot is not None:
+        plot(table, options.measure, options.plot)
     if options.json:
         print(json.dumps(table))
         return
@@ -169,6 +173,27 @@ def main(arguments: list[str] | None = None) -> None:
         for name, value in row.items():
             sign = 1 if options.measure == "mse" else -1
             print(f"  {name:22} {sign * value:7.3f}  {(value - row['uniform']) / gain:6.1%}")
+
+
+def plot(table: dict[float, dict[str, float]], measure: str, path: Path) -> None:
+    """Draw the gain of every choice over uniform lengths."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4), layout="constrained")
+    axis = figure.subplots()
+    budgets = list(table)
+    for name in next(iter(table.values())):
+        if name == "uniform" or name == f"cumulative, round {ROUNDS - 1}":
+            continue
+        gains = [row[name] - row["uniform"] for row in table.values()]
+        style = {"color": "black", "linestyle": "--"} if name == "oracle" else {}
+        axis.plot(budgets, gains, marker=".", label=name, **style)
+    axis.set(xlabel="tokens per clip", xscale="log", ylim=(0, None))
+    axis.set_xticks(budgets, [f"{budget:g}" for budget in budgets])
+    axis.minorticks_off()
+    axis.set_ylabel("gain over uniform lengths in dB" if measure == "mse" else "fall of LPIPS below uniform lengths")
+    axis.legend(frameon=False)
+    figure.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":
