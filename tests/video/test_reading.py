@@ -78,9 +78,8 @@ def test_damaged_times_lose_no_frame_in_silence(tmp_path, box, offset, value):
     (tmp_path / "x.mp4").write_bytes(data)
     with VideoReader(tmp_path / "x.mp4", threads=1) as reader:
         shown = len(set(numbers(np.stack(list(reader)), frames)))
-    assert shown < 30
-    assert reader.warning is not None
-    assert re.search(r"\d+ of \d+ frames (could be decoded|are left out)", reader.warning)
+    said = re.search(r"\d+ of \d+ frames (could be decoded|are left out)", reader.warning or "")
+    assert said or shown == 30  # some versions of FFmpeg repair some of the damage
 
 
 def test_metadata_that_are_not_text(tmp_path):
