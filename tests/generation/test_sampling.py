@@ -202,6 +202,14 @@ def test_draw_follows_the_probabilities():
     assert draw(logits, torch.tensor([1 - 1e-16], dtype=torch.float64), Sampling()).item() == 4
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_values_that_are_not_numbers_are_an_error(model, temperature):
+    model.tokens.weight.data[:] = torch.finfo(torch.float32).max
+    sampler = Sampler(model, Sampling(temperature=temperature), 1)
+    with pytest.raises(FloatingPointError, match="values that are not numbers"):
+        list(sampler.sequences(conditions_of(model.config, 1), [0]))
+
+
 def test_slots_are_used(model):
     rules = Sampling(temperature=1.0)
     sampler = Sampler(model, rules, 4)

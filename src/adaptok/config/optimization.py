@@ -123,7 +123,7 @@ class RunConfig(Config):
     @field_validator("trackers", mode="before")
     @classmethod
     def _no_trackers(cls, value: Any) -> Any:
-        return () if value is None or value == "none" or list(value) == ["none"] else value
+        return () if value in (None, "none", ["none"], ("none",)) else value
 
     @model_validator(mode="before")
     @classmethod

@@ -261,7 +261,13 @@ class Sampler:
         forbidden = [index for index, clip in enumerate(clips) if not clip.may_end_block(settings)]
         logits[forbidden, config.eob] = -torch.inf
         randoms = [clip.randoms[len(clip.sequence)] for clip in clips]
-        drawn = draw(logits, torch.tensor(randoms, dtype=torch.float64, device=device), settings).tolist()
+        entries = draw(logits, torch.tensor(randoms, dtype=torch.float64, device=device), settings)
+        drawn = entries.masked_fill(logits.isnan().any(-1), -1).tolist()
+        if -1 in drawn:
+            raise FloatingPointError(
+                f"the generator {config.name!r} computes values that are not numbers; choose --dtype float32, or give a"
+                " generator whose weights are undamaged"
+            )
         forced = [clip.must_end_block(settings, config) for clip in clips]
         return [config.eob if end else entry for end, entry in zip(forced, drawn, strict=True)]
 
