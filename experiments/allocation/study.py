@@ -25,6 +25,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -186,7 +187,7 @@ def plot(table: dict[float, dict[str, float]], measure: str, path: Path) -> None
         if name == "uniform" or name == f"cumulative, round {ROUNDS - 1}":
             continue
         gains = [row[name] - row["uniform"] for row in table.values()]
-        style = {"color": "black", "linestyle": "--"} if name == "oracle" else {}
+        style: dict[str, Any] = {"color": "black", "linestyle": "--"} if name == "oracle" else {}
         axis.plot(budgets, gains, marker=".", label=name, **style)
     axis.set(xlabel="tokens per clip", xscale="log", ylim=(0, None))
     axis.set_xticks(budgets, [f"{budget:g}" for budget in budgets])
