@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from adaptok.config.training import TrainingConfig
 from tests.helpers.generators import info
 from tests.helpers.models import small_config
 
@@ -21,3 +24,19 @@ def test_optional_configurations_differ_as_a_whole():
     assert (name, other) == ("scorer", None)
     assert value == config.scorer.model_dump()
     assert info().first_difference(info(latents=7)).other == 7
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"a: \xff", "byte 3 is not UTF-8"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b"a: 2020-99-99", "not a YAML file"),
+        (b"trackers: 3", "trackers"),
+    ],
+)
+def test_invalid_files_are_named(tmp_path, data, message):
+    path = tmp_path / "run.yaml"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=rf"run\.yaml: .*{message}"):
+        TrainingConfig.load(path)

@@ -79,6 +79,7 @@ def test_folders_give_labels(tmp_path):
         ("list.csv", 'c0.mp4,"a"b\n', "line 1 .* expected after"),
         ("list.csv", f'"{"x" * 131_073}.mp4",a\n', "line 1 .* field larger than field limit"),
         ("list.csv", b"c\xff.mp4\n", "byte 1 is not UTF-8"),
+        ("list.txt", b"c\0.mp4 1\n", "holds a NUL character"),
     ],
 )
 def test_invalid_lists(tmp_path, name, text, message):

@@ -87,10 +87,13 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: the file is not valid YAML, or holds no mapping.
     """
-    text = Path(path).read_text(encoding="utf-8")
     try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: byte {error.start} is not UTF-8, expected a YAML file in UTF-8") from None
+    except RecursionError:
+        raise ValueError(f"{path}: nested too deeply, expected a mapping of fields") from None
+    except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{path}: not a YAML file ({str(error).splitlines()[0]})") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected a mapping of fields, got {type(values).__name__}")

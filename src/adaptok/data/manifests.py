@@ -182,9 +182,12 @@ def _check_list(path: Path) -> str:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: byte {error.start} is not UTF-8, expected a text file in UTF-8") from None
+    if "\0" in text:
+        raise ValueError(f"{path}: holds a NUL character, expected a text file in UTF-8")
+    return text
 
 
 def _parse_rows(rows: Iterator[tuple[int, list[str]]], path: Path) -> Iterator[_Listed]:

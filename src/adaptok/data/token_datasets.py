@@ -95,7 +95,12 @@ class TokenDataset:
                 )
             tables.append(read_columns(shard, other, columns))
         _check_duplicates(shards, tables)
-        table = pa.concat_tables(tables).combine_chunks()
+        try:
+            table = pa.concat_tables(tables).combine_chunks()
+        except pa.ArrowInvalid:
+            raise ValueError(
+                f"{shards[0].parent}: shards with columns of different types; tokenize the collection again"
+            ) from None
         if len(table) == 0:
             raise ValueError(f"{shards[0].parent}: an empty token dataset, expected at least one clip")
         return cls(info, table)
