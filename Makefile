@@ -72,6 +72,7 @@ notebooks: $(VENV)/installed-dev
 
 # Damaged and hostile files, for MINUTES. Inputs that fail are saved in out/fuzz, with the number that repeats them.
 fuzz: $(VENV)/installed-dev
+	ADAPTOK_EXAMPLES=10000 $(BIN)/python -m pytest tests/fuzz/test_properties.py
 	$(BIN)/python -m tests.fuzz $(FUZZ)
 
 # Commands that are killed KILLS times each, finished, and compared with undisturbed runs.

@@ -19,7 +19,7 @@ Depth = Annotated[int, Field(gt=0, le=1024)]
 """Number of layers of a model, bounded likewise."""
 Fraction01 = Annotated[float, Field(ge=0.0, le=1.0)]
 ConfigT = TypeVar("ConfigT", bound="Config")
-_LONGEST_VALUE = 100
+_LONGEST_VALUE, _LONGEST_MESSAGE = 100, 300
 
 
 class Config(BaseModel):
@@ -111,6 +111,8 @@ def explain(cls: type[Config], error: Any) -> str:
     if error["type"] != "extra_forbidden":
         message = str(error["msg"]).removeprefix("Value error, ")
         own = not name or error["type"] == "value_error"
+        if not own and len(message) > _LONGEST_MESSAGE:  # one of pydantic that repeats the value
+            message = f"{message[:_LONGEST_MESSAGE]}…"
         return message if own else f"{name}: {message}, got {_brief(error['input'])}"
     *path, key = [part for part in error["loc"] if isinstance(part, str)]
     fields = _fields_at(cls, path)
