@@ -14,8 +14,8 @@ from adaptok.cli.inputs import STANDARD_INPUT, StreamInputs, VideoInput, note_im
 from adaptok.cli.options import (
     Computation,
     InputLimits,
-    Lengths,
     Messages,
+    QualityLengths,
     Switch,
     WholeFrames,
     excerpt_arguments,
@@ -24,11 +24,13 @@ from adaptok.cli.options import (
     option,
 )
 from adaptok.cli.output import TOKEN_SUFFIXES, Advance, one_output, output_path, progress, say, show, warn
+from adaptok.cli.quality_targets import QualitySearch, check_quality_flags, quality_document
 from adaptok.config.choices import AudioMode
 
 if TYPE_CHECKING:
     from adaptok.codec.codec import AdapTok
     from adaptok.codec.token_file import VideoTokens
+    from adaptok.evaluation.quality_target import QualityResult
     from adaptok.video.sources import FrameSource
 
 
@@ -57,7 +59,7 @@ class Encode:
     workers: int = 1
     """Number of videos of a folder whose frames are read ahead, each in a thread, while the model computes."""
     inputs: Annotated[StreamInputs, group("input")] = field(default_factory=StreamInputs)
-    lengths: Annotated[Lengths, group("length")] = field(default_factory=Lengths)
+    lengths: Annotated[QualityLengths, group("length")] = field(default_factory=QualityLengths)
     frames: Annotated[WholeFrames, group("frame")] = field(default_factory=WholeFrames)
     maxima: Annotated[InputLimits, group("limit")] = field(default_factory=InputLimits)
     computation: Annotated[Computation, group("computation")] = field(default_factory=Computation)
@@ -68,6 +70,7 @@ class Encode:
             if self.lengths.scope not in ("video", "stream"):
                 raise ValueError(f"--stream with --scope {self.lengths.scope}, expected the scope stream or none")
             self.lengths = replace(self.lengths, scope="stream")
+        check_quality_flags(self.lengths, [] if self.lengths.budget is None else [self.lengths.budget])
         if self.video == STANDARD_INPUT:
             self._run_standard_input()
             return
@@ -89,17 +92,19 @@ class Encode:
             return
         output_path(out, self.force, source.paths, TOKEN_SUFFIXES)
         codec = self.computation.load()
+        search = self._open_search(codec)
         with source.open(self.messages, self.frames.fps) as video:
             total = count_frames(video, self.frames.start, self.frames.stop, self.frames.fps, self.maxima.limits)
             with progress(self.messages, "encoding", total, "frames") as advance:
                 tokens = self._encode(codec, video, advance)
+            tokens, quality = self._reach_quality(search, video, tokens, self.messages)
             if source.path is not None:
                 tokens = self._remember_sound(tokens, source.path, out)
             elif self.audio == "copy" and probe(video, self.maxima.limits).audio:
                 say(self.messages, "note: the sound is dropped, as the video is a URL; download it to keep its sound")
         tokens.save(out)
         warn(tokens.warning)
-        self._report(tokens, out)
+        self._report(tokens, out, quality)
 
     def _run_standard_input(self) -> None:
         from adaptok.video.container import VideoError
@@ -124,13 +129,26 @@ class Encode:
             self.lengths.budget,
             self.lengths.scope,
             target=self.lengths.target,
-            uniform=self.lengths.uniform,
+            uniform=self.lengths.uniform and not self.lengths.seeks_quality,
             effort=self.lengths.effort,
-            keep_scores=self.scores,
+            keep_scores=self.scores or self.lengths.seeks_quality,
             progress=advance,
             **fit_arguments(self.frames),
             **excerpt_arguments(self.frames, self.computation.batch_size, self.maxima.limits),
         )
+
+    def _open_search(self, codec: AdapTok) -> QualitySearch | None:
+        excerpt = excerpt_arguments(self.frames, self.computation.batch_size, self.maxima.limits)
+        return QualitySearch.open(self.lengths, codec, excerpt)
+
+    def _reach_quality(
+        self, search: QualitySearch | None, video: Path, tokens: VideoTokens, messages: Messages
+    ) -> tuple[VideoTokens, QualityResult | None]:
+        """Shorten all tokens to the fewest that reach a quality, if one is asked for."""
+        if search is None:
+            return tokens, None
+        found = search.find(video, tokens, messages)
+        return (found.tokens if self.scores else replace(found.tokens, scores=None)), found
 
     def _remember_sound(self, tokens: VideoTokens, video: Path, out: Path) -> VideoTokens:
         """Return tokens that say where the sound is, unless it is to be dropped, or the video is a folder of frames."""
@@ -138,13 +156,14 @@ class Encode:
             return tokens
         return remember_sound(tokens, video, out, self.frames.start)
 
-    def _report(self, tokens: VideoTokens, out: Path) -> None:
+    def _report(self, tokens: VideoTokens, out: Path, quality: QualityResult | None = None) -> None:
         from adaptok.cli.describe import describe_loss, describe_tokens, tokens_document
 
         if note := describe_loss(tokens):
             say(self.messages, note)
-        document = {"out": str(out), **tokens_document(tokens), "warning": tokens.warning}
-        show(self.messages, document, f"{out}: {describe_tokens(tokens)}")
+        document = {"out": str(out), **tokens_document(tokens), "warning": tokens.warning, **quality_document(quality)}
+        reached = "" if quality is None else f"; {quality.describe()}"
+        show(self.messages, document, f"{out}: {describe_tokens(tokens)}{reached}")
 
     def _run_folder(self, folder: Path) -> None:
         from functools import partial
@@ -162,6 +181,7 @@ class Encode:
         jobs = find_jobs(folder, out, list_videos, TOKEN_SUFFIXES[0], force=self.force)
         note_images(self.messages, folder, self.frames.fps)
         codec = self.computation.load()
+        search, quiet = self._open_search(codec), replace(self.messages, quiet=True)
         lengths, frames = self.lengths, self.frames
         codec.check_policy(LengthPolicy(lengths.budget, lengths.scope, lengths.target, lengths.uniform))
         limits = self.maxima.limits
@@ -170,9 +190,12 @@ class Encode:
 
             def work(path: Path, made: Path) -> dict[str, Any]:
                 with videos.take() as source:
-                    tokens = self._remember_sound(self._encode(codec, source), path, made)
+                    tokens = self._encode(codec, source)
+                tokens, quality = self._reach_quality(search, path, tokens, quiet)
+                tokens = self._remember_sound(tokens, path, made)
                 tokens.save(made)
                 warn(tokens.warning)
-                return {"out": str(made), **tokens_document(tokens), "warning": tokens.warning}
+                document = {"out": str(made), **tokens_document(tokens), "warning": tokens.warning}
+                return {**document, **quality_document(quality)}
 
             run_jobs(self.messages, "encoding", jobs, out, work)

@@ -20,6 +20,10 @@ class UsageError(Exception):
         self.value = value
 
 
+class Failure(Exception):
+    """Something that cannot be done, although nothing on the command line is mistyped: exit code 1, in one line."""
+
+
 def plain(text: str) -> str:
     """Replace control characters and other unprintable ones, which names and metadata may hold, by escapes."""
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)

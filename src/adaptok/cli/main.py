@@ -122,8 +122,10 @@ def describe(error: BaseException) -> str:
     """Describe an error in one line."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror.lower()}"
+    from adaptok.cli.errors import Failure
+
     text = " ".join(str(error).split())
-    if isinstance(error, ImportError | FloatingPointError | OSError) or exit_code(error) == USER_ERROR:
+    if isinstance(error, ImportError | FloatingPointError | OSError | Failure) or exit_code(error) == USER_ERROR:
         return text or type(error).__name__
     return f"{type(error).__name__}: {text}; see the traceback with --verbose or {TRACEBACK_VARIABLE}=1"
 

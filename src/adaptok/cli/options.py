@@ -197,7 +197,27 @@ class Lengths:
 
 
 @dataclass(kw_only=True)
-class LengthsForBudgets(Lengths):
+class QualityLengths(Lengths):
+    """How many tokens are kept, and in which blocks."""
+
+    target_psnr: Annotated[float | None, option("DB")] = None
+    """Keep the fewest tokens whose reconstruction has this PSNR in dB, over the whole video. The video is decoded and
+    measured at several budgets to find them."""
+    target_lpips: Annotated[float | None, option("X")] = None
+    """Keep the fewest tokens whose reconstruction has this LPIPS (VGG), averaged over frames: 0 for equal frames, about
+    0.7 for unrelated ones. The video is decoded and measured at several budgets to find them."""
+    lpips_weights: Annotated[Path | None, option("FILE")] = None
+    """Weights of --target-lpips: torchvision's vgg16-397923af.pth, or a safetensors file, as for 'adaptok evaluate'. By
+    default, the file in the cache is used, and downloaded if it is missing."""
+
+    @property
+    def seeks_quality(self) -> bool:
+        """Whether the tokens are chosen by a measured quality."""
+        return self.target_psnr is not None or self.target_lpips is not None
+
+
+@dataclass(kw_only=True)
+class LengthsForBudgets(QualityLengths):
     """How many tokens are kept, and in which blocks."""
 
     budget: Budgets = ()  # type: ignore[assignment]

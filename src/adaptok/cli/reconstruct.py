@@ -34,6 +34,7 @@ from adaptok.cli.output import (
     show,
     warn,
 )
+from adaptok.cli.quality_targets import QualitySearch, check_quality_flags, quality_document
 from adaptok.config.choices import AudioMode
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     from adaptok.codec.codec import AdapTok
     from adaptok.codec.token_file import VideoTokens
+    from adaptok.evaluation.quality_target import QualityResult
     from adaptok.evaluation.reconstruction import ReconstructionReport
     from adaptok.video.sound import Sound
 
@@ -96,21 +98,34 @@ class Reconstruct:
         budgets: list[float | None] = list(flatten(self.lengths.budget)) or [None]
         outputs = self._check_outputs(source, out, budgets)
         codec = self.computation.load()
+        search = self._open_search(codec)
         with source.open(self.messages, self.frames.fps) as video:
-            reports = self._reconstruct(codec, video, budgets, outputs)
+            reports, quality = self._reconstruct(codec, video, budgets, outputs, search)
         warn(reports[0].tokens.warning)
         if note := describe_loss(reports[0].tokens):
             say(self.messages, note)
-        self._report(budgets, outputs, reports)
+        self._report(budgets, outputs, reports, quality)
+
+    def _open_search(self, codec: AdapTok) -> QualitySearch | None:
+        excerpt = excerpt_arguments(self.frames, self.computation.batch_size, self.maxima.limits)
+        return QualitySearch.open(self.lengths, codec, excerpt)
 
     def _reconstruct(
-        self, codec: AdapTok, video: Path, budgets: list[float | None], outputs: list[Path | None]
-    ) -> list[ReconstructionReport]:
-        """Reconstruct the video for each budget, and write the outputs."""
+        self,
+        codec: AdapTok,
+        video: Path,
+        budgets: list[float | None],
+        outputs: list[Path | None],
+        search: QualitySearch | None,
+    ) -> tuple[list[ReconstructionReport], QualityResult | None]:
+        """Reconstruct the video for each budget, or at a quality, and write the outputs."""
         from adaptok.cli.reconstruction_outputs import SampledFrames, VideoOutput
         from adaptok.evaluation.reconstruction import compare
 
-        encodings = self._encode(codec, video, budgets)
+        encodings, quality = self._encode(codec, video, budgets), None
+        if search is not None:
+            quality = search.find(video, encodings[0][1], self.messages)
+            encodings = [(None, quality.tokens)]
         compared = [tokens for pair in encodings for tokens in pair if tokens is not None]
         with ExitStack() as stack:
             writers = [
@@ -133,7 +148,7 @@ class Reconstruct:
 
             kinds = ["uniform", "adaptive"] * len(budgets) if self.compare_uniform else None
             save_figure(self.plot, reports, samples.original, samples.decoded, kinds)
-        return reports
+        return reports, quality
 
     def _run_folder(self, folder: Path) -> None:
         from adaptok.video.folders import list_videos
@@ -145,13 +160,14 @@ class Reconstruct:
         jobs = find_jobs(folder, out, list_videos, ".mp4", force=self.force)
         note_images(self.messages, folder, self.frames.fps)
         codec = self.computation.load()
-        quiet = replace(self.messages, quiet=True)
+        search, quiet = self._open_search(codec), replace(self.messages, quiet=True)
 
         def work(path: Path, made: Path) -> dict[str, Any]:
             alone = replace(self, messages=quiet)
-            *_, report = alone._reconstruct(codec, path, budgets, [None if out is None else made])
-            warn(report.tokens.warning)
-            return {"budget": budgets[0], **_document(report), "out": None if out is None else str(made)}
+            reports, quality = alone._reconstruct(codec, path, budgets, [None if out is None else made], search)
+            warn(reports[-1].tokens.warning)
+            document = {"budget": budgets[0], **_document(reports[-1]), "out": None if out is None else str(made)}
+            return {**document, **quality_document(quality)}
 
         run_jobs(self.messages, "reconstructing", jobs, out, work)
 
@@ -164,12 +180,13 @@ class Reconstruct:
         """Raise ValueError for options that do not go together."""
         if self.side_by_side and self.out is None and self.output is None:
             raise ValueError("--side-by-side needs a video to write; name it after the input")
+        check_quality_flags(self.lengths, flatten(self.lengths.budget))
         if not self.compare_uniform:
             return
         if self.lengths.uniform:
             raise ValueError("--compare-uniform with --uniform has nothing to compare; leave out --uniform")
         if self.lengths.target is not None or not self.lengths.budget:
-            raise ValueError("--compare-uniform needs a budget; give --budget instead of --target")
+            raise ValueError("--compare-uniform needs a budget; give --budget instead of a target")
         if self.lengths.scope not in ("video", "clip"):
             raise ValueError(f"--compare-uniform with --scope {self.lengths.scope}, expected the scope video or clip")
 
@@ -202,6 +219,7 @@ class Reconstruct:
         limits = self.maxima.limits
         frames = count_frames(video, excerpt.start, excerpt.stop, excerpt.fps, limits)
         options = {**fit_arguments(self.frames), **excerpt_arguments(self.frames, self.computation.batch_size, limits)}
+        uniform = lengths.uniform and not lengths.seeks_quality  # all tokens are kept first
         if self.compare_uniform or (lengths.scope in ("video", "clip") and len(budgets) > 1):
             return self._encode_and_shorten(codec, video, budgets, frames, options)
         encodings: list[tuple[VideoTokens | None, VideoTokens]] = []
@@ -212,7 +230,7 @@ class Reconstruct:
                     budget,
                     lengths.scope,
                     target=lengths.target,
-                    uniform=lengths.uniform,
+                    uniform=uniform,
                     effort=lengths.effort,
                     progress=advance,
                     **options,
@@ -255,7 +273,11 @@ class Reconstruct:
         return encodings
 
     def _report(
-        self, budgets: list[float | None], outputs: list[Path | None], reports: list[ReconstructionReport]
+        self,
+        budgets: list[float | None],
+        outputs: list[Path | None],
+        reports: list[ReconstructionReport],
+        quality: QualityResult | None,
     ) -> None:
         documents: list[dict[str, Any]] = []
         lines = []
@@ -266,6 +288,9 @@ class Reconstruct:
             kind = ", adaptive" if uniform else ""
             lines.append(_line(report) + kind + (f"  {out}" if out is not None else ""))
             lines.append("       tokens per block: " + _row(report.tokens.block_tokens.tolist()))
+            if quality is not None:
+                documents[-1] |= quality_document(quality)
+                lines.append(f"       {quality.describe()}")
             if uniform:
                 documents[-1]["uniform"] = _document(uniform[0])
                 lines.append(f"{_line(uniform[0])}, uniform")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from adaptok.config.choices import FitChoice
 from adaptok.demo.panels import draw_panel, panel_size
 from adaptok.demo.sessions import Job, Session
 from adaptok.demo.uploads import Upload
+from adaptok.evaluation.quality_target import QualityTarget, find_budget, measure_quality
 from adaptok.evaluation.reconstruction import ReconstructionReport, compare
 from adaptok.video.geometry import Geometry
 from adaptok.video.sound import open_sound
@@ -151,29 +151,18 @@ class _Search:
         if choice.target is None:
             return self._shorten(choice.budget, choice.uniform), None
         low, high, step = budget_range(self.codec)
-        best = self._psnr(high, choice.uniform)
-        if best < choice.target:
-            note = f"All tokens reach {best:.1f} dB, which is below the target of {choice.target:g} dB."
-            return self._shorten(high, choice.uniform), note
-        if self._psnr(low, choice.uniform) >= choice.target:
-            return self._shorten(low, choice.uniform), None
-        while high - low > step:  # the target lies between them
-            bottom, top = self._psnr(low, choice.uniform), self._psnr(high, choice.uniform)
-            fraction = (choice.target - bottom) / max(top - bottom, 1e-6)
-            guess = low * (high / low) ** min(max(fraction, 0.0), 1.0)  # PSNR is about linear in log(tokens)
-            middle = min(max(math.ceil(guess / step) * step, low + step), high - step)
-            if self._psnr(middle, choice.uniform) < choice.target:
-                low = middle
-            else:
-                high = middle
-        return self._shorten(high, choice.uniform), None
+        levels = [*range(low, high, step), high]
+        target = QualityTarget("psnr", choice.target)
+        budget, psnr = find_budget(lambda budget: self._psnr(budget, choice.uniform), target, levels)
+        note = None
+        if target.excess(psnr) < 0:
+            note = f"All tokens reach {psnr:.1f} dB, which is below the target of {choice.target:g} dB."
+        return self._shorten(budget, choice.uniform), note
 
     def _shorten(self, budget: float, uniform: bool) -> VideoTokens:
         if budget >= self.codec.max_budget:  # also those tokens that the scorer expects no gain from
             return self.full
-        policy = LengthPolicy(budget, uniform=uniform)
-        full = self.full
-        return full.shorten(policy.lengths(full.scores, len(full.lengths), self.codec.layout, full.info.tiles))
+        return self.codec.shorten(self.full, LengthPolicy(budget, uniform=uniform))
 
     def _psnr(self, budget: float, uniform: bool) -> float:
         """Measure the PSNR of a budget."""
@@ -182,23 +171,17 @@ class _Search:
             advance = self.job.stage(
                 f"Trying {budget:g} tokens per clip", self.full.info.frames, start=self.progress, stop=self.progress
             )
-            report = _compare(self.codec, self.upload, [self._shorten(budget, uniform)], progress=advance)[0]
-            self._measured[budget, uniform] = report.psnr
+            self._measured[budget, uniform] = measure_quality(
+                self.codec,
+                self.upload.path,
+                self._shorten(budget, uniform),
+                "psnr",
+                batch_size=BATCH_SIZE,
+                stop=self.upload.stop,
+                fps=self.upload.fps,
+                progress=advance,
+            )
         return self._measured[budget, uniform]
-
-
-def _compare(
-    codec: AdapTok, upload: Upload, tokens: Sequence[VideoTokens], **options: object
-) -> list[ReconstructionReport]:
-    return compare(
-        codec,
-        upload.path,
-        tokens,
-        stop=upload.stop,
-        fps=upload.fps,
-        batch_size=BATCH_SIZE,
-        **options,  # type: ignore[arg-type]
-    )
 
 
 def _write(
@@ -207,7 +190,7 @@ def _write(
     encodings: Sequence[VideoTokens],
     choices: Sequence[Choice],
     folder: Path,
-    advance: object,
+    advance: Callable[[int], None],
     notes: list[str],
 ) -> Reconstruction:
     """Decode, measure and write all files."""
@@ -230,7 +213,16 @@ def _write(
             for writer, panel in zip(writers, panels, strict=True):
                 writer.write(panel)
 
-        reports = _compare(codec, upload, encodings, visit=visit, progress=advance)
+        reports = compare(
+            codec,
+            upload.path,
+            encodings,
+            batch_size=BATCH_SIZE,
+            stop=upload.stop,
+            fps=upload.fps,
+            visit=visit,
+            progress=advance,
+        )
     for tokens, path in zip(encodings, files, strict=True):
         tokens.save(path)
     kinds = [choice.kind for choice in choices]

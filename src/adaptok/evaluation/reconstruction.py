@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice
@@ -97,22 +97,43 @@ def compare(
         One report for each encoding.
     """
     reports = [ReconstructionReport(each) for each in tokens]
-    geometry = tokens[0].info.geometry
-    decoders = [codec.iter_decode_clips(each, batch_size=batch_size) for each in tokens]
     scorer = codec.config.scorer
     kind = None if scorer is None or scorer.target == "cumulative" else scorer.distortion
+    pairs = iter_pairs(codec, video, tokens, batch_size=batch_size, start=start, stop=stop, fps=fps, limits=limits)
+    for clip, decoded in pairs:
+        count = clip.shape[1]
+        for report, prediction in zip(reports, decoded, strict=True):
+            _measure(report, prediction, pad_clip(clip, prediction.shape[1]), count, kind)
+        if visit is not None:
+            visit(clip, [prediction[:, :count] for prediction in decoded])
+        if progress is not None:
+            progress(count)
+    return reports
+
+
+def iter_pairs(
+    codec: AdapTok,
+    video: Video,
+    tokens: Sequence[VideoTokens],
+    *,
+    batch_size: int = 4,
+    start: float = 0.0,
+    stop: float | None = None,
+    fps: Fraction | float | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
+    """Decode the tokens of a video beside the video, clip by clip. Arguments as for `compare`.
+
+    Yields:
+        The original `[3, t, h, w]` in [0, 1], at the scale of the model, and each reconstruction, of which the last
+        includes padding.
+    """
+    geometry = tokens[0].info.geometry
+    decoders = [codec.iter_decode_clips(each, batch_size=batch_size) for each in tokens]
     with open_frames(video, start=start, stop=stop, fps=fps, limits=limits) as source:
         frames = (geometry.apply(frame[None]) for frame in source.frames)
         for decoded in zip(*decoders, strict=True):
-            clip = torch.cat(list(islice(frames, decoded[0].shape[1])), 1)
-            count = clip.shape[1]
-            for report, prediction in zip(reports, decoded, strict=True):
-                _measure(report, prediction, pad_clip(clip, prediction.shape[1]), count, kind)
-            if visit is not None:
-                visit(clip, [prediction[:, :count] for prediction in decoded])
-            if progress is not None:
-                progress(count)
-    return reports
+            yield torch.cat(list(islice(frames, decoded[0].shape[1])), 1), decoded
 
 
 def _measure(
