@@ -71,6 +71,10 @@ class Reconstruction:
     budget, by PSNR, LPIPS-VGG and FVD. official is its former name."""
     uniform: Switch = False
     """Measure uniform lengths too. The protocol all always does."""
+    fixed: Switch = False
+    """Measure fixed patterns too, which give block i the same length in every clip, and report the one that is best on
+    the other videos. Adaptive lengths should be better than that, not only than uniform ones. Every budget is decoded
+    four more times."""
     metrics: Annotated[tuple[Metric, ...] | None, option("NAME [NAME …]")] = None
     """Metrics to measure: psnr, psnr_frame, ssim, ms_ssim, lpips_vgg, lpips_alex, edge_ratio, sharpness or fvd. The
     default is every metric of the protocol whose weights are available."""
@@ -106,6 +110,7 @@ class Reconstruction:
             root=self.run_options.root,
             uniform=self.uniform or not official,
             effort=self.effort,
+            fixed=self.fixed,
             autocast=torch.float16 if half else None,
         )
 
@@ -183,6 +188,7 @@ def _default_metrics(protocol: ProtocolName) -> tuple[Metric, ...]:
 def _run_clips(command: Reconstruction | Files) -> None:
     """Measure the clips of an evaluation, and report the results."""
     from adaptok.evaluation.examples import load_examples
+    from adaptok.evaluation.fixed_patterns import FittedResults
     from adaptok.evaluation.report.build import build, write
     from adaptok.evaluation.summary import summarize
     from adaptok.utils.system import describe_machine
@@ -196,6 +202,8 @@ def _run_clips(command: Reconstruction | Files) -> None:
         results = measure(command, folder, evaluation, "measuring")
         if results is None:
             return  # a process of torchrun that is not the first
+        if results.plan.patterns:
+            results = FittedResults(results)
         summary = summarize(results, evaluation.variants, evaluation.tokens)
         machine = describe_machine(pick_process_device(command.computation.device))
         report = build(results, summary, evaluation.measures.skipped, machine, evaluation.measures.hashes)

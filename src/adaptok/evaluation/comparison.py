@@ -8,7 +8,7 @@ which gives much narrower intervals.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,10 +60,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class BudgetComparison:
-    """Differences of all metrics at one budget."""
+    """Differences of all metrics at one budget, and of those of fixed patterns if both reports have them."""
 
     budget: float | None
     metrics: dict[str, Difference]
+    fixed: dict[str, Difference] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,14 +109,15 @@ class Comparison:
         rows = []
         for result in self.results:
             budget = "–" if result.budget is None else f"{result.budget:g}"
-            for name, each in result.metrics.items():
+            fixed = [(name, each, ", fixed lengths") for name, each in result.fixed.items()]
+            for name, each, kind in [*((*item, "") for item in result.metrics.items()), *fixed]:
                 interval = "–"
                 if each.low is not None and each.high is not None:
                     interval = f"{_format(name, each.low, '+')} … {_format(name, each.high, '+')}"
                 values = [_format(name, each.a), _format(name, each.b), _format(name, each.difference, "+")]
                 better = "–" if each.better is None else each.better.upper()
                 title = METRICS[name].name if name in METRICS else "tokens per clip"
-                rows.append([budget, title, *values, interval, better])
+                rows.append([budget, title + kind, *values, interval, better])
         return head, rows
 
     def left_out(self) -> list[str]:
@@ -168,7 +170,8 @@ def compare_reports(a: Path, b: Path, *, resamples: int = RESAMPLES, level: floa
             x, y = (figures.value(name) for figures in main)
             if x is not None and y is not None:
                 compared[name] = Difference(x, y, y - x)
-        results.append(BudgetComparison(budget, compared))
+        fixed = {name: _difference(sides, name, same, rng, resamples, level, "fixed_") for name in metrics}
+        results.append(BudgetComparison(budget, compared, {k: each for k, each in fixed.items() if each is not None}))
     only = [[x for x in table if x is not None and x not in budgets] for table in tables]
     return Comparison(
         a=_side(reports[0], a),
@@ -220,7 +223,7 @@ def _read_table(folder: Path) -> dict[float | None, Columns]:
     path = folder / TABLE_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; evaluate again to write the whole report")
-    names = {"video", "clip", "budget", *CLIP_METRICS}
+    names = {"video", "clip", "budget", *CLIP_METRICS, *(f"fixed_{name}" for name in CLIP_METRICS)}
     file = pq.ParquetFile(path)
     columns = file.read(columns=[name for name in file.schema_arrow.names if name in names]).to_pydict()
     budgets = np.array([np.nan if x is None else x for x in columns.pop("budget")])
@@ -236,10 +239,18 @@ def _keys(columns: Columns) -> list[tuple[str, int]]:
 
 
 def _difference(
-    sides: Sequence[Columns], name: str, same: bool, rng: np.random.Generator, resamples: int, level: float
+    sides: Sequence[Columns],
+    name: str,
+    same: bool,
+    rng: np.random.Generator,
+    resamples: int,
+    level: float,
+    prefix: str = "",
 ) -> Difference | None:
-    """Compare a metric of clips; None if a report has no finite value of it."""
-    values = [np.array(side[name], float) for side in sides]
+    """Compare a metric of clips; None if a report has no finite value of it. `prefix` is that of the columns."""
+    if not all(prefix + name in side for side in sides):
+        return None
+    values = [np.array(side[prefix + name], float) for side in sides]
     known = [np.isfinite(each) for each in values]
     if same:  # use clips that are known in both reports
         known = [known[0] & known[1]] * 2

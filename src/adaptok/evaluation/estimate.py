@@ -58,7 +58,7 @@ def _reconstruction_flops(evaluation: TokenizerEvaluation) -> float:
     flops = encoder_flops(config)
     if config.scorer is not None:
         flops += _scoring_flops(evaluation)
-    for variant in evaluation.variants:
+    for variant in evaluation.measured:
         assert variant.budget is not None
         flops += decoder_flops(config, [round(variant.budget / blocks)] * blocks)
     return flops

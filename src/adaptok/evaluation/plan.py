@@ -62,6 +62,8 @@ class Plan(Config):
     """Side in pixels of the patches on whose grid the edge ratio is measured; None if it is not measured."""
     uniform: bool = True
     """Whether uniform lengths are measured too."""
+    patterns: tuple[float, ...] = ()
+    """Fixed patterns that are measured: lengths of the first block relative to the others."""
     effort: int = 0
     """How much is computed to score blocks; 0 also where the model or the scope makes no use of more."""
     autocast: str | None = None

@@ -16,14 +16,16 @@ FORMAT: Literal["adaptok-report"] = "adaptok-report"
 VERSION: Literal[2] = 2
 REPORT_FILE = "report.json"
 
-VariantName = Literal["adaptive", "uniform", "prediction", "samples"]
+VariantName = Literal["adaptive", "uniform", "fixed", "prediction", "samples"]
 
 
 class Variant(NamedTuple):
-    """One reconstruction of every clip: its budget (None if there is none), and how lengths were chosen."""
+    """One reconstruction of every clip: its budget (None if there is none), how lengths were chosen, and for a fixed
+    pattern that is still to be chosen, the length of its first block relative to the others."""
 
     budget: float | None
     name: VariantName
+    ratio: float | None = None
 
 
 class _Record(BaseModel):
@@ -154,15 +156,20 @@ class Saving(_Record):
 
 
 class BudgetResult(_Record):
-    """Figures of all variants at one budget. `variant` is the main one."""
+    """Figures of all variants at one budget. `variant` is the main one.
+
+    `gain` and `saving` are those of adaptive over uniform lengths, `gain_over_fixed` over the best fixed pattern.
+    """
 
     budget: float | None
     variant: VariantName = _renamed("variant", "way")
     adaptive: Figures | None = None
     uniform: Figures | None = None
+    fixed: Figures | None = None
     prediction: Figures | None = None
     samples: Figures | None = None
     gain: dict[str, float] = {}
+    gain_over_fixed: dict[str, float] = {}
     saving: dict[str, Saving | None] = {}
 
     @property

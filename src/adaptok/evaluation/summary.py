@@ -108,6 +108,7 @@ class Summary:
         self.variants, self.tokens = list(variants), tokens
         self.metrics = [name for name in plan.metrics if name != "fvd"]
         self._frames = plan.frames
+        self._decodings = len(self.variants) + len(plan.budgets) * max(0, len(plan.patterns) - 1)
         self._provenance = {name: getattr(plan, name) for name in ("detector", "protocol", "frames", "size")}
         self.statistics: list[FeatureStatistics] = []
         """Statistics of the originals, then of every variant; empty without features."""
@@ -124,8 +125,7 @@ class Summary:
         self._sums = np.zeros((len(self.variants), len(self.metrics)))
         self._defined = np.zeros(len(self.metrics), np.int64)
         self._tokens: list[TokenTotals] = []
-        adaptive = [i for i, variant in enumerate(variants) if variant.name != "uniform"]
-        main = adaptive or list(range(max(len(variants), 1)))
+        main = [i for i, variant in enumerate(variants) if variant.name == variants[0].name] or [0]
         self._ranked = main[(len(main) - 1) // 2]  # the main variant at the middle budget
         self._best: list[tuple[float, int, ClipRank]] = []
         self._worst: list[tuple[float, int, ClipRank]] = []
@@ -212,7 +212,7 @@ class Summary:
     def speed(self) -> Speed:
         """Clips per second of each kind of work, and the peak memory of a process."""
         rates: dict[str, Any] = {
-            f"{name}_clips_per_second": self.clips * (1 if name == "encode" else len(self.variants)) / seconds
+            f"{name}_clips_per_second": self.clips * (1 if name == "encode" else self._decodings) / seconds
             for name, seconds in self.seconds.items()
             if seconds > 0
         }
@@ -230,6 +230,8 @@ class Summary:
             if "adaptive" in figures and "uniform" in figures:
                 values["gain"] = gain(figures["adaptive"], figures["uniform"])
                 values["saving"] = {name: saving(curve, figures["adaptive"], name) for name in values["gain"]}
+            if "adaptive" in figures and "fixed" in figures:
+                values["gain_over_fixed"] = gain(figures["adaptive"], figures["fixed"])
             results.append(BudgetResult(**values))
         return results
 
@@ -287,7 +289,8 @@ def codebook_use(counts: Integers) -> CodebookUse:
 
 
 def gain(adaptive: Figures, uniform: Figures) -> dict[str, float]:
-    """Advantage of adaptive lengths at the same budget, positive if they are better, of metrics with a direction."""
+    """Advantage of adaptive over other lengths at the same budget, positive if they are better, of metrics with a
+    direction."""
     gains = {}
     for name, info in METRICS.items():
         a, b = adaptive.value(name), uniform.value(name)

@@ -29,11 +29,12 @@ from adaptok.codec.clips import EncodedClips
 from adaptok.codec.codec import AdapTok
 from adaptok.config.choices import DEFAULT_EFFORT, ProtocolName, Scope
 from adaptok.evaluation.examples import Example
+from adaptok.evaluation.fixed_patterns import RATIOS, check_patterns, measured_variants, pattern_lengths
 from adaptok.evaluation.measures import Measures
 from adaptok.evaluation.partial_results import PartialResult, PartialResults, VideoRecord
 from adaptok.evaluation.plan import VIDEOS_PER_UNIT, Plan, PlannedVideo, collection_root, plan_videos
 from adaptok.evaluation.protocols import ClipSelection
-from adaptok.evaluation.results import ClipRank, Variant, VariantName
+from adaptok.evaluation.results import ClipRank, Variant
 from adaptok.evaluation.summary import TokenFormat
 from adaptok.metrics.distortion import block_distortion
 from adaptok.models.model import weights_hash
@@ -64,6 +65,12 @@ class TokenizerEvaluation:
         batch_size: clips per batch. Only results of the scope "batch" depend on it.
         uniform: measure uniform lengths too.
         effort: how much is computed to score blocks; see `LengthPolicy`.
+        fixed: measure fixed patterns too, and uniform lengths; see `adaptok.evaluation.fixed_patterns`. The results are
+            those of `FittedResults`.
+
+    Attributes:
+        measured: what is measured of every clip.
+        variants: what is reported: of the fixed patterns of a budget, the one that fits other videos.
         autocast: type of the tokenizer's matrix products (`torch.autocast`); None computes in the type of its weights.
         root: folder that relative paths of a list refer to.
 
@@ -84,6 +91,7 @@ class TokenizerEvaluation:
         root: Path | None = None,
         uniform: bool = True,
         effort: int = DEFAULT_EFFORT,
+        fixed: bool = False,
         autocast: torch.dtype | None = None,
     ) -> None:
         config, layout = codec.config.tokenizer, codec.layout
@@ -114,7 +122,8 @@ class TokenizerEvaluation:
             budgets=tuple(sorted(set(budgets))),
             batch_size=batch_size if batch else None,
             patch_size=self.measures.used_patch_size,
-            uniform=uniform or not scored,
+            uniform=uniform or fixed or not scored,
+            patterns=RATIOS if fixed else (),
             effort=codec.used_effort(policy),
             autocast=None if autocast is None else str(autocast).removeprefix("torch."),
             unit=1 if protocol == "all" else batch_size if batch else VIDEOS_PER_UNIT,
@@ -122,9 +131,10 @@ class TokenizerEvaluation:
         )
         self.selection = ClipSelection(protocol, config.frames, config.size)
         self.tokens: TokenFormat | None = TokenFormat(config.quantizer.codebook_size, config.latents, config.frames)
-        measured: dict[VariantName, bool] = {"adaptive": scored, "uniform": self.plan.uniform}
-        names = [name for name, chosen in measured.items() if chosen]
-        self.variants = [Variant(budget, name) for budget in self.plan.budgets for name in names]
+        self.measured = measured_variants(self.plan)
+        self.variants = list(dict.fromkeys(variant._replace(ratio=None) for variant in self.measured))
+        if fixed:
+            check_patterns(len(self.plan.videos), layout.blocks, self.plan.metrics)
 
     def measure(self, unit: int) -> PartialResult:
         """Measure one unit of the plan.
@@ -170,7 +180,7 @@ class TokenizerEvaluation:
             rows_of_batch = slice(len(rows), len(rows) + len(batch))
             decoded = []
             started = self._now()
-            for variant in range(len(self.variants)):
+            for variant in range(len(self.measured)):
                 kept = lengths[rows_of_batch, variant]
                 tokens = torch.from_numpy(ids[rows_of_batch, :, : kept.max()].astype(np.int64))
                 with self._precision():
@@ -234,7 +244,7 @@ class _Encoder:
     """Token ids, scores and lengths of the clips of a unit, which are encoded batch by batch."""
 
     def __init__(self, evaluation: TokenizerEvaluation) -> None:
-        self.codec, self.plan, self.variants = evaluation.codec, evaluation.plan, evaluation.variants
+        self.codec, self.plan, self.variants = evaluation.codec, evaluation.plan, evaluation.measured
         self.scope = self.plan.scope or "video"
         self.videos: list[int] = []
         self._ids: list[NDArray[np.uint16]] = []
@@ -303,6 +313,10 @@ class _Encoder:
 
     def _allocate(self, variant: Variant, scores: Scores | None, blocks: int) -> Lengths:
         """Choose lengths `[n, G]`, for each video separately."""
+        if variant.ratio is not None:
+            assert variant.budget is not None
+            pattern = pattern_lengths(variant.budget, variant.ratio, blocks, self.codec.layout.latents)
+            return np.tile(pattern, (len(self.videos), 1))
         uniform = variant.name == "uniform"
         policy = LengthPolicy(variant.budget, "clip" if self.scope == "clip" else "video", uniform=uniform)
         videos, lengths = np.array(self.videos), []

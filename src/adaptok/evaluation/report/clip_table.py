@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from adaptok.evaluation.partial_results import PartialResult
-from adaptok.evaluation.results import Variant
+from adaptok.evaluation.results import Variant, VariantName
 from adaptok.evaluation.summary import Summary, TokenFormat, clip_names
 from adaptok.utils.extras import require
 from adaptok.utils.files import replacing
@@ -28,8 +28,8 @@ def write_table(path: Path, results: Iterable[PartialResult], summary: Summary) 
     """Write the table, one partial result at a time.
 
     The columns are video, label, clip (its number in the video), budget, and the metrics of the main variant; for
-    models also tokens, bits, lengths, and the predicted and actual distortion of every block. If lengths are adaptive,
-    the metrics of uniform lengths at the same budget follow as `uniform_…`. Infinite and NaN values are null.
+    models also tokens, bits, lengths, and the predicted and actual distortion of every block. The metrics of other
+    variants at the same budget follow as `uniform_…` and `fixed_…`. Infinite and NaN values are null.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -39,8 +39,8 @@ def write_table(path: Path, results: Iterable[PartialResult], summary: Summary) 
     if summary.tokens is not None:
         columns += [("tokens", pa.int32()), ("bits", pa.float64()), ("lengths", pa.list_(pa.int32()))]
         columns += [(name, pa.list_(pa.float64())) for name in ("predicted", "actual")]
-    if _has_both(summary.variants):
-        columns += [(f"uniform_{name}", pa.float64()) for name in summary.metrics] + [("uniform_tokens", pa.int32())]
+    for other in _other_names(summary.variants):
+        columns += [(f"{other}_{name}", pa.float64()) for name in summary.metrics] + [(f"{other}_tokens", pa.int32())]
     schema = pa.schema(columns)
     with replacing(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for result in results:
@@ -48,26 +48,29 @@ def write_table(path: Path, results: Iterable[PartialResult], summary: Summary) 
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
 
 
-def _has_both(variants: Sequence[Variant]) -> bool:
-    return {"adaptive", "uniform"} <= {variant.name for variant in variants}
+def _other_names(variants: Sequence[Variant]) -> list[VariantName]:
+    """Names of the variants that are not the main one."""
+    return list(dict.fromkeys(variant.name for variant in variants))[1:]
 
 
 def clip_rows(result: PartialResult, summary: Summary) -> list[dict[str, Any]]:
     """Rows of a partial result."""
     rows = []
-    variants, both = summary.variants, _has_both(summary.variants)
+    variants, others = summary.variants, _other_names(summary.variants)
+    places = {(variant.budget, variant.name): i for i, variant in enumerate(variants)}
     for n, (video, clip) in enumerate(clip_names(result)):
         for i, variant in enumerate(variants):
-            if both and variant.name == "uniform":
+            if variant.name in others:
                 continue
             row: dict[str, Any] = {"video": video.name, "label": video.label, "clip": clip, "budget": variant.budget}
             row |= _values(result, n, i, summary.metrics)
             if summary.tokens is not None:
                 row |= _tokens(result, n, i, summary.tokens)
-            if both:  # uniform lengths at the same budget come next
-                uniform = _values(result, n, i + 1, summary.metrics)
-                row |= {f"uniform_{name}": value for name, value in uniform.items()}
-                row["uniform_tokens"] = int(result.arrays["lengths"][n, i + 1].sum())
+            for other in others:
+                place = places[variant.budget, other]
+                values = _values(result, n, place, summary.metrics)
+                row |= {f"{other}_{name}": value for name, value in values.items()}
+                row[f"{other}_tokens"] = int(result.arrays["lengths"][n, place].sum())
             rows.append(row)
     return rows
 

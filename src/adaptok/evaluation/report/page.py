@@ -127,6 +127,9 @@ def facts(report: Report) -> list[tuple[str, str]]:
         (f"{name} undefined", f"for {count} of {data.clips} clips, which its means leave out")
         for name, count in report.undefined.items()
     ]
+    if any(result.fixed is not None for result in report.results):
+        text = "the same for every clip; the first block is longer by a factor that is fitted on all other videos"
+        items.append(("fixed lengths", text))
     items += _fvd_facts(report)
     if report.weights:
         items.append(("weights", ", ".join(f"{role} {sha256[:12]}" for role, sha256 in report.weights.items())))
@@ -169,6 +172,12 @@ def tables(report: Report) -> list[Table]:
         names = [metric for metric in metrics if any(metric in result.gain for result in gains)]
         head = ["budget", *(f"gain in {METRICS[name].name}" for name in names), "uniform for this PSNR", "saved"]
         all_tables.append(Table("Gain of adaptive lengths", head, [_gain_row(result, names) for result in gains]))
+    over_fixed = [result for result in results if result.gain_over_fixed]
+    if over_fixed:
+        names = [metric for metric in metrics if any(metric in result.gain_over_fixed for result in over_fixed)]
+        head = ["budget", *(f"gain in {METRICS[name].name}" for name in names), "mean lengths of the fixed patterns"]
+        rows = [_fixed_row(result, names) for result in over_fixed]
+        all_tables.append(Table("Gain of adaptive lengths over the best fixed pattern", head, rows))
     with_tokens = [(result.budget, result.main) for result in results if result.main.codebook is not None]
     if with_tokens:
         head = ["budget", "tokens per clip", "tokens per second", "kbit/s", "codebook used", "entropy (bits)"]
@@ -185,6 +194,16 @@ def _gain_row(result: BudgetResult, names: Sequence[str]) -> Row:
     saving = result.saving.get("psnr")
     row = [_budget(result.budget), *(with_unit(name, result.gain.get(name), "+") for name in names)]
     return [*row, *(["–", "–"] if saving is None else [f"{saving.uniform_tokens:.0f}", f"{saving.saved:.1%}"])]
+
+
+def _fixed_row(result: BudgetResult, names: Sequence[str]) -> Row:
+    fixed = result.fixed
+    lengths = "–" if fixed is None or fixed.lengths is None else ", ".join(f"{n:.0f}" for n in fixed.lengths.by_block)
+    return [
+        _budget(result.budget),
+        *(with_unit(name, result.gain_over_fixed.get(name), "+") for name in names),
+        lengths,
+    ]
 
 
 def _token_row(budget: float | None, figures: Figures) -> Row:
@@ -247,13 +266,13 @@ def quality_charts(report: Report) -> list[Chart]:
     charts = []
     for metric in report.metrics:
         lines = []
-        for colour, name in enumerate(VARIANTS[:2]):
+        for colour, name in enumerate(VARIANTS[:3]):
             known = [each for each in (result.figures(name) for result in results) if each is not None]
             points = sorted(
                 (each.tokens_per_clip or 0.0, value) for each in known if (value := each.value(metric)) is not None
             )
             if points:
-                lines.append(Line(f"{name} lengths", points, colour, dashed=name == "uniform"))
+                lines.append(Line(f"{name} lengths", points, colour, dashed=name != "adaptive"))
         if lines:
             charts.append(_metric_chart(metric, lines))
     return charts
