@@ -13,13 +13,14 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 
-from adaptok.allocation.policy import LengthPolicy
+from adaptok.allocation.policy import LengthPolicy, Lengths
 from adaptok.codec.codec import AdapTok, Progress
+from adaptok.codec.length_selection import require_scorer
 from adaptok.codec.token_file import VideoTokens
 from adaptok.config.choices import Scope
 from adaptok.evaluation.reconstruction import iter_pairs
@@ -110,8 +111,9 @@ def find_quality(
 ) -> QualityResult:
     """Shorten the tokens of a video to the smallest budget whose reconstruction reaches a quality.
 
-    Budgets differ by the length step spread over the clips of the video, at least by one token per clip. The search
-    assumes that more tokens do not make a reconstruction worse. It stops early at a budget that exceeds the target by
+    Budgets differ by one token per clip. Where allocations differ by more, because lengths are multiples of the length
+    step and the video is short, lengths between two allocations are interpolated. The search assumes that more tokens
+    do not make a reconstruction worse. It stops early at a budget that exceeds the target by
     at most 0.02 dB, or 0.002 of LPIPS.
 
     Args:
@@ -132,39 +134,46 @@ def find_quality(
     """
     if scope not in ("video", "clip"):
         raise ValueError(f"a quality target with the scope {scope!r}, expected video or clip")
-    levels = budget_levels(codec, len(tokens.lengths), scope, uniform)
-    codec.check_policy(LengthPolicy(levels[0], scope, uniform=uniform))
-
-    def shorten(budget: float) -> VideoTokens:
-        if budget >= codec.max_budget:  # also the tokens that the scorer expects no gain from
-            return tokens
-        return codec.shorten(tokens, LengthPolicy(budget, scope, uniform=uniform))
-
-    excerpt: dict[str, Any] = {"start": start, "stop": stop, "fps": fps, "limits": limits}
-    measured = partial(measure_quality, codec, video, lpips=lpips, batch_size=batch_size, **excerpt)
+    if not uniform:
+        require_scorer(codec.model)
+    shorten = _Shortener(codec, tokens, scope, uniform)
+    options: dict[str, Any] = {"start": start, "stop": stop, "fps": fps, "limits": limits, "batch_size": batch_size}
 
     def measure(budget: float) -> float:
         with trial(budget) as progress:
-            return measured(shorten(budget), target.metric, progress=progress)
+            shortened = shorten(budget)
+            return measure_quality(codec, video, shortened, target.metric, lpips=lpips, progress=progress, **options)
 
-    budget, value = find_budget(measure, target, levels)
+    budget, value = find_budget(measure, target, budget_levels(codec))
     return QualityResult(target, shorten(budget), budget, value)
 
 
-def budget_levels(codec: AdapTok, blocks: int, scope: Scope, uniform: bool) -> list[float]:
-    """Return the budgets between which a search chooses, in ascending order; the last one keeps all tokens.
+class _Shortener:
+    """Shortens all tokens of a video to any budget."""
 
-    Args:
-        codec: The model.
-        blocks: Number of blocks of the video.
-        scope: Which blocks share a budget.
-        uniform: Whether lengths are uniform, and thus need not be multiples of the length step.
-    """
-    step, clips = codec.length_step, blocks / codec.layout.blocks
-    lowest = step * codec.layout.blocks
-    spacing = 1.0 if uniform else float(step) if scope == "clip" else max(1.0, step / clips)
-    count = math.ceil((codec.max_budget - lowest) / spacing)
-    return [*(lowest + spacing * i for i in range(count)), codec.max_budget]
+    def __init__(self, codec: AdapTok, tokens: VideoTokens, scope: Scope, uniform: bool) -> None:
+        self.codec, self.tokens, self.scope, self.uniform = codec, tokens, scope, uniform
+        step, clips = codec.length_step, len(tokens.lengths) / codec.layout.blocks
+        self._spacing = 1.0 if uniform else float(step) if scope == "clip" else max(1.0, step / clips)
+
+    def __call__(self, budget: float) -> VideoTokens:
+        """Return the tokens at a budget."""
+        lowest = budget_levels(self.codec)[0]
+        steps, part = divmod((budget - lowest) / self._spacing, 1.0)
+        low = self._lengths(lowest + steps * self._spacing)
+        high = self._lengths(lowest + (steps + 1) * self._spacing) if part else low
+        return self.tokens.shorten(np.floor(low + part * (high - low)).astype(np.int64))
+
+    def _lengths(self, budget: float) -> Lengths:
+        """Return the lengths of an allocation."""
+        if budget >= self.codec.max_budget:  # also of the tokens that the scorer expects no gain from
+            return self.tokens.lengths
+        return self.codec.shorten(self.tokens, LengthPolicy(budget, self.scope, uniform=self.uniform)).lengths
+
+
+def budget_levels(codec: AdapTok) -> Sequence[float]:
+    """Return the budgets between which a search chooses, in ascending order; the last one keeps all tokens."""
+    return range(codec.length_step * codec.layout.blocks, codec.max_budget + 1)
 
 
 def find_budget(
