@@ -145,7 +145,7 @@ def _change(rng: random.Random, parent: Any, key: Any, places: Sequence[tuple[An
     elif way == 3:
         parent[key] = [value] if rng.random() < 0.5 else {"value": value}
     elif way == 4 and isinstance(value, int | float):
-        parent[key] = rng.choice((value + 1, value - 1, -value, value * 2, value / 2, value * 10**6, str(value)))
+        parent[key] = rng.choice((value + 1, value - 1, -value, value * 2, value // 2, value * 10**6, str(value)))
     else:
         parent[key] = copy.deepcopy(rng.choice(HOSTILE))
 

@@ -84,7 +84,7 @@ def consistent(rng: random.Random, data: bytes) -> bytes:
     if rng.random() < 0.3:
         try:
             return signed(safetensors_changed(rng, data))
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
             return damaged(rng, data)  # a header that cannot be signed
     document = json.loads(header["__metadata__"]["adaptok"])
     if rng.random() < 0.5:  # a field that the shapes of the tensors do not depend on

@@ -186,7 +186,7 @@ def holds_generator(folder: Path) -> bool:
         return _kind(_read_files(folder)[0]) == "generator"
     try:
         document = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(document, dict) and _kind(document) == "generator"
 

@@ -145,8 +145,14 @@ def _is_verbose(command: Any) -> bool:
     return bool(getattr(getattr(command, "messages", None), "verbose", False))
 
 
+_MAX_MESSAGE = 1500
+"""Characters of an error message. Values in damaged files may be as long as these files."""
+
+
 def _fail(message: str, code: int) -> NoReturn:
     from adaptok.cli.errors import plain
 
+    if len(message) > _MAX_MESSAGE:
+        message = f"{message[: _MAX_MESSAGE // 2]} … {message[-_MAX_MESSAGE // 2 :]}"
     print(plain(f"adaptok: error: {message}"), file=sys.stderr)
     sys.exit(code)

@@ -106,6 +106,13 @@ class VideoWriter:
             context = stream.codec_context
             context.color_primaries = context.color_trc = context.colorspace = _BT601
             context.color_range = ColorRange.MPEG
+            try:
+                context.open()
+            except av.FFmpegError:
+                raise VideoError(
+                    f"{self.path}: the H.264 encoder accepts no frames of {stream.width}x{stream.height} pixels at"
+                    f" {self.fps} frames per second; choose a smaller size or another rate"
+                ) from None
             self._stream = stream
             if self._sound is not None:
                 self._sound.attach(self._container)
