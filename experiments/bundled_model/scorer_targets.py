@@ -1,6 +1,6 @@
 """Measure the targets of a cumulative scorer once, so that it can be trained on them for many epochs on a CPU.
 
-python experiments/bundled_model/scorer_targets.py CONFIG.yaml OUT --initial MODEL [--clips 2048] [--part 0/2]
+python experiments/bundled_model/scorer_targets.py CONFIG.yaml OUT --initial MODEL [--data DIR ...] [--part 0/2]
 
 Decoding takes most of the time of a scorer run. Here each clip is encoded once, lengths are drawn for it, and each of
 its blocks is decoded with all later ones at a few candidate lengths, one from each part of their range. OUT gets a file
@@ -39,11 +39,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("config", help="configuration of a scorer run")
     parser.add_argument("out", type=Path)
     parser.add_argument("--initial", type=Path, required=True, help="model folder with the tokenizer")
+    parser.add_argument("--data", nargs="+", help="folders to train on, instead of data.train")
     parser.add_argument("--clips", type=int, default=2048)
     parser.add_argument("--part", default="0/1")
     options = parser.parse_args(arguments)
     part, parts = (int(number) for number in options.part.split("/"))
     config = load_config(options.config, "scorer")
+    if options.data:
+        config = config.model_copy(update={"data": config.data.model_copy(update={"train": tuple(options.data)})})
     data = open_clip_data(config)
     model = read_folder(options.initial).build().eval()
     assert config.model.scorer is not None

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from adaptok.config.lengths import (
+    AllocatedLengths,
     FixedLengths,
     MixtureLengths,
     NormalLengths,
@@ -28,6 +29,8 @@ def test_lengths_keep_the_bounds_of_their_distributions():
     assert {length for row in low for length in row} == {2, 3, 4}
     assert {length for row in rows if row not in low for length in row} == {5, 6, 7, 8}
     assert draw_lengths(FixedLengths(length=3), 2, 4, generator) == [[3] * 4] * 2
+    allocated = AllocatedLengths(patterns=((8, 2, 2, 1), (4, 3)))
+    assert {tuple(row) for row in draw_lengths(allocated, 40, 4, generator)} == {(8, 2, 2, 1), (4, 3, 3, 3)}
     assert all(row[0] == 1 for row in draw_lengths(UniformLengths(min=0, max=1), 9, 4, generator))
 
 

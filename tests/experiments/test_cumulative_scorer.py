@@ -1,0 +1,78 @@
+"""Targets of a cumulative scorer, and a training on them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from adaptok.checkpoints.model_folder import read_folder, write_folder
+from adaptok.models.model import Model
+from adaptok.training.clip_data import open_clip_data
+from tests.helpers.models import small_config
+from tests.helpers.training import config
+from tests.helpers.videos import write_video
+
+FOLDER = Path(__file__).parents[2] / "experiments" / "bundled_model"
+
+
+@pytest.fixture(scope="module")
+def scripts():
+    sys.path.insert(0, str(FOLDER))
+    try:
+        import scorer_targets
+        import train_scorer
+    finally:
+        sys.path.pop(0)
+    return scorer_targets, train_scorer
+
+
+def test_targets_are_measured_once_and_learned(scripts, tmp_path):
+    targets, training = scripts
+    torch.manual_seed(0)
+    small = small_config()
+    changes = {
+        "target": "cumulative",
+        "probe_lengths": (),
+        "mean": 0.0,
+        "std": 1.0,
+        "scale": "log",
+        "distortion": "mse",
+    }
+    model = Model(small.model_copy(update={"scorer": small.scorer.model_copy(update=changes)}))
+    torch.nn.init.normal_(model.tokenizer.to_pixels.weight, std=0.3)
+    write_folder(model, tmp_path / "initial")
+    (tmp_path / "videos").mkdir()
+    for name in "abc":
+        write_video(tmp_path / "videos" / f"{name}.mp4", 12, (24, 32))
+    run = config(tmp_path, "scorer", model=model.config.model_dump(), lengths={"kind": "uniform", "min": 2, "max": 8})
+    (tmp_path / "run.json").write_text(run.model_dump_json())
+    data = ["--data", str(tmp_path / "videos")]
+    arguments = [str(tmp_path / "run.json"), str(tmp_path / "out"), "--initial", str(tmp_path / "initial"), *data]
+    targets.main([*arguments, "--clips", "24", "--part", "1/2"])
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["000001.safetensors"]
+    targets.main([*arguments, "--clips", "24"])
+    files = sorted((tmp_path / "out").iterdir())
+    assert len(files) == 3
+
+    file = load_file(files[2])
+    seen = run.model_copy(update={"data": run.data.model_copy(update={"train": (str(tmp_path / "videos"),)})})
+    clips = torch.stack([open_clip_data(seen).train[16 + i] for i in range(8)])
+    inputs, lengths = model.tokenizer.lookup(file["ids"].long()), file["lengths"].tolist()
+    for block, column in ((0, 2), (2, 0)):
+        chosen = [*lengths[:block], 2 * (int(file["columns"][block, column]) + 1), *lengths[block + 1 :]]
+        with torch.no_grad():
+            error = (model.tokenizer.decode(inputs, [chosen] * 8).clamp(0, 1) - clips).square()
+        true = error[:, :, 2 * block :].mean((1, 2, 3, 4))
+        torch.testing.assert_close(file["distortions"][:, block, column], true, rtol=1e-3, atol=1e-6)
+
+    out = tmp_path / "scorer"
+    options = ["--initial", str(tmp_path / "initial"), "--epochs", "4", "--held-out", "1", "--degree", "1"]
+    training.main([str(tmp_path / "out"), str(out), *options])
+    trained = read_folder(out).build()
+    assert trained.config.scorer.degree == 1
+    assert len(trained.config.scorer.curve) == 4
+    assert len((tmp_path / "scorer.jsonl").read_text().splitlines()) == 2
