@@ -33,6 +33,7 @@ from adaptok.models.generator import GeneratorModel
 from adaptok.models.model import Model, weights_hash
 from adaptok.utils.checksums import CHECKSUMS_FILE, DamagedError, check_files, format_checksums
 from adaptok.utils.files import replacing, sha256_of
+from adaptok.utils.messages import one_line
 
 FORMAT, GENERATOR_FORMAT, VERSION = "adaptok", "adaptok-generator", 1
 _MAX_SHOWN = 20  # problems and names that a message lists
@@ -264,7 +265,9 @@ def _read_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         state = load_file(folder / WEIGHTS_FILE)
     except SafetensorError as error:
-        raise CheckpointError(f"{folder / WEIGHTS_FILE}: damaged, or not a safetensors file ({error})") from None
+        raise CheckpointError(
+            f"{folder / WEIGHTS_FILE}: damaged, or not a safetensors file ({one_line(error)})"
+        ) from None
     if not isinstance(document, dict):
         raise CheckpointError(f"{folder / CONFIG_FILE}: expected a JSON object, got {type(document).__name__}")
     check_finite(state, folder / WEIGHTS_FILE)

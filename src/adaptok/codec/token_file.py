@@ -40,6 +40,7 @@ from adaptok.allocation.knapsack import allocate
 from adaptok.allocation.policy import ClipLayout, Lengths, check_budget
 from adaptok.codec.token_info import TokenInfo
 from adaptok.utils.files import replacing
+from adaptok.utils.messages import one_line
 
 VERSION_2_FIELDS = frozenset({"short_side", "tile_overlap", "window_overlap", "audio"})
 """Fields that version 2 of the format added."""
@@ -235,7 +236,7 @@ class VideoTokens:
         version, checksum = document.pop("version", None), document.pop("checksum", None)
         if version != _version(document):
             raise TokenFileError(
-                f"{name}: version {version!r} of the format, expected {_version(document)} with these fields; install a"
+                f"{name}: version {one_line(repr(version))} of the format, expected {_version(document)} with these fields; install a"
                 " newer adaptok"
             )
         if not isinstance(checksum, str) or len(checksum) != len(_BLANK):
@@ -251,7 +252,7 @@ class VideoTokens:
                     raise ValueError(f"{key} of type {tensors[key].dtype}, expected {_TYPES[key]}")
             return cls(tensors["ids"], tensors["lengths"], info, tensors.get("scores"))
         except (SafetensorError, KeyError, ValueError) as error:
-            raise TokenFileError(f"{name}: not a valid token file ({error})") from None
+            raise TokenFileError(f"{name}: not a valid token file ({one_line(error)})") from None
 
 
 def whole_numbers(name: str, values: ArrayLike) -> NDArray[np.int64]:

@@ -18,6 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from adaptok.utils.messages import one_line
+
 FEATURES = 400
 """Number of classes of Kinetics-400."""
 RESOLUTION = 224
@@ -121,7 +123,7 @@ class I3D(nn.Module):
         try:
             state = load_file(path)
         except SafetensorError as error:
-            raise ValueError(f"{path}: not a readable safetensors file ({error}); convert it again") from None
+            raise ValueError(f"{path}: not a readable safetensors file ({one_line(error)}); convert it again") from None
         network = cls()
         for name, unit in network.units().items():
             weight, bias = unit.conv.weight, unit.conv.bias

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from adaptok.metrics.pretrained import Published
 from adaptok.utils.extras import require
 from adaptok.utils.files import sha256_of
+from adaptok.utils.messages import one_line
 
 Network = Literal["vgg", "alex"]
 
@@ -203,7 +204,7 @@ def _read(path: Path, network: Network) -> Mapping[str, Tensor]:
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise ValueError(f"{path}: not a readable safetensors file ({error}); export it again") from None
+            raise ValueError(f"{path}: not a readable safetensors file ({one_line(error)}); export it again") from None
     return _read_published(path, PUBLISHED[network], _SHA256[PUBLISHED[network]])
 
 
