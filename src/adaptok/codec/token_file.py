@@ -236,8 +236,8 @@ class VideoTokens:
         version, checksum = document.pop("version", None), document.pop("checksum", None)
         if version != _version(document):
             raise TokenFileError(
-                f"{name}: version {one_line(repr(version))} of the format, expected {_version(document)} with these fields; install a"
-                " newer adaptok"
+                f"{name}: version {one_line(repr(version))} of the format, expected {_version(document)} with these"
+                " fields; install a newer adaptok"
             )
         if not isinstance(checksum, str) or len(checksum) != len(_BLANK):
             raise TokenFileError(f"{name}: damaged (no checksum); encode the video again")
