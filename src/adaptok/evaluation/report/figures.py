@@ -138,7 +138,8 @@ def save_figure(
         beside.set(xlabel="predicted distortion of a block", ylabel="actual", xscale="log", yscale="log")
         limits = beside.get_xlim()
         beside.plot(limits, limits, color="gray", linewidth=0.8, linestyle=":", zorder=0)
-        beside.legend(**_LEGEND, ncols=2)
+        if beside.get_legend_handles_labels()[0]:  # a few blocks have no rank correlation
+            beside.legend(**_LEGEND, ncols=2)
     else:  # nothing to compare with what the scorer predicts
         for index, report in enumerate(reports):
             _plot_quality(beside, report, f"C{index}")
