@@ -175,8 +175,9 @@ class AdapTok(ClipCodec):
         Args:
             videos: A list of videos, each as for `encode`; or an array or tensor of videos of equal shape, float
                 `[B, 3, T, H, W]` in [0, 1] or uint8 `[B, T, H, W, 3]`.
-            budget, scope, target, uniform, effort, fit, short_side, tile_overlap, window_overlap, batch_size,
-                keep_scores: As for `encode`. With the scope "batch", each video has batches of its own.
+            budget, scope, target, uniform, effort: As for `encode`. With the scope "batch", each video has batches of
+                its own.
+            fit, short_side, tile_overlap, window_overlap, batch_size, keep_scores: As for `encode`.
             start, stop, fps, allow_url, limits: As for `encode`, in each video.
             progress: Called with the number of frames that have just been processed, over all videos.
 
