@@ -36,7 +36,7 @@ from adaptok.utils.files import replacing, sha256_of
 from adaptok.utils.messages import one_line
 
 FORMAT, GENERATOR_FORMAT, VERSION = "adaptok", "adaptok-generator", 1
-_MAX_SHOWN = 20  # problems and names that a message lists
+_MAX_SHOWN = 8  # problems and names that a message lists
 
 Kind = Literal["tokenizer", "generator", "unknown"]
 

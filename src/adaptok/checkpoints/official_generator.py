@@ -131,6 +131,11 @@ def _from_official_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if part in ours:
             renamed[layer + ours[part]] = tensor.squeeze(0) if part == "abs_pe" else tensor
         elif part == _GATE and layer + _UP in state:
+            if tensor.shape != state[layer + _UP].shape:
+                shapes = tuple(tensor.shape), tuple(state[layer + _UP].shape)
+                raise ValueError(
+                    f"{name} and {layer}{_UP} have shapes {shapes[0]} and {shapes[1]}, expected equal ones"
+                )
             renamed[layer + _GATE_UP] = torch.cat([tensor, state[layer + _UP]])
         elif part != _UP:
             unknown.append(name)

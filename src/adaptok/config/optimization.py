@@ -10,6 +10,8 @@ from pydantic import AliasChoices, Field, field_validator, model_validator
 from adaptok.config.base import Config, Fraction01, Positive
 
 DEFAULT_BATCH_SIZE = 8
+MAX_EPOCHS = 1e6
+"""Bound of lengths in epochs, so that they are finite as numbers of steps."""
 RunT = TypeVar("RunT", bound="RunConfig")
 
 
@@ -34,7 +36,7 @@ class OptimizerConfig(Config):
     """Shape of the learning rate after the warm-up."""
     warmup_steps: Annotated[int, Field(ge=0)] = 100
     """Number of steps over which the learning rate rises linearly to its peak."""
-    warmup_epochs: Annotated[float, Field(ge=0.0)] | None = None
+    warmup_epochs: Annotated[float, Field(ge=0.0, le=MAX_EPOCHS)] | None = None
     """Length of the warm-up in epochs. Replaces `warmup_steps` in runs whose length is given in epochs."""
     initial_lr_ratio: Fraction01 | None = None
     """Fraction of the peak learning rate that the warm-up starts from. The peak is then reached in the last step of the
@@ -75,7 +77,7 @@ class RunConfig(Config):
     """Optimizer and learning rate schedule."""
     max_steps: Annotated[Positive | None, Field(validation_alias=AliasChoices("max_steps", "steps"))] = None
     """Number of optimizer steps. Give either this or `epochs`."""
-    epochs: Annotated[float, Field(gt=0.0)] | None = None
+    epochs: Annotated[float, Field(gt=0.0, le=MAX_EPOCHS)] | None = None
     """Number of epochs, an alternative to `max_steps`. An epoch has one clip of each file or, for a token dataset, all
     of its clips; with `data.sampling videos`, it has one clip of each video."""
     batch_size: Positive | None = None

@@ -205,7 +205,7 @@ def preset_names(stage: str) -> list[str]:
 def _load(path: Path, stage: str) -> AnyConfig:
     values: dict[str, Any] = read_yaml(path)
     actual = values.get("stage")
-    if actual != stage and actual in STAGES:
+    if actual != stage and isinstance(actual, str) and actual in STAGES:
         raise ValueError(f"{path}: configuration of stage {actual!r}, expected {stage!r}; train that stage instead")
     return STAGES[stage].parse(values, str(path))
 

@@ -19,6 +19,7 @@ from adaptok.config.choices import Fit, Scope
 from adaptok.data.shard_checks import ShardChecksums, check_rows, checksum_columns, checksum_metadata
 from adaptok.utils.extras import require
 from adaptok.utils.files import replacing
+from adaptok.utils.messages import one_line
 from adaptok.video.container import MAX_FPS
 
 if TYPE_CHECKING:
@@ -240,7 +241,8 @@ def read_info(path: Path) -> TokenDatasetInfo:
             f"{path}: a Parquet file, but not of a token dataset; expected an output of 'adaptok tokenize'"
         )
     if document.get("version") != VERSION:
-        raise ValueError(f"{path}: token dataset of version {document.get('version')!r}, expected version {VERSION}")
+        version = one_line(repr(document.get("version")))
+        raise ValueError(f"{path}: token dataset of version {version}, expected version {VERSION}")
     return TokenDatasetInfo.parse(document, str(path))
 
 

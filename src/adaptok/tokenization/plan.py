@@ -26,6 +26,7 @@ from adaptok.data.token_datasets import PLAN_FILE, sorted_labels
 from adaptok.data.token_shards import TokenDatasetInfo, schema
 from adaptok.tokenization.options import TokenOptions, describe_dataset
 from adaptok.utils.files import claiming, replacing
+from adaptok.utils.messages import one_line
 from adaptok.video.container import DEFAULT_FPS
 from adaptok.video.folders import list_frames
 
@@ -130,7 +131,7 @@ class TokenPlan(PlanSettings):
         except (ValueError, KeyError, TypeError, RecursionError):
             raise ValueError(f"{path}: not a plan of 'adaptok tokenize'; choose another folder") from None
         if version not in _READABLE_VERSIONS:
-            raise ValueError(f"{path}: plan of version {version!r}, expected version {PLAN_VERSION}")
+            raise ValueError(f"{path}: plan of version {one_line(repr(version))}, expected version {PLAN_VERSION}")
         return cls.parse(document, str(path))
 
 
