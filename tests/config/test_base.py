@@ -40,3 +40,10 @@ def test_invalid_files_are_named(tmp_path, data, message):
     path.write_bytes(data)
     with pytest.raises(ValueError, match=rf"run\.yaml: .*{message}"):
         TrainingConfig.load(path)
+
+
+def test_many_problems_are_counted():
+    values = {f"field_{index}_{'x' * 40}": index for index in range(60)}
+    with pytest.raises(ValueError, match=r"^run: .*; and \d+ more problems$") as error:
+        TrainingConfig.parse(values, "run")
+    assert len(str(error.value)) < 1500

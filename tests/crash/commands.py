@@ -101,7 +101,7 @@ class Evaluate(Command):
         return ["evaluate", "reconstruction", self.inputs / "clips", "--output", out, *MODEL, *flags, "--quiet"]
 
     def parts(self, out: Path) -> dict[str, Any]:
-        parts = {path.name: PartialResult.load(path) for path in sorted(out.glob("parts/*.safetensors"))}
+        parts = {path.name: PartialResult.load(path) for path in sorted(out.glob("parts/[!.]*.safetensors"))}
         return {  # without times and memory
             name: [part.videos, *((key, array.tobytes()) for key, array in sorted(part.arrays.items()))]
             for name, part in parts.items()
@@ -124,7 +124,7 @@ class Generate(Command):
         return ["generate", "--output", out, *MODEL, *flags, FORMATS / "generator", "--quiet"]
 
     def parts(self, out: Path) -> dict[str, Any]:
-        return files(out, "*.mp4", "*.png")
+        return files(out, "[!.]*.mp4", "[!.]*.png")  # a killed command leaves a temporary file, until it is finished
 
     def result(self, out: Path) -> dict[str, Any]:
         return files(out, "*.mp4", "*.png", "generate.json")

@@ -43,6 +43,7 @@ FOREIGN = {
     "--no-deps",
     "--no-binary",
     "--tyro-write-completion",
+    "--videos",  # of experiments/allocation
 }
 
 

@@ -19,7 +19,7 @@ Depth = Annotated[int, Field(gt=0, le=1024)]
 """Number of layers of a model, bounded likewise."""
 Fraction01 = Annotated[float, Field(ge=0.0, le=1.0)]
 ConfigT = TypeVar("ConfigT", bound="Config")
-_LONGEST_VALUE, _LONGEST_MESSAGE = 100, 300
+_LONGEST_VALUE, _LONGEST_MESSAGE, _LONGEST_LIST = 100, 300, 1200
 
 
 class Config(BaseModel):
@@ -44,7 +44,7 @@ class Config(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            raise ValueError(f"{source}: " + "; ".join(explain(cls, item) for item in error.errors())) from None
+            raise ValueError(f"{source}: {_join([explain(cls, item) for item in error.errors()])}") from None
 
     @classmethod
     def load(cls: type[ConfigT], path: str | Path) -> ConfigT:
@@ -58,6 +58,16 @@ class Config(BaseModel):
     def first_difference(self, other: Config, ignore: Collection[str] = ()) -> Difference | None:
         """Return the first field, also of nested configurations, that differs from `other`; None if they are equal."""
         return _first_difference(self.model_dump(), other.model_dump(), ignore)
+
+
+def _join(problems: list[str]) -> str:
+    """Join the first problems, and count the others if all would make a long message."""
+    shown = problems[:1]
+    for problem in problems[1:]:
+        if len("; ".join([*shown, problem])) > _LONGEST_LIST:
+            return "; ".join([*shown, f"and {len(problems) - len(shown)} more problems"])
+        shown.append(problem)
+    return "; ".join(shown)
 
 
 class Difference(NamedTuple):
