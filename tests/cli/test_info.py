@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,17 @@ def test_token_files(capsys):
 
 def test_other_folders_are_named(capsys, tmp_path):
     assert "expected a model folder, a training run, a token dataset or a report" in fails(capsys, "info", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.yaml", "stage: \b\n", "config.yaml: not a YAML file (unacceptable character"),
+        ("metrics.jsonl", '{"step": 1}\n{"st', "metrics.jsonl: its last line is damaged"),
+        ("metrics.jsonl", "[1]\n", "metrics.jsonl: its last line is damaged"),
+    ],
+)
+def test_damaged_runs_are_described_in_one_line(capsys, tmp_path, name, content, message):
+    shutil.copytree(FORMATS / "runs" / "tokenizer", tmp_path / "run")
+    (tmp_path / "run" / name).write_text(content)
+    assert message in fails(capsys, "info", tmp_path / "run")

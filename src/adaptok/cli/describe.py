@@ -90,20 +90,30 @@ def _model_document(layout: str, config: dict[str, Any], parameters: dict[str, i
 
 
 def _describe_run(folder: Path) -> dict[str, Any]:
-    import yaml
+    from adaptok.config.base import read_yaml
 
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    config = read_yaml(folder / "config.yaml")
     checkpoints = sorted(path.name for path in (folder / "checkpoints").glob("*") if not path.name.startswith("."))
-    metrics = folder / "metrics.jsonl"
-    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
     return {
         "kind": "training run",
         "stage": config.get("stage"),
-        "step": json.loads(lines[-1]).get("step") if lines else 0,
+        "step": _last_step(folder / "metrics.jsonl"),
         "checkpoints": checkpoints,
         "model": str(folder / "model") if (folder / "model" / "config.json").exists() else None,
         "config": config,
     }
+
+
+def _last_step(metrics: Path) -> Any:
+    """Return the step of the last line of a run's metrics; 0 without lines."""
+    lines = metrics.read_bytes().splitlines() if metrics.is_file() else []
+    try:
+        last = json.loads(lines[-1]) if lines else {"step": 0}
+    except (ValueError, RecursionError):
+        last = None
+    if not isinstance(last, dict):
+        raise ValueError(f"{metrics}: its last line is damaged, expected a JSON object; remove that line")
+    return last.get("step")
 
 
 def _describe_token_dataset(folder: Path) -> dict[str, Any]:
