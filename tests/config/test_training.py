@@ -126,3 +126,10 @@ def test_typos_in_files_are_named(tmp_path):
     (tmp_path / "x.yaml").write_text("stage: tokenizer\nmodel: {}\nlengths: {kind: fixed, length: 8}\nmax_step: 5\n")
     with pytest.raises(ValueError, match="did you mean 'max_steps'"):
         load_config(str(tmp_path / "x.yaml"), "tokenizer")
+
+
+def test_unknown_stages_are_named(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("stage: None\n")
+    with pytest.raises(ValueError, match=r"run.yaml: stage 'None', expected one of tokenizer, scorer, generator"):
+        load_config(str(path), "None")

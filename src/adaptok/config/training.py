@@ -204,6 +204,8 @@ def preset_names(stage: str) -> list[str]:
 
 def _load(path: Path, stage: str) -> AnyConfig:
     values: dict[str, Any] = read_yaml(path)
+    if stage not in STAGES:  # as a damaged run folder says
+        raise ValueError(f"{path}: stage {stage!r:.100}, expected one of {', '.join(STAGES)}")
     actual = values.get("stage")
     if actual != stage and isinstance(actual, str) and actual in STAGES:
         raise ValueError(f"{path}: configuration of stage {actual!r}, expected {stage!r}; train that stage instead")
