@@ -9,6 +9,7 @@ from adaptok import AdapTok, LengthPolicy
 from adaptok.codec.cumulative_scores import scores_at
 from adaptok.codec.length_selection import measure_cumulative
 from adaptok.config.model import ModelConfig
+from adaptok.models.model import Model
 from tests.helpers.models import cumulative_model, small_config
 
 BUDGET = 16
@@ -75,3 +76,18 @@ def test_probe_lengths_belong_to_the_target_block():
 def test_efforts_are_numbers_from_0_to_3():
     with pytest.raises(ValueError, match="effort 4, expected 0 to 3"):
         LengthPolicy(BUDGET, effort=4)
+
+
+def test_measurements_are_made_at_the_lengths_of_lambda(cumulative_codec, clips):
+    """With a table of λ, the clips of a video share λ instead of having a budget each."""
+    scorer = cumulative_codec.config.scorer
+    table = ((2.0, 1e9), (8.0, 1e-9))  # at 4 tokens per block, λ is 1e3, which leaves the shortest lengths
+    config = cumulative_codec.config.model_copy(update={"scorer": scorer.model_copy(update={"lambdas": table})})
+    model = Model(config)
+    model.load_state_dict(cumulative_codec.model.state_dict())
+    codec = AdapTok(model, "")
+    encoded = codec.encode_clips(clips[:1])
+    scores = codec.allocation_scores(encoded, LengthPolicy(BUDGET, effort=2))
+    torch.testing.assert_close(scores_at(scores, [[2] * 4], 2).mean(), torch.tensor(1.0))
+    alone = codec.allocation_scores(encoded, LengthPolicy(BUDGET, "clip", effort=2))
+    assert not torch.allclose(scores, alone)

@@ -10,8 +10,8 @@ where D_i is the distortion of block i at the reference lengths. Divided by the 
 relative: an allocation that minimizes the sum over clips then minimizes the mean logarithm of their distortion, that
 is, it maximizes their mean PSNR, instead of serving the clips with the largest errors only.
 
-Legend: `B` clips, `C` channels, `S` pixels, `g` blocks per clip, `K` latents per block, `L` candidate lengths, `D`
-width.
+Legend: `B` clips, `C` channels, `S` pixels, `g` blocks per clip, `pt` frames per block, `K` latents per block, `L`
+candidate lengths, `D` width.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from adaptok.codec.length_selection import BlockScorer, calibrate_at_probes, mea
 from adaptok.models.model import Model
 
 REFERENCE_FRACTION = 2 / 3
-"""Reference lengths, as a fraction of all tokens, where no budget is given. They suit all budgets (see
-docs/performance.md)."""
+"""Reference lengths of the first round, as a fraction of all tokens. With true distortions instead of predictions, a
+choice around them reaches 91%, 83% and 88% of the oracle's gain over uniform lengths at 96, 192 and 384 tokens per clip
+(version 3 of the bundled tokenizer, 12 validation clips)."""
 _MIN_DISTORTION = 1e-8
 _MIN_SHARE = 0.05
 """Smallest distortion of a block at the reference lengths, relative to the mean of its clip."""
@@ -53,8 +54,9 @@ def cumulative_scores(
         clips: `[B, C, g * pt, S, S]` in [0, 1]; only needed for an effort of 2 or 3.
         budget: Tokens per block that lengths are chosen for; None if unknown.
         effort: 0 scores blocks once, around reference lengths. 1 chooses lengths for the budget, and scores again
-            around these. 2 decodes each clip at them, and with each block at a third and at twice its
-            length, and calibrates the scores to the measured distortions. 3 does so twice. Without a budget, it is 0.
+            around these. 2 decodes each clip at them, and with each block at about a third and at twice
+            its length, and calibrates the scores to the measured distortions. 3 does so twice. Without a budget, it is
+            0.
         lmbda: λ at which blocks use the budget on average, in relative distortion per token. None chooses lengths for
             the budget of each clip.
         relative: Divide the scores of each clip by its mean distortion at the reference lengths.

@@ -6,7 +6,7 @@ A token file (`.adaptok`) is a safetensors file with these tensors:
 | --- | --- | --- |
 | `ids` | uint16 `[tokens]` | kept ids of all blocks, in order of time, and within a block of time in order of tiles |
 | `lengths` | uint16 `[blocks]` | number of ids that each block keeps |
-| `scores` | float32 `[blocks, L]`, optional | predicted distortion of each block at each candidate length |
+| `scores` | float32 `[blocks, L]`, optional | scores of each block at each candidate length, whose sum is minimized |
 
 Its metadata has one entry, `adaptok`, a JSON object with
 
@@ -68,7 +68,8 @@ class VideoTokens:
         ids: uint16 `[tokens]`, kept ids of all blocks, in order of time, and within a block of time in order of tiles.
         lengths: int64 `[blocks]`, number of ids that each block keeps, 0..K, in the same order.
         info: Properties of the model and the video.
-        scores: float32 `[blocks, L]`, predicted distortion of each block at each candidate length; None if not kept.
+        scores: float32 `[blocks, L]`, scores of each block at each candidate length, whose sum an allocation minimizes:
+            predicted distortions, or those of `ClipCodec.allocation_scores`. None if not kept.
         warning: Description of damage to the video, if any. It is not stored in token files.
 
     Raises:
