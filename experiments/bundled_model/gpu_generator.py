@@ -21,6 +21,7 @@ from adaptok.generation.sequences import join_blocks
 from adaptok.models.dense import DenseScorer
 from adaptok.models.generator import GeneratorModel
 from adaptok.models.model import weights_hash
+from adaptok.models.scorer import Scorer
 
 MEAN_TOKENS = 64
 """Mean number of tokens per block of the training data."""
@@ -66,7 +67,7 @@ def draw_shapes(path: Path, start: int) -> None:
 def tokenize(session: Session, shapes: NDArray[np.uint8]) -> Sequences:
     """Tokenize drawn clips, with lengths chosen block after block by a common λ."""
     tokenizer, scorer = session.model.tokenizer, session.model.scorer
-    assert scorer is not None
+    assert isinstance(scorer, Scorer)
     c = tokenizer.config
     torch.set_float32_matmul_precision("highest")  # for the ids that a CPU computes
     training, dense = TrainingTokenizer(tokenizer, BATCH_SIZE, False), DenseScorer(scorer).to(session.device)

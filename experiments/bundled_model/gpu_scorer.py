@@ -17,6 +17,7 @@ from adaptok.config.optimization import OptimizerConfig
 from adaptok.metrics.distortion import candidate_distortion
 from adaptok.models.dense import DenseScorer
 from adaptok.models.model import Model
+from adaptok.models.scorer import Scorer
 
 STATISTICS_BATCHES = 12
 LOG_STEPS = 25
@@ -82,7 +83,7 @@ def train_scorer(session: Session) -> None:
     session.model = Model(config.model_copy(update={"scorer": scorer_config})).to(session.device)
     session.model.load_state_dict(state)
     scorer = session.model.scorer
-    assert scorer is not None
+    assert isinstance(scorer, Scorer)
     optimization = Optimization(
         session.model,
         "scorer.",

@@ -4,11 +4,12 @@ python experiments/bundled_model/scorer_targets.py CONFIG.yaml OUT --initial MOD
 
 Decoding takes most of the time of a scorer run. Here each clip is encoded once, lengths are drawn for it, and each of
 its blocks is decoded with all later ones at a few candidate lengths, one from each part of their range. OUT gets a file
-for every 8 clips, which share their lengths; files that exist are kept, so the same command resumes. `--part 0/2` and
+for every 8 clips, which share their lengths; files that exist are kept, so the same command resumes (if they lack
+`spectrum`, it is added). `--part 0/2` and
 `--part 1/2` share the work between two processes. `train_scorer.py` reads the folder.
 
 Each file holds `encoded` float16 `[B, G, K, D]`, `ids` int32 `[B, G, K]`, `lengths` int32 `[G]`, `columns` int32
-`[G, n]` (indices of candidate lengths) and `distortions` float32 `[B, G, n]`.
+`[G, n]` (indices of candidate lengths), `distortions` float32 `[B, G, n]` and `spectrum` float32 `[B, G, F]`.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from pathlib import Path
 
 import torch
 from rich.progress import track
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from adaptok.checkpoints.model_folder import read_folder
 from adaptok.codec.length_selection import measure_cumulative
 from adaptok.config.training import load_config
 from adaptok.models.model import Model
+from adaptok.models.spectrum_scorer import spectrum_features
 from adaptok.training.clip_data import open_clip_data
 from adaptok.training.objectives import draw_lengths
 from adaptok.utils.files import replacing
@@ -54,13 +56,17 @@ def main(arguments: list[str] | None = None) -> None:
     numbers = range(part, options.clips // BATCH_SIZE, parts)
     for number in track(numbers, f"measuring part {options.part}"):
         path = options.out / f"{number:06d}.safetensors"
-        if path.exists():
+        made = load_file(path) if path.exists() else None
+        if made is not None and "spectrum" in made:
             continue
-        rng = torch.Generator().manual_seed(number)
         clips = torch.stack([data.train[number * BATCH_SIZE + i] for i in range(BATCH_SIZE)])
-        lengths = draw_lengths(config.lengths, 1, config.model.tokenizer.blocks, rng)[0]
+        if made is None:
+            rng = torch.Generator().manual_seed(number)
+            lengths = draw_lengths(config.lengths, 1, config.model.tokenizer.blocks, rng)[0]
+            made = measure(model, clips, lengths, config.model.scorer.length_step, rng)
+        made["spectrum"] = spectrum_features(clips, config.model.tokenizer.blocks)
         with replacing(path) as temporary:
-            save_file(measure(model, clips, lengths, config.model.scorer.length_step, rng), temporary)
+            save_file(made, temporary)
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """Train a cumulative scorer on targets that `scorer_targets.py` has measured.
 
-python experiments/bundled_model/train_scorer.py TARGETS OUT --initial MODEL [--epochs 12] [--minutes 30]
+python experiments/bundled_model/train_scorer.py TARGETS OUT --initial MODEL [--reads spectrum|latents] [--epochs 12]
 
 The scorer starts from the mean curve of each block (`scorer.curve`), measured on the targets, and learns how clips
 deviate from it. Its head starts at zero. OUT is the model folder of the averaged weights; `OUT.jsonl` records the loss
@@ -25,11 +25,11 @@ from torch import Tensor
 from adaptok.checkpoints.model_folder import read_folder, write_folder
 from adaptok.config.optimization import OptimizerConfig
 from adaptok.models.model import Model
+from adaptok.models.scorer import Scorer
+from adaptok.models.spectrum_scorer import SpectrumScorer
 from adaptok.training.averaging import update_average
 from adaptok.training.optim import build_optimizers, layer_weights
 
-BATCH_FILES = 4
-"""Files whose clips make a batch, with one random block of each."""
 WARMUP_STEPS = 50
 FINAL_RATIO = 0.02
 AVERAGE_DECAY = 0.995
@@ -42,10 +42,14 @@ class Targets:
     def __init__(self, files: list[Path], model: Model) -> None:
         self.model = model
         self.files = [load_file(path) for path in files]
+        if isinstance(model.scorer, SpectrumScorer):
+            self.files = [{k: v for k, v in file.items() if k not in ("encoded", "ids")} for file in self.files]
 
     def inputs(self, index: int) -> tuple[Tensor, Tensor]:
-        """Encoder outputs and decoder inputs `[B, G, K, D]`."""
+        """Features `[B, G, ...]` and decoder inputs `[B, G, K, D]`."""
         file = self.files[index]
+        if isinstance(self.model.scorer, SpectrumScorer):
+            return file["spectrum"], file["spectrum"]  # it does not read latents
         with torch.no_grad():
             return file["encoded"].float(), self.model.tokenizer.lookup(file["ids"].long())
 
@@ -64,7 +68,7 @@ def mean_curve(targets: Targets, levels: int, degree: int = 4) -> tuple[tuple[tu
     """
     logs = torch.cat([targets.logs(i) for i in range(len(targets.files))])
     mean, std = logs.mean(), logs.std()
-    columns = torch.cat([f["columns"][None].expand(len(f["ids"]), -1, -1) for f in targets.files])
+    columns = torch.cat([f["columns"][None].expand(len(f["distortions"]), -1, -1) for f in targets.files])
     grid = torch.arange(1, levels + 1).double().log()
     basis = torch.stack([grid**power for power in range(1, degree + 1)], 1)  # [L, degree]
     curve = []
@@ -79,14 +83,18 @@ def mean_curve(targets: Targets, levels: int, degree: int = 4) -> tuple[tuple[tu
     return tuple(curve), float(mean), float(std)
 
 
-def errors(model: Model, targets: Targets, index: int, block: int) -> Tensor:
-    """Errors of normalized scores `[B, n]` of one block of the clips in a file."""
+def errors(model: Model, targets: Targets, index: int, block: int, lookahead: bool) -> Tensor:
+    """Errors of normalized scores `[B, n]` of one block of the clips in a file. A scorer that reads the spectrum may
+    look ahead."""
     assert model.scorer is not None
     file = targets.files[index]
     encoded, inputs = targets.inputs(index)
     lengths, latents = file["lengths"].tolist(), model.config.tokenizer.latents
     known = [[*lengths[:block], latents]] * len(encoded)
-    scores = model.scorer(encoded[:, : block + 1], inputs[:, : block + 1], known)[:, block]
+    if isinstance(model.scorer, SpectrumScorer):
+        scores = model.scorer(encoded, inputs, known, lookahead=lookahead)[:, block]
+    else:
+        scores = model.scorer(encoded[:, : block + 1], inputs[:, : block + 1], known)[:, block]
     return scores[:, file["columns"][block].long()] - model.scorer.normalize(file["distortions"][:, block])
 
 
@@ -97,26 +105,33 @@ def loss_of(error: Tensor) -> Tensor:
 
 @torch.no_grad()
 def validate(model: Model, targets: Targets) -> dict[str, float]:
-    """Mean absolute errors of logarithms: of the level of curves, and of their shape."""
+    """Mean absolute errors of logarithms: of the level of curves, and of their shape, with and without lookahead."""
     assert model.scorer is not None
     pairs = [(file, block) for file in range(len(targets.files)) for block in range(model.config.tokenizer.blocks)]
-    error = torch.cat([errors(model, targets, *pair) for pair in pairs]) * model.scorer.config.std
-    level = error.mean(1, keepdim=True)
-    return {"level_error": level.abs().mean().item(), "shape_error": (error - level).abs().mean().item()}
+    values = {}
+    for prefix, lookahead in (("", True), ("causal_", False)):
+        error = torch.cat([errors(model, targets, *pair, lookahead) for pair in pairs]) * model.scorer.config.std
+        level = error.mean(1, keepdim=True)
+        values[f"{prefix}level_error"] = level.abs().mean().item()
+        values[f"{prefix}shape_error"] = (error - level).abs().mean().item()
+    return values
 
 
-def start(initial: Path, targets: list[Path], degree: int) -> Model:
+def start(initial: Path, targets: list[Path], reads: str, degree: int) -> Model:
     """The initial model with a scorer that predicts the mean curve."""
     source = read_folder(initial).build()
     assert source.config.scorer is not None
     levels = source.config.tokenizer.latents // source.config.scorer.length_step
     curve, mean, std = mean_curve(Targets(targets, source), levels)
     update = {"curve": curve, "degree": degree, "mean": round(mean, 6), "std": round(std, 6), "lambdas": ()}
+    if reads == "spectrum":
+        update |= {"reads": reads, "width": 64, "depth": 2, "heads": 1}
     model = Model(source.config.model_copy(update={"scorer": source.config.scorer.model_copy(update=update)}))
-    model.load_state_dict(source.state_dict())
-    assert model.scorer is not None
-    torch.nn.init.zeros_(model.scorer.head.get_parameter("2.weight"))
-    torch.nn.init.zeros_(model.scorer.head.get_parameter("2.bias"))
+    state = {k: v for k, v in source.state_dict().items() if reads == "latents" or not k.startswith("scorer.")}
+    model.load_state_dict(state, strict=reads == "latents")
+    assert isinstance(model.scorer, Scorer | SpectrumScorer)
+    torch.nn.init.zeros_(model.scorer.head[-1].get_parameter("weight"))
+    torch.nn.init.zeros_(model.scorer.head[-1].get_parameter("bias"))
     model.tokenizer.requires_grad_(False)
     return model
 
@@ -126,6 +141,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("targets", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--initial", type=Path, required=True)
+    parser.add_argument("--reads", choices=("latents", "spectrum"), default="spectrum")
+    parser.add_argument("--batch-files", type=int, default=4, help="files whose clips make a batch")
     parser.add_argument("--epochs", type=float, default=12)
     parser.add_argument("--minutes", type=float, default=math.inf)
     parser.add_argument("--held-out", type=int, default=16, help="files to validate on")
@@ -135,7 +152,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     files = sorted(options.targets.glob("[0-9]*.safetensors"))
     held_out, files = files[: options.held_out], files[options.held_out :]
-    model = start(options.initial, files, options.degree)
+    model = start(options.initial, files, options.reads, options.degree)
     assert model.scorer is not None
     training, validation = Targets(files, model), Targets(held_out, model)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -143,7 +160,7 @@ def main(arguments: list[str] | None = None) -> None:
     optimizers = list(build_optimizers(config, parameters, layer_weights=layer_weights(model)).values())
     average = {name: p.detach().clone() for name, p in parameters.items()}
     steps, rng, started = (
-        math.ceil(len(files) / BATCH_FILES * options.epochs),
+        math.ceil(len(files) / options.batch_files * options.epochs),
         torch.Generator().manual_seed(0),
         time.time(),
     )
@@ -159,9 +176,9 @@ def main(arguments: list[str] | None = None) -> None:
         progress = max(step / steps, (time.time() - started) / 60 / options.minutes)
         if progress >= 1:
             break
-        if len(order) < BATCH_FILES:
+        if len(order) < options.batch_files:
             order = torch.randperm(len(files), generator=rng)
-        chosen, order = order[:BATCH_FILES].tolist(), order[BATCH_FILES:]
+        chosen, order = order[: options.batch_files].tolist(), order[options.batch_files :]
         factor = min(1, (step + 1) / WARMUP_STEPS) * (
             FINAL_RATIO + (1 - FINAL_RATIO) * (1 + math.cos(math.pi * progress)) / 2
         )
@@ -171,7 +188,8 @@ def main(arguments: list[str] | None = None) -> None:
                 group["lr"] = group["initial_lr"] * factor
         blocks = torch.randint(model.config.tokenizer.blocks, (len(chosen),), generator=rng).tolist()
         pairs = zip(chosen, blocks, strict=True)
-        loss = torch.stack([loss_of(errors(model, training, *pair)) for pair in pairs]).mean()
+        lookahead = bool(torch.randint(2, (), generator=rng))
+        loss = torch.stack([loss_of(errors(model, training, *pair, lookahead)) for pair in pairs]).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
         for optimizer in optimizers:

@@ -15,9 +15,9 @@ from tests.helpers.models import cumulative_model, small_config
 BUDGET = 16
 
 
-@pytest.fixture
-def cumulative_codec() -> AdapTok:
-    return AdapTok(cumulative_model(), "")
+@pytest.fixture(params=["latents", "spectrum"])
+def cumulative_codec(request) -> AdapTok:
+    return AdapTok(cumulative_model(reads=request.param), "")
 
 
 def true_total(codec, encoded, clips, lengths):

@@ -53,11 +53,11 @@ def random_model(config: ModelConfig) -> Model:
     return model.eval()
 
 
-def cumulative_model() -> Model:
+def cumulative_model(**changes) -> Model:
     """A small model whose scorer has the target "cumulative", with weights that make lengths differ."""
     config = small_config()
     assert config.scorer is not None
-    scorer = config.scorer.model_copy(update={"target": "cumulative", "probe_lengths": ()})
+    scorer = config.scorer.model_copy(update={"target": "cumulative", "probe_lengths": (), **changes})
     torch.manual_seed(3)
     model = Model(config.model_copy(update={"scorer": scorer}))
     for parameter in model.parameters():

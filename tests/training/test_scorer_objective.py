@@ -41,7 +41,7 @@ def test_cumulative_targets_are_the_distortions_of_a_block_and_all_later_ones(tm
         targets = objective.measure(clips, block, torch.Generator().manual_seed(block))
         lengths = draw_lengths(options.lengths, 1, 4, torch.Generator().manual_seed(block))[0]
         assert targets.lengths == [[*lengths[:block], 8]] * 3
-        assert targets.encoded.shape[:3] == targets.inputs.shape[:3] == (3, block + 1, 8)
+        assert targets.features.shape[:3] == targets.inputs.shape[:3] == (3, 4, 8)
         assert len(targets.columns) == 3
         with torch.no_grad():
             inputs = model.tokenizer.project_codes(model.tokenizer.quantize(model.tokenizer.encode(clips)).codes)

@@ -27,9 +27,9 @@ class EncodedClips(NamedTuple):
     """Latents of clips.
 
     ids: int64 `[B, g, K]` in [0, codebook size).
-    encoded: `[B, g, K, D]` encoder outputs, which the scorer reads.
+    encoded: `[B, g, K, D]` encoder outputs, which a scorer may read.
     inputs: `[B, g, K, D]` quantized and projected latents, which the decoder and the scorer read.
-    clips: `[B, C, T, S, S]`, the pixels; None if scores are never measured.
+    clips: `[B, C, T, S, S]`, the pixels; None if the scorer does not read them, and scores are never measured.
     """
 
     ids: Tensor
@@ -124,8 +124,11 @@ class ClipCodec(Pretrained):
         tokenizer, scorer = self.model.tokenizer, self.config.scorer
         encoded = tokenizer.encode(clips.to(self.device, torch.float32))
         quantized = tokenizer.quantize(encoded)
-        pixels = clips if scorer is not None and (scorer.probe_lengths or scorer.target == "cumulative") else None
-        return EncodedClips(quantized.ids, encoded, tokenizer.project_codes(quantized.codes), pixels)
+        kept = scorer is not None and (
+            scorer.probe_lengths or scorer.target == "cumulative" or scorer.reads != "latents"
+        )
+        inputs = tokenizer.project_codes(quantized.codes)
+        return EncodedClips(quantized.ids, encoded, inputs, clips if kept else None)
 
     @torch.no_grad()
     def score_clips(
@@ -150,7 +153,7 @@ class ClipCodec(Pretrained):
         scorer = require_scorer(self.model)
         b, g, k = encoded.ids.shape
         rows = [[k] * g] * b if lengths is None else check_lengths(lengths, b, g, k)
-        scores = scorer(encoded.encoded, encoded.inputs, rows)
+        scores = scorer(scorer.features(encoded.clips, encoded.encoded), encoded.inputs, rows)
         if normalized:
             return scores
         scores = scorer.denormalize(scores)

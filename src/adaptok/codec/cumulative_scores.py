@@ -24,6 +24,7 @@ from torch import Tensor
 from adaptok.allocation.knapsack import allocate
 from adaptok.codec.length_selection import BlockScorer, calibrate_at_probes, measure_cumulative, require_scorer
 from adaptok.models.model import Model
+from adaptok.models.spectrum_scorer import SpectrumScorer
 
 REFERENCE_FRACTION = 2 / 3
 """Reference lengths of the first round, as a fraction of all tokens. With true distortions instead of predictions, a
@@ -51,7 +52,7 @@ def cumulative_scores(
         model: Model with a scorer of the target "cumulative".
         encoded: `[B, g, K, D]` encoder outputs.
         inputs: `[B, g, K, D]` decoder inputs.
-        clips: `[B, C, g * pt, S, S]` in [0, 1]; only needed for an effort of 2 or 3.
+        clips: `[B, C, g * pt, S, S]` in [0, 1]; only needed for an effort of 2 or 3, or by a scorer that reads them.
         budget: Tokens per block that lengths are chosen for; None if unknown.
         effort: 0 scores blocks once, around reference lengths. 1 chooses lengths for the budget, and scores again
             around these. 2 decodes each clip at them, and with each block at about a third and at twice
@@ -69,11 +70,11 @@ def cumulative_scores(
     step = scorer.config.length_step
     reference = max(1, round(REFERENCE_FRACTION * k / step)) * step
     lengths = [[reference] * g for _ in range(b)]
-    scores = _additive(_predict(model, encoded, inputs, lengths), lengths, step)
+    scores = _additive(_predict(model, encoded, inputs, clips, lengths), lengths, step)
     for round_ in range(0 if budget is None else effort):
         assert budget is not None
         lengths = _choose(scores, lengths, budget, lmbda, step)
-        predicted = _predict(model, encoded, inputs, lengths)
+        predicted = _predict(model, encoded, inputs, clips, lengths)
         if round_ > 0:
             assert clips is not None
             predicted = _calibrate(model, predicted, inputs, clips, lengths)
@@ -86,13 +87,19 @@ def _relative(scores: Tensor, lengths: Sequence[Sequence[int]], step: int) -> Te
     return scores / scores_at(scores, lengths, step).mean(1)[:, None, None]
 
 
-def _predict(model: Model, encoded: Tensor, inputs: Tensor, lengths: Sequence[Sequence[int]]) -> Tensor:
-    """Predict C `[B, g, L]` of each block, given the lengths of those before it."""
+def _predict(
+    model: Model, encoded: Tensor, inputs: Tensor, clips: Tensor | None, lengths: Sequence[Sequence[int]]
+) -> Tensor:
+    """Predict C `[B, g, L]` of each block, given the lengths of those before it, and what is known of later ones."""
+    if isinstance(model.scorer, SpectrumScorer):
+        features = model.scorer.features(clips, encoded)
+        return model.scorer.denormalize(model.scorer(features, inputs, lengths, lookahead=True))
     scorer = BlockScorer(model, len(encoded), absolute=True)
-    columns = []
+    columns, pt = [], model.config.tokenizer.temporal_patch_size
     for i in range(encoded.shape[1]):
         block = slice(i, i + 1)
-        columns.append(scorer.score(encoded[:, block], inputs[:, block], None))
+        frames = None if clips is None else clips[:, :, i * pt : (i + 1) * pt]
+        columns.append(scorer.score(encoded[:, block], inputs[:, block], frames))
         scorer.keep([row[i] for row in lengths])
     return torch.stack(columns, 1)
 

@@ -19,7 +19,7 @@ from adaptok.metrics.distortion import block_distortion
 from adaptok.metrics.lpips import Lpips
 from adaptok.models.kv_cache import BlockKVCache
 from adaptok.models.model import Model
-from adaptok.models.scorer import Scorer
+from adaptok.models.scorer import BaseScorer
 from adaptok.models.tokenizer import Tokenizer
 
 _MIN_DISTORTION = 1e-8
@@ -55,6 +55,7 @@ class BlockScorer:
         self._lengths: list[list[int]] = [[] for _ in range(self.clips)]
         self._inputs: list[Tensor] = []
         self._last: tuple[Tensor, Tensor] | None = None
+        self._frames: Tensor | None = None
         self._first: Tensor | None = None
 
     def score(self, encoded: Tensor, inputs: Tensor, frames: Tensor | None) -> Tensor:
@@ -63,14 +64,15 @@ class BlockScorer:
         Args:
             encoded: `[B, 1, K, D]` encoder outputs of the block.
             inputs: `[B, 1, K, D]` decoder inputs of the block.
-            frames: `[B, C, pt, S, S]` pixels of the block; only needed if the scorer has probe lengths.
+            frames: `[B, C, pt, S, S]` pixels of the block; only needed if the scorer has probe lengths, or reads them.
         """
         if self._last is not None:
             self.scorer.prefill(*self._last, self._lengths, self._cache)
-        self._last = encoded, inputs
+        features = self.scorer.features(frames, encoded, self._frames)
+        self._last, self._frames = (features, inputs), frames
         self._inputs.append(inputs)
         full = [[*row, inputs.shape[2]] for row in self._lengths]
-        raw = self.scorer(encoded, inputs, full, self._cache)
+        raw = self.scorer(features, inputs, full, self._cache)
         scores = self.scorer.denormalize(raw)[:, 0]
         if self._relative:
             return self._weigh(scores)
@@ -92,7 +94,7 @@ class BlockScorer:
             row.append(length)
 
 
-def require_scorer(model: Model) -> Scorer:
+def require_scorer(model: Model) -> BaseScorer:
     """Return the scorer of a model. Raise a ValueError if it has none."""
     if model.scorer is None:
         raise ValueError(

@@ -15,14 +15,17 @@ Distortion = Literal["lpips", "mse", "l1", "dssim", "multiscale"]
 
 
 class ScorerConfig(TransformerConfig):
-    """Transformer that predicts the distortion of a block at every candidate length."""
+    """Network that predicts the distortion of a block at every candidate length."""
 
+    reads: Literal["latents", "spectrum"] = "latents"
+    """What the network reads: a transformer reads latents, as in the official program; a small MLP reads the energy of
+    the pixels in each frequency band, which costs almost nothing."""
     width: Count = 768
-    """Number of dimensions of the rows between blocks."""
+    """Number of dimensions of the rows between blocks, or of the hidden layers of an MLP."""
     depth: Depth = 12
-    """Number of blocks of the stack."""
+    """Number of blocks of the stack, or of hidden layers of an MLP."""
     heads: Count = 12
-    """Number of attention heads. It divides the width."""
+    """Number of attention heads. It divides the width. An MLP has none."""
     length_step: Annotated[Positive, Field(validation_alias=AliasChoices("length_step", "step"))] = 64
     """Spacing of the candidate lengths in tokens: candidates are its multiples. It divides the latents of a block."""
     distortion: Distortion = "lpips"

@@ -20,8 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adaptok.models.dense import DenseDecoder, DenseEncoder, DenseScorer
+from adaptok.models.dense import DenseDecoder, DenseEncoder, DenseScorer, DenseSpectrumScorer
 from adaptok.models.model import Model
+from adaptok.models.scorer import Scorer
+from adaptok.models.spectrum_scorer import SpectrumScorer
 from adaptok.utils.extras import require
 from adaptok.utils.files import replacing, sha256_of
 
@@ -102,7 +104,10 @@ def _networks(model: Model) -> dict[str, _Network]:
         "encoder": _Network(DenseEncoder(model.tokenizer), {"clips": clips}, ("ids", "encoded", "decoder_inputs")),
         "decoder": _Network(DenseDecoder(model.tokenizer), {"ids": ids, "lengths": lengths}, ("clips",)),
     }
-    if model.scorer is not None:
+    if isinstance(model.scorer, SpectrumScorer):
+        pixels = {"clips": clips, "lengths": lengths}
+        networks["scorer"] = _Network(DenseSpectrumScorer(model.scorer), pixels, ("scores",))
+    elif isinstance(model.scorer, Scorer):
         latents = {"encoded": encoded, "decoder_inputs": inputs, "lengths": lengths}
         networks["scorer"] = _Network(DenseScorer(model.scorer), latents, ("scores",))
     return networks

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from adaptok.models.quantizer import ScalarQuantizer, VectorQuantizer
 from adaptok.models.rotary import latent_positions, patch_positions, rotations
 from adaptok.models.scorer import Scorer
+from adaptok.models.spectrum_scorer import SpectrumScorer
 from adaptok.models.tokenizer import Tokenizer
 from adaptok.models.transformer import TransformerBlock, TransformerStack
 
@@ -160,6 +161,25 @@ class DenseScorer(nn.Module):
         scores = s.head(s.final_norm(rows)).squeeze(-1).unflatten(1, (s.blocks_per_clip, s.latents))
         step = s.config.length_step
         return s.shape(scores[..., step - 1 :: step])
+
+
+class DenseSpectrumScorer(nn.Module):
+    """Pixels and lengths to scores."""
+
+    def __init__(self, scorer: SpectrumScorer) -> None:
+        super().__init__()
+        self.scorer = scorer
+
+    def forward(self, clips: Tensor, lengths: Tensor) -> Tensor:
+        """Compute normalized scores `[B, G, L]`, like `SpectrumScorer.forward`.
+
+        Args:
+            clips: `[B, C, T, S, S]` in [0, 1].
+            lengths: int64 `[B, G]` in 0..K. A block is scored given the lengths of earlier blocks.
+        """
+        blocks = clips.new_empty(1, self.scorer.blocks_per_clip)  # whose shape says how many blocks the clips have
+        features = self.scorer.features(clips, blocks)
+        return self.scorer(features, blocks, lengths)
 
 
 def _nearest_ids(quantizer: VectorQuantizer | ScalarQuantizer, z: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from adaptok.config.generator import GeneratorConfig
 from adaptok.config.model import ModelConfig
 from adaptok.config.tokenizer import ConvolutionConfig, TokenizerConfig
 from adaptok.config.transformer import TransformerConfig
+from adaptok.models.spectrum_scorer import band_count
 
 
 def stack_flops(
@@ -74,6 +75,10 @@ def scorer_flops(config: ModelConfig, lengths: Sequence[int] | None) -> float:
     c, s = config.tokenizer, config.scorer
     assert s is not None
     g, k, levels = c.blocks, c.latents, c.latents // s.length_step
+    if s.reads == "spectrum":
+        features = 4 * band_count(c.size)
+        inputs = features + g * features + 2 * g
+        return 2.0 * g * (inputs * s.width + (s.depth - 1) * s.width**2 + s.width * levels)
     kept = [k] * g if lengths is None else list(lengths)
     before = [sum(kept[:i]) for i in range(g)]
     pairs = sum(k * (before[i] + k) for i in range(g))

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from adaptok.config.model import ModelConfig
 from adaptok.models.prior import Prior
-from adaptok.models.scorer import Scorer
+from adaptok.models.scorer import BaseScorer
+from adaptok.models.spectrum_scorer import build_scorer
 from adaptok.models.tokenizer import Tokenizer
 
 
@@ -22,7 +23,7 @@ class Model(nn.Module):
         self.config = config
         tokenizer = config.tokenizer
         self.tokenizer = Tokenizer(tokenizer)
-        self.scorer = None if config.scorer is None else Scorer(config.scorer, tokenizer)
+        self.scorer: BaseScorer | None = None if config.scorer is None else build_scorer(config.scorer, tokenizer)
         self.prior = (
             None
             if config.prior is None

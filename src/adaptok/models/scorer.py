@@ -1,4 +1,7 @@
-"""Scorer: predicted distortion of each block at every candidate length.
+"""Scorers: predicted distortion of each block at every candidate length.
+
+`Scorer` is a transformer over latents, `SpectrumScorer` (`models/spectrum_scorer.py`) an MLP over the energies of
+frequency bands. The rest of this text is about the transformer.
 
 Latents of block i see the kept latents of blocks up to i. A block is scored with all of its K latents, given the
 lengths of earlier blocks. Scores at candidates beyond a block's own length are those of a dropped latent, which sees
@@ -10,6 +13,7 @@ lengths, `D` width, `N` rows of a transformer call.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import accumulate
 
@@ -79,9 +83,11 @@ def polynomial_fit(candidates: int, degree: int) -> Tensor:
     return (basis @ basis.T).float()
 
 
-class Scorer(nn.Module):
-    """Block-causal transformer over latents, with a scalar head at each candidate length. Its linear layers keep
-    PyTorch's initialization, as in the official program."""
+class BaseScorer(nn.Module):
+    """What all scorers share: scales of the scores, and the shape of their curves.
+
+    A scorer reads features of each block, which `features` computes, and the lengths of earlier blocks.
+    """
 
     curve: Tensor | None
     smoothing: Tensor | None
@@ -90,25 +96,31 @@ class Scorer(nn.Module):
         super().__init__()
         self.config = config
         self.blocks_per_clip, self.latents = tokenizer.blocks, tokenizer.latents
-        width = config.width
-        self.project = nn.Linear(tokenizer.encoder.width + tokenizer.decoder.width, width)
-        self.positions = nn.Parameter(torch.randn(self.blocks_per_clip * self.latents, width) * width**-0.5)
-        self.stack = TransformerStack(StackConfig(width=width, depth=config.depth, heads=config.heads))
-        self.final_norm = nn.LayerNorm(width, eps=NORM_EPS)
         # on the CPU even while weights are on the meta device, because these values do not come from a file of weights
         curve = torch.tensor(config.curve, dtype=torch.float32, device="cpu") if config.curve else None
         self.register_buffer("curve", curve, persistent=False)
         smoothing = None if config.degree is None else polynomial_fit(self.latents // config.length_step, config.degree)
         self.register_buffer("smoothing", smoothing, persistent=False)
-        self.head = nn.Sequential(nn.Linear(width, 2 * width), nn.Tanh(), nn.Linear(2 * width, 1))
 
+    @abstractmethod
     def cache(self, clips: int) -> BlockKVCache:
         """Create an empty cache for scoring `clips` clips block by block."""
-        return BlockKVCache(self.config.depth, clips * self.blocks_per_clip * self.latents)
 
+    @abstractmethod
+    def features(self, clips: Tensor | None, encoded: Tensor, previous: Tensor | None = None) -> Tensor:
+        """Return what the scorer reads of blocks `[B, g, ...]`.
+
+        Args:
+            clips: `[B, C, g * pt, S, S]` in [0, 1], the pixels of the blocks; only needed if `config.reads` is
+                "spectrum".
+            encoded: encoder outputs `[B, g, K, D]`.
+            previous: pixels `[B, C, pt, S, S]` of the block before them; None at the beginning of a clip.
+        """
+
+    @abstractmethod
     def forward(
         self,
-        encoded: Tensor,
+        features: Tensor,
         decoder_inputs: Tensor,
         lengths: Sequence[Sequence[int]],
         cache: BlockKVCache | None = None,
@@ -116,14 +128,67 @@ class Scorer(nn.Module):
         """Compute normalized scores `[B, g, L]`; `denormalize` converts them to distortions.
 
         Args:
-            encoded: encoder outputs `[B, g, K, D]`.
+            features: `[B, g, ...]`, from `features`.
             decoder_inputs: quantized and projected latents `[B, g, K, D]`.
             lengths: of each clip and every block up to the last one given.
             cache: from `cache(B)`, with the earlier blocks; see `prefill`. The blocks given are not added.
         """
-        b, g = encoded.shape[:2]
+
+    @abstractmethod
+    def prefill(
+        self, features: Tensor, decoder_inputs: Tensor, lengths: Sequence[Sequence[int]], cache: BlockKVCache
+    ) -> None:
+        """Add blocks at their chosen lengths to the cache without scoring them; see `forward`."""
+
+    def shape(self, scores: Tensor, first_block: int = 0) -> Tensor:
+        """Turn the outputs of the network `[..., g, L]` into normalized scores, by `degree` and `curve`."""
+        if self.smoothing is not None:
+            scores = scores @ self.smoothing
+        return scores if self.curve is None else scores + self.curve[first_block : first_block + scores.shape[-2]]
+
+    def denormalize(self, scores: Tensor) -> Tensor:
+        """Convert normalized scores to distortions."""
+        values = scores.float() * self.config.std + self.config.mean
+        return values.exp() if self.config.scale == "log" else values
+
+    def normalize(self, distortions: Tensor) -> Tensor:
+        """Convert distortions to normalized scores. On a logarithmic scale, distortions below 1e-8 count as 1e-8."""
+        values = distortions.clamp(min=1e-8).log() if self.config.scale == "log" else distortions
+        return (values - self.config.mean) / self.config.std
+
+
+class Scorer(BaseScorer):
+    """Block-causal transformer over latents, with a scalar head at each candidate length. Its linear layers keep
+    PyTorch's initialization, as in the official program."""
+
+    def __init__(self, config: ScorerConfig, tokenizer: TokenizerConfig) -> None:
+        super().__init__(config, tokenizer)
+        width = config.width
+        self.project = nn.Linear(tokenizer.encoder.width + tokenizer.decoder.width, width)
+        self.positions = nn.Parameter(torch.randn(self.blocks_per_clip * self.latents, width) * width**-0.5)
+        self.stack = TransformerStack(StackConfig(width=width, depth=config.depth, heads=config.heads))
+        self.final_norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.head = nn.Sequential(nn.Linear(width, 2 * width), nn.Tanh(), nn.Linear(2 * width, 1))
+
+    def features(self, clips: Tensor | None, encoded: Tensor, previous: Tensor | None = None) -> Tensor:
+        """Return the encoder outputs."""
+        return encoded
+
+    def cache(self, clips: int) -> BlockKVCache:
+        """Create an empty cache for scoring `clips` clips block by block."""
+        return BlockKVCache(self.config.depth, clips * self.blocks_per_clip * self.latents)
+
+    def forward(
+        self,
+        features: Tensor,
+        decoder_inputs: Tensor,
+        lengths: Sequence[Sequence[int]],
+        cache: BlockKVCache | None = None,
+    ) -> Tensor:
+        """Compute normalized scores; see `BaseScorer.forward`. Features are encoder outputs `[B, g, K, D]`."""
+        b, g = features.shape[:2]
         first_block = 0 if cache is None else cache.blocks
-        x = self._embed(encoded, decoder_inputs, first_block)
+        x = self._embed(features, decoder_inputs, first_block)
         new = [clip[first_block:] for clip in lengths]
         if cache is None and all(tuple(clip) == tuple(lengths[0]) for clip in lengths):  # batched
             x = torch.cat([x[:, i, :length] for i, length in enumerate(new[0])], 1)
@@ -133,18 +198,12 @@ class Scorer(nn.Module):
             rows = self._score_rows(x, scorer_plan(lengths, first_block, self.config.length_step), cache)[0]
         return self.shape(self._scatter(rows, new, first_block), first_block)
 
-    def shape(self, scores: Tensor, first_block: int = 0) -> Tensor:
-        """Turn the outputs of the head `[..., g, L]` into normalized scores, by `degree` and `curve`."""
-        if self.smoothing is not None:
-            scores = scores @ self.smoothing
-        return scores if self.curve is None else scores + self.curve[first_block : first_block + scores.shape[-2]]
-
     def prefill(
-        self, encoded: Tensor, decoder_inputs: Tensor, lengths: Sequence[Sequence[int]], cache: BlockKVCache
+        self, features: Tensor, decoder_inputs: Tensor, lengths: Sequence[Sequence[int]], cache: BlockKVCache
     ) -> None:
         """Add blocks at their chosen lengths to the cache without scoring them; see `forward`."""
-        (b, g), first_block = encoded.shape[:2], cache.blocks
-        x = self._embed(encoded, decoder_inputs, first_block)
+        (b, g), first_block = features.shape[:2], cache.blocks
+        x = self._embed(features, decoder_inputs, first_block)
         x = torch.cat([x[n, i, : lengths[n][first_block + i]] for i in range(g) for n in range(b)])[None]
         self.stack(x, scorer_plan(lengths, first_block, self.config.length_step, scores=False), cache)
         cache.keep(cache.rows + x.shape[1], first_block + g)
@@ -184,13 +243,3 @@ class Scorer(nn.Module):
         x = self.project.bias + self.positions[length_step - 1 :: length_step].view(-1, 1, width)
         plan = Plan((Segment(slice(0, 1), (slice(0, 1),)),))
         return self._score_rows(x, plan, None).view(self.blocks_per_clip, -1)
-
-    def denormalize(self, scores: Tensor) -> Tensor:
-        """Convert normalized scores to distortions."""
-        values = scores.float() * self.config.std + self.config.mean
-        return values.exp() if self.config.scale == "log" else values
-
-    def normalize(self, distortions: Tensor) -> Tensor:
-        """Convert distortions to normalized scores. On a logarithmic scale, distortions below 1e-8 count as 1e-8."""
-        values = distortions.clamp(min=1e-8).log() if self.config.scale == "log" else distortions
-        return (values - self.config.mean) / self.config.std

@@ -33,6 +33,7 @@ from adaptok.models.generator import GeneratorModel
 from adaptok.models.model import Model
 from adaptok.models.prior import select_kept
 from adaptok.models.quantizer import Quantized, VectorQuantizer
+from adaptok.models.spectrum_scorer import SpectrumScorer
 from adaptok.models.tokenizer import kept_mask
 from adaptok.training.adversarial import adaptive_loss
 from adaptok.training.codebook import codebook_metrics, count_ids
@@ -217,12 +218,13 @@ CANDIDATE_CLIPS = 16
 class ScorerTargets(NamedTuple):
     """Distortions of one block of each clip, and what the scorer reads to predict them."""
 
-    encoded: Tensor
-    """Encoder outputs `[B, g, K, D]` of the blocks up to the scored one."""
+    features: Tensor
+    """Features `[B, G, ...]` of the blocks of the clips; see `BaseScorer.features`. With the target "block", the scored
+    one is the last."""
     inputs: Tensor
-    """Decoder inputs `[B, g, K, D]` of the same blocks."""
+    """Decoder inputs `[B, G, K, D]` of the same blocks."""
     lengths: list[list[int]]
-    """Lengths of these blocks in each clip; the scored one is whole."""
+    """Lengths of the blocks of each clip up to the scored one, which is whole."""
     columns: Tensor
     """Indices `[n]` of the candidate lengths that were measured."""
     distortions: Tensor
@@ -250,7 +252,7 @@ class ScorerObjective(Objective):
         """Compute the loss of clips `[B, C, T, S, S]` in [0, 1]."""
         block = int(torch.randint(self.model.tokenizer.config.blocks, (), generator=context.cpu_generator))
         targets = self.measure(clips, block, context.cpu_generator)
-        scores = self.scorer(targets.encoded, targets.inputs, targets.lengths)[:, block, targets.columns]
+        scores = self._scores(targets, context.cpu_generator)[:, block, targets.columns]
         error = scores - self.scorer.normalize(targets.distortions)
         level = error.mean(1, keepdim=True)  # of the curve of each clip
         loss = self.config.level_weight * level.square().mean() + (error - level).square().mean()
@@ -282,7 +284,17 @@ class ScorerObjective(Objective):
         else:
             distortions = self.measure_distortions(clips, inputs, [clip[:block] for clip in lengths], candidates)
         known = [[*clip[:block], tokenizer.config.latents] for clip in lengths]
-        return ScorerTargets(encoded[:, : block + 1], inputs[:, : block + 1], known, columns, distortions)
+        features = self.scorer.features(clips, encoded)
+        return ScorerTargets(features, inputs, known, columns, distortions)
+
+    def _scores(self, targets: ScorerTargets, generator: torch.Generator) -> Tensor:
+        """Score the blocks up to the last one of `targets.lengths`: `[B, g, L]`."""
+        blocks = len(targets.lengths[0])
+        inputs = targets.inputs[:, :blocks]
+        if isinstance(self.scorer, SpectrumScorer):  # half of the time, it also sees later blocks
+            lookahead = bool(torch.randint(2, (), generator=generator))
+            return self.scorer(targets.features, inputs, targets.lengths, lookahead=lookahead)
+        return self.scorer(targets.features[:, :blocks], inputs, targets.lengths)
 
     def _draw_columns(self, generator: torch.Generator) -> Tensor:
         count = self.model.tokenizer.config.latents // self.scorer.config.length_step
