@@ -1,10 +1,18 @@
-"""Measure the speed of tokenizing with one worker and with two where decoding, not the model, is the bottleneck.
+"""Measure the speed of tokenizing collections of videos.
 
-python benchmarks/tokenizing.py [--videos 16] [--frames 96] [--height 1080] [--rounds 3]
+python benchmarks/tokenizing.py pipeline [--collection FOLDER] [--clips 200] [--model FOLDER] [--threads N] [--rounds 2]
 
-The model is tiny, and the videos are large and noisy. One and two workers are measured alternately, so that both see
-the same machine load, from the first clip to the last; the rate including process start and model loading is printed
-too. A worker decodes with one thread.
+The clips per second of `adaptok tokenize` on the first clip of each video of a folder, and of the model alone on the
+same clips in memory, measured alternately in one run. Both encode and score clips; the allocation and the Parquet files
+belong to the first only. The share of waiting is the part of the time in which the model has no clip to encode. Without
+a folder, copies of the bundled clip are read.
+
+python benchmarks/tokenizing.py workers [--videos 16] [--frames 96] [--height 1080] [--rounds 3]
+
+The speed of one worker and of two where decoding, not the model, is the bottleneck. The model is tiny, and the videos
+are large and noisy. One and two workers are measured alternately, so that both see the same machine load, from the
+first clip to the last; the rate including process start and model loading is printed too. A worker decodes with one
+thread.
 """
 
 from __future__ import annotations
@@ -22,13 +30,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import adaptok
 from adaptok import AdapTok
 from adaptok.config.model import ModelConfig
 from adaptok.config.tokenizer import ScalarQuantizerConfig, TokenizerConfig
 from adaptok.config.transformer import StackConfig
+from adaptok.data.manifests import VIDEO_SUFFIXES
 from adaptok.models.model import Model, weights_hash
 from adaptok.tokenization import TokenOptions, TokenPlan, tokenize
+from adaptok.tokenization.plan import make_plan, shard_path
+from adaptok.tokenization.shard_writer import ShardWriter
+from adaptok.video.clips import iter_clips, pad_clip
+from adaptok.video.geometry import Geometry
 from adaptok.video.reading import VideoReader
+from adaptok.video.sources import open_frames
 from adaptok.video.writing import VideoWriter
 
 
@@ -100,13 +115,8 @@ def seconds_per_clip(folder: Path) -> tuple[float, float]:
     return decoding, (time.perf_counter() - started) / 40
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--videos", type=int, default=16)
-    parser.add_argument("--frames", type=int, default=96)
-    parser.add_argument("--height", type=int, default=1080)
-    parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
+def compare_workers(arguments: argparse.Namespace) -> dict[str, object]:
+    """Compare one worker with two."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "videos").mkdir()
@@ -121,19 +131,92 @@ def main() -> None:
                 whole[workers].append(with_start)
         decoding, computing = seconds_per_clip(folder)
     one, two = statistics.median(rates[1]), statistics.median(rates[2])
-    print(
-        json.dumps(
-            {
-                "clips_per_second": {"1": one, "2": two},
-                "ratio": two / one,
-                "ratios": [b / a for a, b in zip(rates[1], rates[2], strict=True)],
-                "clips_per_second_with_start": {str(n): statistics.median(values) for n, values in whole.items()},
-                "seconds_per_clip": {"one worker": 1 / one, "decoder": decoding, "model": computing},
-                "load": os.getloadavg()[0],
-            },
-            indent=2,
-        )
-    )
+    return {
+        "clips_per_second": {"1": one, "2": two},
+        "ratio": two / one,
+        "ratios": [b / a for a, b in zip(rates[1], rates[2], strict=True)],
+        "clips_per_second_with_start": {str(n): statistics.median(values) for n, values in whole.items()},
+        "seconds_per_clip": {"one worker": 1 / one, "decoder": decoding, "model": computing},
+    }
+
+
+def choose_videos(collection: Path | None, count: int, folder: Path) -> None:
+    """Link the first videos of a collection, or copies of the bundled clip, into a folder."""
+    if collection is None:
+        sample = Path(adaptok.__file__).parent / "assets" / "walk.mp4"
+        for index in range(count):
+            shutil.copy(sample, folder / f"{index:03d}.mp4")
+        return
+    paths = sorted(path for path in collection.iterdir() if path.suffix in VIDEO_SUFFIXES)[:count]
+    if len(paths) < count:
+        raise SystemExit(f"--clips {count}: {collection} has {len(paths)} videos")
+    for path in paths:
+        (folder / path.name).symlink_to(path.resolve())
+
+
+def measure_pipeline(arguments: argparse.Namespace) -> dict[str, object]:
+    """Compare tokenizing with the model alone."""
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    codec = AdapTok.from_pretrained(arguments.model, device=arguments.device)
+    size = codec.config.tokenizer.size
+    rates: dict[str, list[float]] = {"tokenize": [], "model": []}
+    waiting = []
+    with tempfile.TemporaryDirectory() as name:
+        videos, out = Path(name) / "videos", Path(name) / "out"
+        videos.mkdir()
+        choose_videos(arguments.collection, arguments.clips, videos)
+        options = TokenOptions(budget=codec.max_budget / 4, limit=1)
+        plan = make_plan(videos, out, codec, options)
+        clips = []
+        for path in sorted(videos.iterdir()):
+            with open_frames(path) as source:
+                geometry = Geometry("crop", source.width, source.height, size)
+                clip = next(iter_clips(source.frames, geometry.apply, codec.config.tokenizer.frames))[1]
+                clips.append(pad_clip(clip, codec.config.tokenizer.frames))
+        batches = torch.stack(clips).split(options.batch_size)
+        codec.allocation_scores(codec.encode_clips(batches[0]))
+        for _ in range(arguments.rounds):
+            writer, started = ShardWriter(codec, plan, out), time.perf_counter()
+            for number in range(len(plan.shards)):
+                writer.write(number)
+            elapsed = time.perf_counter() - started
+            rates["tokenize"].append(len(clips) / elapsed)
+            waiting.append(writer.waiting_seconds / elapsed)
+            for number in range(len(plan.shards)):
+                shard_path(out, number).unlink()
+            started = time.perf_counter()
+            for batch in batches:
+                codec.allocation_scores(codec.encode_clips(batch)).cpu()
+            rates["model"].append(len(clips) / (time.perf_counter() - started))
+    return {
+        "clips": len(clips),
+        "threads": torch.get_num_threads(),
+        "clips_per_second": {name: statistics.median(values) for name, values in rates.items()},
+        "fraction_of_model": [a / b for a, b in zip(rates["tokenize"], rates["model"], strict=True)],
+        "waiting": waiting,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    commands = parser.add_subparsers(required=True)
+    pipeline = commands.add_parser("pipeline")
+    pipeline.add_argument("--collection", type=Path)
+    pipeline.add_argument("--clips", type=int, default=200)
+    pipeline.add_argument("--model")
+    pipeline.add_argument("--device", default="auto")
+    pipeline.add_argument("--threads", type=int)
+    pipeline.add_argument("--rounds", type=int, default=2)
+    pipeline.set_defaults(run=measure_pipeline)
+    workers = commands.add_parser("workers")
+    workers.add_argument("--videos", type=int, default=16)
+    workers.add_argument("--frames", type=int, default=96)
+    workers.add_argument("--height", type=int, default=1080)
+    workers.add_argument("--rounds", type=int, default=3)
+    workers.set_defaults(run=compare_workers)
+    arguments = parser.parse_args()
+    print(json.dumps(arguments.run(arguments) | {"load": os.getloadavg()[0]}, indent=2))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Legend: `B` clips of a batch, `G` blocks per clip, `K` latents per block, `L` ca
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -28,9 +29,12 @@ from adaptok.utils.files import claiming
 from adaptok.video.clips import iter_clips, pad_clip
 from adaptok.video.geometry import Geometry
 from adaptok.video.limits import ANY_DURATION
+from adaptok.video.read_ahead import read_ahead
 from adaptok.video.reading import VideoReader
 from adaptok.video.sources import FrameSource, open_frames
 
+BATCHES_AHEAD = 2
+"""Batches of clips that are read and resized while the model encodes another one."""
 Ids = NDArray[np.uint16]
 Progress = Callable[[int], None]
 
@@ -87,6 +91,9 @@ class _EncodedClip(NamedTuple):
 class ShardWriter:
     """Writes shards of a plan to the folder `out`.
 
+    Attributes:
+        waiting_seconds: Time for which the model has waited for clips.
+
     Raises:
         ValueError: The plan was made for another model.
     """
@@ -99,6 +106,7 @@ class ShardWriter:
             )
         self.codec, self.plan, self.out = codec, plan, out
         self.selector = LengthSelector(plan.info, codec.config)
+        self.waiting_seconds = 0.0
 
     @classmethod
     def open(cls, out: Path, reference: ModelReference) -> ShardWriter:
@@ -129,14 +137,20 @@ class ShardWriter:
     def _rows(self, number: int, progress: Progress) -> tuple[list[TokenClip], dict[str, str]]:
         """Return the rows of a shard, and the reason for each file that could not be read, or only in part."""
         broken: dict[str, str] = {}
-        clips = self._read_clips(number, broken)
         streams: dict[str, StreamChooser] = {}
         encoded: list[_EncodedClip] = []
-        while batch := list(islice(clips, self.plan.batch_size)):
-            encoded += self._encode(batch, streams)
-            progress(len(batch))
+        with read_ahead(self._read_clips(number, broken), BATCHES_AHEAD * self.plan.batch_size) as clips:
+            while batch := self._next_batch(clips):
+                encoded += self._encode(batch, streams)
+                progress(len(batch))
         videos = groupby(encoded, key=lambda clip: clip.video.source)
         return [row for _, group in videos for row in self._truncate(list(group))], broken
+
+    def _next_batch(self, clips: Iterator[_VideoClip]) -> list[_VideoClip]:
+        started = time.perf_counter()
+        batch = list(islice(clips, self.plan.batch_size))
+        self.waiting_seconds += time.perf_counter() - started
+        return batch
 
     def _read_clips(self, number: int, broken: dict[str, str]) -> Iterator[_VideoClip]:
         """Yield the clips of all videos of a shard that can be decoded. The others are added to `broken`."""

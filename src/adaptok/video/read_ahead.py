@@ -1,19 +1,21 @@
-"""Reading videos in threads, ahead of the model."""
+"""Reading in threads, ahead of the model."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from queue import Empty, Queue
+from typing import TypeVar
 
 from adaptok.video.sources import Frame, FrameSource
 
 FRAMES_AHEAD = 64
 """Frames of each video that are held in memory."""
+T = TypeVar("T")
 OpenVideo = Callable[[Path], AbstractContextManager[FrameSource]]
 
 
@@ -89,3 +91,40 @@ class ReadAheadVideos:
     def __exit__(self, *error: object) -> None:
         for reader in self._waiting:
             reader.__exit__()
+
+
+@contextmanager
+def read_ahead(items: Iterable[T], count: int) -> Iterator[Iterator[T]]:
+    """Iterate over items that a thread makes, up to `count` ahead of their use.
+
+    An error of `items` is raised where the item would be used. Leaving the context stops the thread after the item that
+    it is making.
+    """
+    made: Queue[tuple[T] | BaseException | None] = Queue(count)
+    stopped = False
+
+    def make() -> None:
+        try:
+            for item in items:
+                made.put((item,))
+                if stopped:
+                    return
+            made.put(None)
+        except BaseException as error:
+            made.put(error)
+
+    def use() -> Iterator[T]:
+        while (entry := made.get()) is not None:
+            if isinstance(entry, BaseException):
+                raise entry
+            yield entry[0]
+
+    thread = threading.Thread(target=make, daemon=True)
+    thread.start()
+    try:
+        yield use()
+    finally:
+        stopped = True
+        while thread.is_alive():  # a full queue would keep the thread
+            with suppress(Empty):
+                made.get(timeout=0.01)
