@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from adaptok.cli.main import main
 from adaptok.video.reading import read_video
@@ -14,6 +15,7 @@ from adaptok.video.writing import VideoWriter
 
 DATA = Path(__file__).parents[1] / "fixtures"
 GENERATE = ["generate", "--generator", str(DATA / "generator"), "--model", str(DATA / "official"), "--device", "cpu"]
+needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this build of torch has no oneDNN")
 PREDICT = ["--generator", str(DATA / "predictor"), "--model", str(DATA / "official"), "--device", "cpu"]
 
 
@@ -59,6 +61,20 @@ def test_generate_resumes(capsys, tmp_path):
     assert "another temperature" in error_of(
         capsys, *GENERATE, "--label", "1", "3", "--output", part, "--budget", "20", "--temperature", "0.5"
     )
+
+
+@needs_onednn
+def test_int8_weights(capsys, tmp_path):
+    """Clips of other weights are not mixed, and folders of earlier versions hold those of float weights."""
+    out = tmp_path / "a"
+    clips = [*GENERATE, "--label", "1", "--number", 1, "--output", out, "--budget", 8]
+    assert run(capsys, *clips, "--weights", "int8")["sampled"] == 1
+    assert "holds clips of another weights ('int8', not 'float')" in error_of(capsys, *clips)
+    settings = json.loads((out / "generate.json").read_text())
+    del settings["weights"]
+    (out / "generate.json").write_text(json.dumps(settings))
+    assert run(capsys, *clips)["sampled"] == 0
+    assert "cannot be compiled" in error_of(capsys, *clips, "--weights", "int8", "--compile")
 
 
 def test_force_removes_the_clips_of_the_command_only(capsys, tmp_path):

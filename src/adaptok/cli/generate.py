@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from adaptok.cli.options import Messages, Switch, group, option
 from adaptok.cli.output import output_folder, progress, refuse_streams, show
-from adaptok.cli.sampling import GeneratorComputation, SamplingOptions
+from adaptok.cli.sampling import SamplingComputation, SamplingOptions
 
 if TYPE_CHECKING:
     from adaptok.generation import Generator
@@ -51,7 +51,7 @@ class Generate:
     """Positions in the token sequence of a clip between which guidance is applied. It is applied everywhere by
     default."""
     sampling: Annotated[SamplingOptions, group("sampling")] = field(default_factory=SamplingOptions)
-    computation: Annotated[GeneratorComputation, group("computation")] = field(default_factory=GeneratorComputation)
+    computation: Annotated[SamplingComputation, group("computation")] = field(default_factory=SamplingComputation)
     messages: Annotated[Messages, group("message")] = field(default_factory=Messages)
 
     def run(self) -> None:
@@ -63,7 +63,7 @@ class Generate:
         rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         if rank == 0:
             output_folder(self.output)
-        generator = self.computation.load_generator(self.sampling.seed)
+        generator = self.computation.load_generator(self.sampling.seed, self.computation.weights)
         settings = self.sampling.settings(cfg_scale=self.cfg_scale, cfg_interval=self.cfg_interval)
         settings.check(generator.config)
         generator.check_codec()
@@ -141,7 +141,8 @@ class Generate:
         settings = json.loads(json.dumps(self._settings(generator)))
         present = _read_settings(path, self.force)
         if present and not self.force:
-            present.setdefault("classes", settings["classes"])  # earlier versions wrote none
+            present.setdefault("classes", settings["classes"])  # earlier versions wrote neither
+            present.setdefault("weights", "float")
             for name, value in settings.items():
                 if present.get(name) != value:
                     raise ValueError(
@@ -164,6 +165,7 @@ class Generate:
             "generator": computation.generator,
             "model": computation.model,
             "dtype": computation.dtype,
+            "weights": computation.weights,
             "generator_name": generator.config.name,
             "labels": self.label,
             "classes": _all_labels(generator),

@@ -11,7 +11,7 @@ from tyro.conf import Positional
 
 from adaptok.cli.options import FrameSampling, Messages, Switch, group, option
 from adaptok.cli.output import VIDEO_SUFFIXES, input_path, output_path, progress, show
-from adaptok.cli.sampling import GeneratorComputation, SamplingOptions
+from adaptok.cli.sampling import SamplingComputation, SamplingOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,7 +57,7 @@ class Predict:
     """Overwrite existing outputs."""
     condition: Annotated[ConditionFrames, group("condition")] = field(default_factory=ConditionFrames)
     sampling: Annotated[SamplingOptions, group("sampling")] = field(default_factory=SamplingOptions)
-    computation: Annotated[GeneratorComputation, group("computation")] = field(default_factory=GeneratorComputation)
+    computation: Annotated[SamplingComputation, group("computation")] = field(default_factory=SamplingComputation)
     messages: Annotated[Messages, group("message")] = field(default_factory=Messages)
 
     def run(self) -> None:
@@ -67,7 +67,7 @@ class Predict:
         out = output_path(self.output or Path(f"{video.stem}-predicted.mp4"), self.force, [video], VIDEO_SUFFIXES)
         if self.sheet is not None:
             output_path(self.sheet, self.force, [video, out], (".png",))
-        generator = self.computation.load_generator(self.sampling.seed)
+        generator = self.computation.load_generator(self.sampling.seed, self.computation.weights)
         count = generator.clip_frames if self.frames is None else self.frames
         with progress(self.messages, "predicting", count, "frames") as advance:
             predicted = generator.predict(

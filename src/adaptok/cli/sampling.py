@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from adaptok.cli.options import MODEL_NAME, Computation, Switch, option
+from adaptok.config.choices import WeightFormat
 
 if TYPE_CHECKING:
     from adaptok.generation import Generator, Sampling
@@ -58,7 +59,7 @@ class GeneratorComputation(Computation):
     """Compile the decode step, and record it as CUDA graphs on a GPU. Compilation takes about a minute and pays off for
     many clips."""
 
-    def load_generator(self, seed: int) -> Generator:
+    def load_generator(self, seed: int, weights: WeightFormat = "float") -> Generator:
         """Load the generator and its tokenizer."""
         from adaptok.generation import Generator
 
@@ -66,5 +67,20 @@ class GeneratorComputation(Computation):
         if seed < 0:
             raise ValueError(f"--seed {seed}, expected 0 or more")
         return Generator.from_pretrained(
-            self.generator, codec=self.model, device=self.device, dtype=self.dtype, compile=self.compile
+            self.generator,
+            codec=self.model,
+            device=self.device,
+            dtype=self.dtype,
+            weights=weights,
+            compile=self.compile,
         )
+
+
+@dataclass(kw_only=True)
+class SamplingComputation(GeneratorComputation):
+    """Which models to use, and where and how precisely to compute."""
+
+    weights: WeightFormat = "float"
+    """How the generator stores the weights of its linear layers. float keeps them in the format of --dtype; int8 rounds
+    them to 8 bits, which is faster and needs less memory, on a CPU and without --compile. The videos of a seed differ
+    between the two."""

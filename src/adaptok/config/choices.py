@@ -10,6 +10,8 @@ from typing import Literal
 
 DType = Literal["float32", "bfloat16", "float16"]
 """Floating-point formats of weights and computation."""
+WeightFormat = Literal["float", "int8"]
+"""How a generator stores the weights of its linear layers: in the format of the computation, or rounded to 8 bits."""
 FrameOutput = Literal["numpy", "torch", "pil"]
 """Types of decoded frames."""
 Scope = Literal["video", "clip", "batch", "stream"]

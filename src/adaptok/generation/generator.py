@@ -20,14 +20,14 @@ from adaptok.checkpoints.hub import HubOptions, local_folder
 from adaptok.checkpoints.model_folder import read_generator, write_folder, write_official_folder
 from adaptok.checkpoints.pretrained import Pretrained
 from adaptok.codec.codec import AdapTok
-from adaptok.config.choices import Fit, ModelLayout
+from adaptok.config.choices import Fit, ModelLayout, WeightFormat
 from adaptok.config.generator import GeneratorConfig
 from adaptok.generation.compatibility import check_compatible, is_compatible
 from adaptok.generation.conditions import Label, class_number, encode_conditions, read_first_frames
 from adaptok.generation.sampling import Sampler, Samples, Sampling, SamplingStats, draw_seeds
 from adaptok.generation.sequences import split_blocks
+from adaptok.generation.weights import check_weights, move_model
 from adaptok.models.generator import GeneratorModel
-from adaptok.ops.prepacked_linear import prepack_linears, unpack_linears
 from adaptok.utils.devices import pick_device, pick_dtype
 from adaptok.video.geometry import Geometry
 from adaptok.video.pixels import clip_to_frames
@@ -60,6 +60,7 @@ class Generator(Pretrained):
     def __init__(self, model: GeneratorModel, codec: AdapTok | None = None, *, compile: bool = False) -> None:
         self.model, self.compile = model.eval(), compile
         self.codec = codec
+        self.weights: WeightFormat = "float"  # of linear layers
         self._prepacks = False
         self.stats = SamplingStats(0, 0, 0)
         """Counts of the last sampling."""
@@ -73,6 +74,7 @@ class Generator(Pretrained):
             condition,
             f"{c.blocks} blocks of up to {c.latents} tokens",
             f"codec={None if self.codec is None else self.codec.config.name!r}",
+            *([] if self.weights == "float" else [f"weights={self.weights}"]),
         )
 
     @classmethod
@@ -83,6 +85,7 @@ class Generator(Pretrained):
         codec: AdapTok | str | Path | None = None,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "float32",
+        weights: WeightFormat = "float",
         compile: bool = False,
         revision: str | None = None,
         token: str | None = None,
@@ -96,6 +99,8 @@ class Generator(Pretrained):
                 official one. None is the bundled generator.
             codec: tokenizer, or its folder or hub id. None is the bundled model, if the generator was trained on it.
             device, dtype: as for `AdapTok.from_pretrained`. A tokenizer that is loaded by name computes in float32.
+            weights: "int8" rounds the weights of linear layers to 8 bits, for faster sampling with less memory on a CPU
+                without `compile`. The clips of a seed differ from those of "float". The generator cannot be saved.
             compile: compile the decode step (`torch.compile`, with CUDA graphs on a GPU). The first clips wait up to a
                 minute, and many clips are faster. Rounding differs, so the clips of a seed may differ from those of a
                 plain step and between batch sizes.
@@ -104,9 +109,11 @@ class Generator(Pretrained):
 
         Raises:
             GeneratorMismatchError: the generator was trained on the ids of another tokenizer.
+            ValueError: `weights` is unknown, or int8 weights are combined with `compile` or a device other than a CPU.
             FileNotFoundError: there is no such model. The other errors are those of `AdapTok.from_pretrained`.
         """
         where, kind = pick_device(device), pick_dtype(dtype)
+        check_weights(weights, where, compile)
         with local_folder(name, BUNDLED, HubOptions(revision, token, cache_dir, local_files_only)) as folder:
             model = read_generator(folder, kind)
         if isinstance(codec, AdapTok):
@@ -118,7 +125,8 @@ class Generator(Pretrained):
             if codec is None and not is_compatible(model.config, tokenizer):
                 tokenizer = None
         generator = cls(model, tokenizer, compile=compile)
-        generator.folder, generator._prepacks = None if name is None else folder, not compile
+        generator.folder, generator.weights = None if name is None else folder, weights
+        generator._prepacks = not compile
         generator._move_model(where, kind)
         return generator
 
@@ -129,11 +137,8 @@ class Generator(Pretrained):
             self.codec.to(device)
 
     def _move_model(self, device: torch.device, dtype: torch.dtype) -> None:
-        unpack_linears(self.model)
-        self.model.compiled = None  # it may hold a CUDA graph of the weights where they were
-        self.model.to(device, dtype)
-        if self._prepacks:
-            prepack_linears(self.model)
+        check_weights(self.weights, device, self.compile)
+        move_model(self.model, device, dtype, self.weights, self._prepacks)
 
     def save_pretrained(
         self, folder: str | Path, *, dtype: str | torch.dtype | None = None, layout: ModelLayout = "adaptok"
@@ -144,6 +149,9 @@ class Generator(Pretrained):
             folder: folder to write.
             dtype: type of the stored weights. None is that of the model.
             layout: ours, or the official one.
+
+        Raises:
+            ValueError: the weights are int8.
         """
         write = write_official_folder if layout == "official" else write_folder
         write(self.model, folder, self.model.dtype if dtype is None else pick_dtype(dtype))

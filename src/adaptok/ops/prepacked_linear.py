@@ -20,7 +20,16 @@ _MIN_ROWS = 2
 """A single row would use another kernel, which rounds differently."""
 
 
-class PrepackedLinear(nn.Module):
+class PackedLinear(nn.Module):
+    """Base of linear layers without bias that store their weights in the layout of a kernel."""
+
+    @property
+    def weight(self) -> Tensor:
+        """A copy of the weight `[out, in]` in the plain layout."""
+        raise NotImplementedError
+
+
+class PrepackedLinear(PackedLinear):
     """Linear layer without bias, for inference only.
 
     Args:
@@ -50,18 +59,23 @@ class PrepackedLinear(nn.Module):
         return (out[: len(rows)] if single else out).view(*x.shape[:-1], -1)
 
 
+def plain_linears(module: nn.Module) -> list[tuple[nn.Module, str, Tensor]]:
+    """List the linear layers without bias below a module: the parent, the name, and the weight of each."""
+    return [
+        (parent, name, child.get_parameter("weight").detach())
+        for parent in module.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, nn.Linear) and child.bias is None
+    ]
+
+
 def prepack_linears(module: nn.Module) -> bool:
     """Replace the linear layers without bias below a module on a CPU. The state dictionary keeps its names.
 
     Returns:
         whether the layers were replaced. They stay on other devices and where oneDNN is unavailable.
     """
-    linears: list[tuple[nn.Module, str, Tensor]] = [
-        (parent, name, child.get_parameter("weight").detach())
-        for parent in module.modules()
-        for name, child in parent.named_children()
-        if isinstance(child, nn.Linear) and child.bias is None
-    ]
+    linears = plain_linears(module)
     if not linears or linears[0][2].device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
     try:
@@ -87,8 +101,8 @@ def unpack_linears(module: nn.Module) -> None:
 
 
 def iter_parameters(module: nn.Module) -> Iterator[nn.Parameter]:
-    """Yield the parameters of a module. Those of prepacked layers are copies without a gradient."""
+    """Yield the parameters of a module. Those of packed layers are copies without a gradient."""
     yield from module.parameters()
     for child in module.modules():
-        if isinstance(child, PrepackedLinear):
+        if isinstance(child, PackedLinear):
             yield nn.Parameter(child.weight, requires_grad=False)
