@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import torch
 
 from adaptok.config.transformer import TransformerConfig
 from adaptok.models.flops import decoder_flops, probe_flops
 from tests.helpers.commands import fails, run
 from tests.helpers.models import small_config
+
+needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this build of torch has no oneDNN")
 
 
 def test_benchmarks(codec, tmp_path, capsys, monkeypatch):
@@ -53,3 +58,15 @@ def test_generation(capsys, monkeypatch):
     assert sampled["more"]["tokens_per_second"] == pytest.approx(2 * (8 + 4) / sampled["median_s"])
     assert sampled["more"]["bandwidth_fraction"] > 0
     assert 0.5 < slots["more"]["occupied_slots"] <= 1
+
+
+@needs_onednn
+def test_a_generator_with_int8_weights(capsys):
+    """A given generator is measured, and the cross-entropy of its samples hardly changes."""
+    folder = Path(__file__).parents[1] / "fixtures" / "predictor"
+    flags = ["--clips", 1, "--tokens", 8, "--repeats", 1, "--device", "cpu", "--weights", "int8", "--generator", folder]
+    [sampled] = run(capsys, "benchmark", "generate", *flags)["results"]
+    assert (sampled["settings"]["weights"], sampled["settings"]["dtype"]) == ("int8", "bfloat16")
+    assert 0 < sampled["more"]["weights_gb"] < (folder / "model.safetensors").stat().st_size / 2e9
+    assert 0 < abs(sampled["more"]["cross_entropy_change"]) < 0.005
+    assert "exclude each other" in fails(capsys, "benchmark", "generate", *flags, "--size", "S")

@@ -7,51 +7,122 @@ bandwidth is the time that this takes at the speed of reading the weights alone,
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from adaptok.benchmark.timing import Measurement, timed
+from adaptok.config.choices import WeightFormat
 from adaptok.config.generator import GeneratorConfig, generator_size
 from adaptok.generation.sampling import Sampler, Sampling
+from adaptok.generation.weights import check_weights
 from adaptok.models.generator import GeneratorModel
-from adaptok.ops.prepacked_linear import prepack_linears
+from adaptok.ops.int8_linear import quantize_linears
+from adaptok.ops.prepacked_linear import plain_linears, prepack_linears, unpack_linears
 
 CLASSES = 101
 VARYING_CLIPS, VARYING_BATCH = 64, 8
 _READS = 7
+LOSS_CLIPS, LOSS_TOKENS = 4, 64
+"""Number of sampled clips, and maximum number of tokens of each, on which the cross-entropy is compared."""
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A generator that is measured.
+
+    model, name: the generator and its name.
+    settings: further settings of its measurements.
+    weight_bytes: size of all weights.
+    reading_speed: bytes per second.
+    """
+
+    model: GeneratorModel
+    name: str
+    settings: dict[str, Any]
+    weight_bytes: int
+    reading_speed: float
 
 
 def measure_generation(
-    size: str,
+    model: GeneratorModel,
+    name: str,
     batches: tuple[int, ...],
     tokens: tuple[int, ...],
-    dtype: torch.dtype,
-    device: torch.device,
     repeats: int,
     *,
+    weights: WeightFormat = "float",
     compile: bool = False,
 ) -> list[Measurement]:
-    """Measure sampling with random weights: clips of equal length, and the occupied slots when lengths differ.
+    """Measure sampling: clips of equal length, and with float weights the occupied slots when lengths differ.
 
     Args:
-        size: official size of the generator.
+        model: generator in evaluation mode, whose linear layers are replaced by those that are measured.
+        name: name of the generator.
         batches: numbers of clips that are sampled at once.
         tokens: tokens per clip, distributed uniformly over its blocks. Longer clips have more keys and values to read.
-        dtype, device: precision and device of the generator.
         repeats: number of repeats.
+        weights: how linear layers store their weights, see `Generator.from_pretrained`. With "int8", the measurements
+            hold the relative change of the cross-entropy of sequences that the generator sampled with float weights.
         compile: compile the decode step, see `Sampler`. Compilation is not timed.
+
+    Raises:
+        ValueError: int8 weights are combined with `compile` or a device other than a CPU.
     """
-    model = random_generator(size, dtype, device)
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    check_weights(weights, model.device, compile)
     speed = reading_speed(model)
-    if not compile:
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    settings: dict[str, Any] = {"compiled": True} if compile else {}
+    more: dict[str, float] = {}
+    if weights == "int8":
+        size -= sum(w.numel() * (w.element_size() - 1) for _, _, w in plain_linears(model))
+        settings["weights"] = weights
+        more["cross_entropy_change"] = quantize(model, min(*tokens, LOSS_TOKENS))
+    elif not compile:
         prepack_linears(model)
-    measurements = [
-        _measure(model, size, batch, count, weights, speed, repeats, compile) for count in tokens for batch in batches
-    ]
-    return [*measurements, _measure_slots(device)]
+    subject = _Subject(model, name, settings, size, speed)
+    measurements = [_measure(subject, batch, count, repeats, compile, more) for count in tokens for batch in batches]
+    return measurements if weights == "int8" else [*measurements, _measure_slots(model.device)]
+
+
+def quantize(model: GeneratorModel, tokens: int) -> float:
+    """Round the weights of the linear layers to int8, and return the relative change of the cross-entropy of clips of
+    `tokens` tokens that the model sampled before."""
+    conditions = _conditions(model, LOSS_CLIPS)
+    prepack_linears(model)
+    sampled = dict(Sampler(model, _equal_lengths(model, tokens), LOSS_CLIPS).sequences(conditions, range(LOSS_CLIPS)))
+    sequences = torch.tensor([sampled[index] for index in range(LOSS_CLIPS)])
+    before = _cross_entropy(model, sequences, conditions)
+    unpack_linears(model)
+    quantize_linears(model)
+    return _cross_entropy(model, sequences, conditions) / before - 1
+
+
+@torch.inference_mode()
+def _cross_entropy(model: GeneratorModel, sequences: Tensor, conditions: Tensor) -> float:
+    """Compute the mean cross-entropy in nats of the ids of sequences `[B, n]`. End-of-block tokens do not count: their
+    places were not sampled."""
+    logits = model(sequences[:, :-1], conditions)  # [B, n, V]
+    sampled = sequences != model.config.eob
+    return float(F.cross_entropy(logits[sampled], sequences[sampled]))
+
+
+def _conditions(model: GeneratorModel, count: int) -> Tensor:
+    """Return conditions `[count, …]`: classes in turn, or random ids."""
+    config = model.config
+    if config.classes:
+        return torch.arange(count, device=model.device) % config.classes
+    random = torch.Generator().manual_seed(0)
+    return torch.randint(config.codebook_size, (count, config.condition_ids), generator=random).to(model.device)
+
+
+def _equal_lengths(model: GeneratorModel, tokens: int) -> Sampling:
+    """Return settings for clips of about `tokens` tokens, the same number in every block."""
+    each = max(1, tokens // model.config.blocks)
+    return Sampling(min_length=each, max_length=each)
 
 
 def random_generator(size: str, dtype: torch.dtype, device: torch.device, ids: int = 8192) -> GeneratorModel:
@@ -80,40 +151,35 @@ def reading_speed(model: GeneratorModel) -> float:
 
 
 def _measure(
-    model: GeneratorModel,
-    size: str,
-    batch: int,
-    tokens: int,
-    weights: float,
-    speed: float,
-    repeats: int,
-    compile: bool,
+    subject: _Subject, batch: int, tokens: int, repeats: int, compile: bool, more: dict[str, float]
 ) -> Measurement:
-    config = model.config
-    each = max(1, tokens // config.blocks)
-    rules = Sampling(min_length=each, max_length=each)
+    model, config = subject.model, subject.model.config
+    rules, conditions = _equal_lengths(model, tokens), _conditions(model, batch)
+    each = rules.min_length
     entries = config.blocks * (each + 1)
 
     def run() -> None:
-        for _ in Sampler(model, rules, batch, compile=compile).sequences(torch.arange(batch) % CLASSES, range(batch)):
+        for _ in Sampler(model, rules, batch, compile=compile).sequences(conditions, range(batch)):
             pass
 
     if compile:
         run()
-    settings: dict[str, Any] = {"generator": size, "dtype": str(model.dtype).removeprefix("torch."), "clips": batch}
+    dtype = str(model.dtype).removeprefix("torch.")
     measurement = Measurement.of(
         f"sample clips of {config.blocks * each} tokens, {batch} at a time",
-        settings | ({"compiled": True} if compile else {}),
+        {"generator": subject.name, "dtype": dtype, "clips": batch, **subject.settings},
         timed(run, repeats, model.device),
         model.device,
     )
     cache = 2 * config.depth * config.width * model.dtype.itemsize * entries * (entries + 1) / 2 * batch
-    more = {
+    reading = (subject.weight_bytes * entries + cache) / subject.reading_speed
+    figures = {
         "tokens_per_second": entries * batch / measurement.median_s,
-        "reading_gb_per_second": speed / 1e9,
-        "bandwidth_fraction": (weights * entries + cache) / speed / measurement.median_s,
+        "weights_gb": subject.weight_bytes / 1e9,
+        "reading_gb_per_second": subject.reading_speed / 1e9,
+        "bandwidth_fraction": reading / measurement.median_s,
     }
-    return replace(measurement, more=more)
+    return replace(measurement, more=figures | more)
 
 
 def _measure_slots(device: torch.device) -> Measurement:

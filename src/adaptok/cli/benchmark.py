@@ -10,13 +10,14 @@ from tyro.conf import subcommand
 
 from adaptok.cli.options import MODEL_NAME, Messages, Switch, Threads, group, option
 from adaptok.cli.output import columns, output_path, show
-from adaptok.config.choices import DType
+from adaptok.config.choices import DType, WeightFormat
 
 if TYPE_CHECKING:
     import torch
 
     from adaptok.benchmark.timing import Measurement
     from adaptok.codec.codec import AdapTok
+    from adaptok.models.generator import GeneratorModel
 
 
 @dataclass(kw_only=True)
@@ -169,18 +170,25 @@ class Allocate(Timing):
 
 @dataclass(kw_only=True)
 class Generate(Timing):
-    """Measure a generator of an official size with random weights, against the limit of the memory bandwidth."""
+    """Measure a generator of an official size with random weights, or another one, against the limit of the memory
+    bandwidth."""
 
     name: ClassVar[str] = "generate"
 
-    size: Literal["S", "B", "L", "LP", "XL", "XXL", "XXXL"] = "LP"
-    """Official size of the generator."""
+    size: Literal["S", "B", "L", "LP", "XL", "XXL", "XXXL"] | None = None
+    """Official size of the generator. The default is LP."""
+    generator: Annotated[str | None, MODEL_NAME, option("FOLDER|HUB_ID")] = None
+    """Generator to measure instead of random weights: a folder, a Hugging Face hub id (owner/name@revision), or
+    adaptok-tiny-generator for the bundled one."""
     clips: Annotated[tuple[int, ...], option("N [N …]")] = (1, 8)
     """Batch sizes to measure. The defaults are 1 and 8."""
     tokens: Annotated[tuple[int, ...], option("N [N …]")] = (256, 1024)
     """Tokens per clip to measure. The defaults are 256 and 1024."""
     dtype: DType = "bfloat16"
     """Floating-point format of weights and computation. The default is the format that generators are used in."""
+    weights: Annotated[tuple[WeightFormat, ...], option("float|int8 [float|int8]")] = ("float",)
+    """How the weights of linear layers are stored: float (the default) or int8, for which the change of the
+    cross-entropy is measured, too. Both are measured in separate processes, so that the memory of each is its own."""
     device: Annotated[str, option("NAME")] = "auto"
     """Device to measure: cpu, cuda, cuda:N or mps. The default, auto, takes the first GPU if there is one."""
     compile: Switch = False
@@ -193,19 +201,47 @@ class Generate(Timing):
 
     def measure(self) -> list[Measurement]:
         from adaptok.benchmark.generation import measure_generation
-        from adaptok.utils.devices import pick_dtype
 
+        if self.size is not None and self.generator is not None:
+            raise ValueError("--size and --generator exclude each other; give one of them")
+        if not self.weights:
+            raise ValueError("--weights: expected float, int8 or both")
         if min(self.clips, default=0) < 1 or min(self.tokens, default=0) < 1:
             raise ValueError(f"--clips {self.clips} --tokens {self.tokens}, expected 1 or more each")
+        if len(self.weights) > 1:
+            return [result for weights in self.weights for result in self._measure_apart(weights)]
+        model, name = self._load()
+        [weights] = self.weights
         return measure_generation(
-            self.size,
-            self.clips,
-            self.tokens,
-            pick_dtype(self.dtype),
-            self.torch_device(),
-            self.repeats,
-            compile=self.compile,
+            model, name, self.clips, self.tokens, self.repeats, weights=weights, compile=self.compile
         )
+
+    def _load(self) -> tuple[GeneratorModel, str]:
+        """Load the generator, or make one with random weights, and return it with its name."""
+        from adaptok.benchmark.generation import random_generator
+        from adaptok.checkpoints.hub import HubOptions, local_folder
+        from adaptok.checkpoints.model_folder import read_generator
+        from adaptok.generation.generator import BUNDLED
+        from adaptok.utils.devices import pick_dtype
+
+        dtype, device = pick_dtype(self.dtype), self.torch_device()
+        if self.generator is None:
+            size = self.size or "LP"
+            return random_generator(size, dtype, device), size
+        name = None if self.generator == BUNDLED else self.generator
+        with local_folder(name, BUNDLED, HubOptions()) as folder:
+            model = read_generator(folder, dtype).to(device).eval()
+        return model, model.config.name
+
+    def _measure_apart(self, weights: WeightFormat) -> list[Measurement]:
+        """Measure one format of weights in another process."""
+        from adaptok.benchmark.timing import measure_in_process
+
+        flags = ["--clips", *self.clips, "--tokens", *self.tokens, "--dtype", self.dtype, "--weights", weights]
+        flags += ["--device", self.device, "--repeats", self.repeats, *["--compile"] * self.compile]
+        for name, value in (("--size", self.size), ("--generator", self.generator)):
+            flags += [] if value is None else [name, value]
+        return measure_in_process(self.name, flags)
 
 
 @dataclass(kw_only=True)
