@@ -31,7 +31,8 @@ class PagedIndex(NamedTuple):
     new_keys, new_values: where the new entries are written.
     key_index, key_offsets: table rows of the keys, and where the sum of each page, head and row begins.
     query_rows: row of the query of each page.
-    seen: bool `[R, H, entries]`, entries of the pages that exist.
+    unseen: bool `[R, H, entries]`, entries of the pages that do not exist yet.
+    seen: places of the others in the flattened mask. Finding them in every layer would add up to a third to the time.
     value_index, value_offsets: table rows of the values, and where the sum of each row and head begins.
     """
 
@@ -40,6 +41,7 @@ class PagedIndex(NamedTuple):
     key_index: Tensor
     key_offsets: Tensor
     query_rows: Tensor
+    unseen: Tensor
     seen: Tensor
     value_index: Tensor
     value_offsets: Tensor
@@ -65,6 +67,7 @@ def paged_index(rows: Sequence[int], positions: Tensor, pages: int, heads: int, 
     bags = ((own[:, None] * pages + page)[..., None] * heads + head)[used]  # [pages in use, H]
     counts = (used[..., None] * dims).expand(-1, -1, heads).flatten()  # pages that are not in use are empty
     seen = (torch.arange(used_pages * PAGE) <= positions[:, None])[:, None].expand(-1, heads, -1)
+    places = seen.flatten().nonzero()[:, 0]
     lengths = (positions + 1)[:, None].expand(-1, heads).flatten()
     return PagedIndex(
         new_keys,
@@ -72,8 +75,9 @@ def paged_index(rows: Sequence[int], positions: Tensor, pages: int, heads: int, 
         (bags[..., None] * dims + dim).flatten().int(),
         (counts.cumsum(0) - counts).int(),
         torch.arange(len(rows))[:, None].expand(-1, used_pages)[used],
-        seen,
-        (first_values[..., None] + torch.arange(used_pages * PAGE))[seen].int(),
+        ~seen,
+        places,
+        (first_values[..., None] + torch.arange(used_pages * PAGE)).flatten()[places].int(),
         (lengths.cumsum(0) - lengths).int(),
     )
 
@@ -95,7 +99,7 @@ def paged_attention(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tenso
     queries = (q[:, 0] * dims**-0.5)[index.query_rows].flatten()
     scores = _weighted_sums(keys, index.key_index, index.key_offsets, queries)  # [R * pages * H, PAGE]
     scores = scores.view(count, -1, heads, PAGE).transpose(1, 2).flatten(2)  # [R, H, entries]
-    weights = scores.masked_fill(~index.seen, -torch.inf).softmax(-1)[index.seen]
+    weights = scores.masked_fill(index.unseen, -torch.inf).softmax(-1).flatten()[index.seen]
     return _weighted_sums(values, index.value_index, index.value_offsets, weights).view(count, 1, heads, dims)
 
 
