@@ -15,7 +15,7 @@ Legend: `B` batch, `N` query rows, `M` key rows, `H` heads, `d` dimensions of a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,34 +70,84 @@ def block_causal_attention(q: Tensor, kv: Tensor, segments: Sequence[Segment]) -
 class _BlockCausalAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, kv: Tensor, segments: Sequence[Segment]) -> Tensor:
-        q, k, v = _by_head(q), _by_head(kv[:, :, 0]), _by_head(kv[:, :, 1])
         out = torch.empty_like(q)
-        for segment in segments:
-            keys, values = gather_runs(k, segment.keys, 2), gather_runs(v, segment.keys, 2)
-            out[:, :, segment.queries] = attention(q[:, :, segment.queries], keys, values)
-        ctx.save_for_backward(q, k, v)
+        for clips in _at_once(q):
+            queries, outputs = _by_head(q[clips]), out[clips].transpose(1, 2)
+            for segment, keys, values in _segment_keys(kv[clips], segments):
+                outputs[:, :, segment.queries] = attention(queries[:, :, segment.queries], keys, values)
+        ctx.save_for_backward(q, kv)
         ctx.segments = segments
-        return out.transpose(1, 2)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        q, k, v = ctx.saved_tensors
-        grad = _by_head(grads[0])
-        dq, dkv = torch.empty_like(q), k.new_zeros(2, *k.shape)
-        for segment in ctx.segments:
-            rows = segment.queries
-            keys, values = gather_runs(k, segment.keys, 2), gather_runs(v, segment.keys, 2)
-            dq[:, :, rows], dk, dv = attention_backward(grad[:, :, rows], q[:, :, rows], keys, values)
-            start = 0
-            for run in segment.keys:
-                stop = start + run.stop - run.start
-                dkv[0, :, :, run] += dk[:, :, start:stop]
-                dkv[1, :, :, run] += dv[:, :, start:stop]
-                start = stop
-        return dq.transpose(1, 2), dkv.permute(1, 3, 0, 2, 4), None
+        q, kv = ctx.saved_tensors
+        dq, dkv = torch.empty_like(q), torch.zeros_like(kv)
+        for clips in _at_once(q):
+            queries, grad = _by_head(q[clips]), _by_head(grads[0][clips])
+            dq_clips, dkv_clips = dq[clips].transpose(1, 2), dkv[clips].permute(2, 0, 3, 1, 4)
+            for segment, keys, values in _segment_keys(kv[clips], ctx.segments):
+                rows = segment.queries
+                dq_clips[:, :, rows], dk, dv = attention_backward(grad[:, :, rows], queries[:, :, rows], keys, values)
+                start = 0
+                for run in segment.keys:
+                    stop = start + run.stop - run.start
+                    dkv_clips[0, :, :, run] += dk[:, :, start:stop]
+                    dkv_clips[1, :, :, run] += dv[:, :, start:stop]
+                    start = stop
+        return dq, dkv, None
+
+
+def _at_once(q: Tensor) -> list[slice]:
+    """Clips that are attended in one call: each alone on a CPU, where its keys and values then stay in the cache."""
+    return [slice(n, n + 1) for n in range(len(q))] if q.device.type == "cpu" else [slice(None)]
 
 
 def _by_head(x: Tensor) -> Tensor:
     """`[B, N, H, d]` to `[B, H, N, d]`, contiguous where tiles of it are read."""
     x = x.transpose(1, 2)
     return x.contiguous() if uses_tiles(x) else x
+
+
+def _segment_keys(kv: Tensor, segments: Sequence[Segment]) -> Iterator[tuple[Segment, Tensor, Tensor]]:
+    """Yield segments with their keys and values `[B, H, m, d]`, which are valid until the next segment.
+
+    The keys of all segments are views of one buffer in the order of heads. Segments whose runs begin alike follow each
+    other, those that see more of the same run first, so that most keys of a segment are in the buffer already, and only
+    the others are copied.
+    """
+    source = kv.permute(2, 0, 3, 1, 4)  # [2, B, H, M, d]
+    shape = list(source.shape)
+    shape[3] = max((_rows(segment.keys) for segment in segments), default=0)
+    buffer, held = source.new_empty(shape), ()
+    for segment in sorted(segments, key=_copying_order):
+        keys, size, row = segment.keys, _rows(segment.keys), 0
+        present = _common_rows(held, keys)
+        for run in keys:
+            start = max(run.start, run.start + present - row)
+            if start < run.stop:
+                buffer[:, :, :, row + start - run.start : row + run.stop - run.start] = source[:, :, :, start : run.stop]
+            row += run.stop - run.start
+        if present < size:
+            held = keys
+        yield segment, buffer[0, :, :, :size], buffer[1, :, :, :size]
+
+
+def _copying_order(segment: Segment) -> list[tuple[int, int]]:
+    return [(run.start, -run.stop) for run in segment.keys]
+
+
+def _rows(runs: Sequence[slice]) -> int:
+    return sum(run.stop - run.start for run in runs)
+
+
+def _common_rows(runs: Sequence[slice], others: Sequence[slice]) -> int:
+    """Number of rows that two sequences of runs begin with."""
+    rows = 0
+    for run, other in zip(runs, others, strict=False):
+        if run.start != other.start:
+            break
+        rows += min(run.stop, other.stop) - run.start
+        if run.stop != other.stop:
+            break
+    return rows
