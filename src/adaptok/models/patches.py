@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adaptok.config.tokenizer import ConvolutionConfig, TokenizerConfig
+from adaptok.ops.overlap_add import overlap_add
 
 _GROUPS = 8
 
@@ -38,22 +39,23 @@ def patchify(clips: Tensor, patch: int, temporal: int, window: int | None = None
     return x.permute(0, 2, 4, 5, 1, 3, 6, 7).reshape(b, g, n * n, -1)
 
 
-def unpatchify(x: Tensor, channels: int, patch: int, temporal: int, window: int | None = None) -> Tensor:
+def unpatchify(
+    x: Tensor, channels: int, patch: int, temporal: int, window: int | None = None, taper: Tensor | None = None
+) -> Tensor:
     """Join patches `[B, g, P, pt * w * w * C]`, with values in (pt, w, w, c) order, to clips `[B, C, g * pt, S, S]`.
 
     Args:
         window: w, side of the square that is written for each patch; p if None. Overlapping squares are added, and
             values outside the frame are dropped.
+        taper: `[w, w]`, which overlapping squares are multiplied by.
     """
     b, g, p, _ = x.shape
     n, window = math.isqrt(p), window or patch
     if window == patch:
         x = x.reshape(b, g, n, n, temporal, patch, patch, channels)
         return x.permute(0, 7, 1, 4, 2, 5, 3, 6).reshape(b, channels, g * temporal, n * patch, n * patch)
-    x = x.view(b, g, p, temporal, window, window, channels).permute(0, 1, 3, 6, 4, 5, 2)  # b g pt c w w P
-    rows = x.reshape(b * g * temporal, channels * window * window, p)
-    frames = F.fold(rows, n * patch, window, padding=(window - patch) // 2, stride=patch)
-    return frames.view(b, g * temporal, channels, n * patch, n * patch).transpose(1, 2)
+    frames = overlap_add(x.view(b * g, n, n, temporal, window, window, channels), patch, taper)
+    return frames.reshape(b, g * temporal, *frames.shape[2:]).permute(0, 4, 1, 2, 3)
 
 
 def taper(patch: int, window: int) -> Tensor:

@@ -254,10 +254,9 @@ class Tokenizer(nn.Module):
         """Convert the decoder's normalized patches `[B, g, P, D]` to clips `[B, C, g * pt, S, S]`."""
         c = self.config
         pixels = self.to_pixels(x)
-        if self.decoder_taper is not None:
-            pixels = pixels.unflatten(-1, (c.temporal_patch_size, -1, c.channels))
-            pixels = (pixels * self.decoder_taper.flatten()[:, None]).flatten(-3)
-        clips = unpatchify(pixels, c.channels, c.patch_size, c.temporal_patch_size, c.decoder_window)
+        clips = unpatchify(
+            pixels, c.channels, c.patch_size, c.temporal_patch_size, c.decoder_window, self.decoder_taper
+        )
         return clips if self.head is None else clips + self.head(x)
 
     def quantize(
