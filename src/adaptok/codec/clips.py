@@ -159,7 +159,7 @@ class ClipCodec(Pretrained):
         scores = scorer.denormalize(scores)
         cache = None
         if lengths is None and scorer.config.probe_lengths[-1:] == (k,):  # measuring leaves whole blocks in the cache
-            cache = self.model.tokenizer.decoder_cache()
+            cache = self.model.tokenizer.decoder_cache(candidates=scorer.config.probe_lengths)
         calibrated = []
         for i in range(g):
             inputs, earlier = encoded.inputs[:, : i + 1], [row[:i] for row in rows]

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from adaptok.allocation.knapsack import allocate
-from adaptok.codec.length_selection import BlockScorer, calibrate_at_probes, measure_cumulative, require_scorer
+from adaptok.codec.length_selection import BlockScorer, calibrate_at_probes, measure_probes, require_scorer
 from adaptok.models.model import Model
 from adaptok.models.spectrum_scorer import SpectrumScorer
 
@@ -112,12 +112,10 @@ def _calibrate(
     step = config.length_step
     calibrated = predicted.clone()
     for n, row in enumerate(lengths):
-        for i, length in enumerate(row):
-            probes = sorted({max(1, length // step // 3) * step, length, min(k, 2 * length)})
-            measured = measure_cumulative(
-                model.tokenizer, clips[n : n + 1], inputs[n : n + 1], row, i, probes, config.distortion
-            )
-            calibrated[n, i] = calibrate_at_probes(predicted[n, i], measured[0], probes, step)
+        probes = [sorted({max(1, length // step // 3) * step, length, min(k, 2 * length)}) for length in row]
+        measured = measure_probes(model.tokenizer, clips[n], inputs[n], row, probes, config.distortion)
+        for i, values in enumerate(measured):
+            calibrated[n, i] = calibrate_at_probes(predicted[n, i], values, probes[i], step)
     return calibrated
 
 

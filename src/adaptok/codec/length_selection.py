@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from adaptok.config.model import Distortion
-from adaptok.metrics.distortion import block_distortion
+from adaptok.metrics.distortion import block_distortion, candidate_distortion
 from adaptok.metrics.lpips import Lpips
 from adaptok.models.kv_cache import BlockKVCache
 from adaptok.models.model import Model
@@ -156,20 +156,53 @@ def measure_block(
         cache: Decoder cache that already holds the earlier blocks. Afterwards it also holds this block, at the last
             of the lengths.
     """
-    index, pt = len(earlier), tokenizer.config.temporal_patch_size
+    index = len(earlier)
     if cache is None:
-        cache = tokenizer.decoder_cache()
+        cache = tokenizer.decoder_cache(candidates=lengths)
         if index:
             tokenizer.prefill(inputs[:, :index], earlier, cache)
-    rows = cache.rows
-    columns = []
-    for length in lengths:
-        cache.keep(rows, index)
-        decoded = tokenizer.decode(inputs[:, index:], [[length]] * len(block), cache)
-        decoded = decoded.float().clamp(0, 1)
-        pairs = zip(decoded.split(1), block.split(1), strict=True)  # one by one: sums must not depend on the batch
-        columns.append(torch.cat([block_distortion(made, true, kind, pt, lpips)[:, 0] for made, true in pairs]))
-    return torch.stack(columns, 1)
+    decoded = tokenizer.decode_candidates(inputs[:, index:], [], lengths, cache).float().clamp(0, 1)
+    pairs = zip(decoded.split(1), block.split(1), strict=True)  # one by one: sums must not depend on the batch
+    return torch.cat([candidate_distortion(made, true, kind, lpips) for made, true in pairs])
+
+
+def measure_probes(
+    tokenizer: Tokenizer,
+    clip: Tensor,
+    inputs: Tensor,
+    lengths: Sequence[int],
+    probes: Sequence[Sequence[int]],
+    kind: Distortion,
+    lpips: Lpips | None = None,
+) -> list[Tensor]:
+    """Measure the mean distortion of each block of a clip and all later ones, at several lengths of that block.
+
+    All of them are decoded in one pass, and the clip at its own lengths once.
+
+    Args:
+        tokenizer: Tokenizer that decodes.
+        clip: `[C, g * pt, S, S]` in [0, 1].
+        inputs: `[g, K, D]` decoder inputs of its blocks.
+        lengths: Lengths of the g blocks.
+        probes: Lengths to measure each block at, which may include its own. The other blocks keep theirs.
+        kind: Kind of distortion; see `block_distortion`.
+        lpips: Network of the kind "lpips".
+
+    Returns:
+        Distortions `[len(probes[i])]` of each block i.
+    """
+    others = [(i, length) for i, row in enumerate(probes) for length in row if length != lengths[i]]
+    decoded = tokenizer.decode_probes(inputs, lengths, others).float().clamp(0, 1)
+    pt, g = tokenizer.config.temporal_patch_size, len(lengths)
+    blocks = clip.to(inputs.device).unflatten(1, (g, pt)).transpose(0, 1)  # [g, C, pt, S, S]
+    original = torch.cat([blocks, *(blocks[i:] for i, _ in others)])
+    measured = block_distortion(decoded, original, kind, pt, lpips)[:, 0]
+    parts = iter(measured.split([g, *(g - i for i, _ in others)]))
+    own = next(parts)
+    return [
+        torch.stack([(own[i:] if length == lengths[i] else next(parts)).mean() for length in row])
+        for i, row in enumerate(probes)
+    ]
 
 
 def measure_cumulative(

@@ -77,31 +77,77 @@ def decoder_plan(lengths: Sequence[Sequence[int]], patches: int, past_rows: int 
     return Plan(tuple(segments), tuple(outputs), tuple(output_segments))
 
 
-def candidate_plan(earlier: Sequence[Sequence[int]], candidates: Sequence[int], patches: int) -> Plan:
+def candidate_plan(
+    earlier: Sequence[Sequence[int]], candidates: Sequence[int], patches: int, past_rows: int = 0
+) -> Plan:
     """Plan the rows, clip after clip: kept latents of earlier blocks; then, for each candidate length of the next
     block, its latents and its patches, which leave the last layer. Candidates do not see each other.
 
     Args:
-        earlier: lengths of the earlier blocks of each clip.
+        earlier: lengths of the earlier blocks of each clip that are not in the cache.
         candidates: lengths of the next block, at least 1.
         patches: P.
+        past_rows: number of kept latents of earlier blocks in the cache, with one clip only.
     """
+    assert past_rows == 0 or len(earlier) == 1
     segments, output_segments, outputs = [], [], []
-    row = output = 0
+    row, output, new = past_rows, 0, 0  # `new` counts the rows of this call
     for clip in earlier:
-        start = row
+        start = row - past_rows
         for length in clip:
             if length:
-                segments.append(Segment(slice(row, row + length), (slice(start, row + length),)))
-            row += length
+                segments.append(Segment(slice(new, new + length), (slice(start, row + length),)))
+            row, new = row + length, new + length
         past = (slice(start, row),) if row > start else ()
         for length in candidates:
-            latents, own = slice(row, row + length), slice(row + length, row + length + patches)
-            segments += [Segment(latents, (*past, latents)), Segment(own, (*past, slice(row, own.stop)))]
+            latents, own = slice(new, new + length), slice(new + length, new + length + patches)
+            rows = length + patches
+            segments.append(Segment(latents, (*past, slice(row, row + length))))
+            segments.append(Segment(own, (*past, slice(row, row + rows))))
             output_segments.append(Segment(slice(output, output + patches), segments[-1].keys))
             outputs.append(own)
-            row, output = own.stop, output + patches
+            row, new, output = row + rows, new + rows, output + patches
     return Plan(tuple(segments), tuple(outputs), tuple(output_segments))
+
+
+def probe_plan(lengths: Sequence[int], probes: Sequence[tuple[int, int]], patches: int) -> Plan:
+    """Plan the rows of one clip as `decoder_plan` does; then, for each probe, the latents of its block and of later
+    ones, and the patches of these blocks. All patches leave the last layer. Probes see the latents of the clip before
+    their block, and not each other.
+
+    Args:
+        lengths: of each block.
+        probes: blocks, and other lengths of them.
+        patches: P.
+    """
+    base = decoder_plan([lengths], patches)
+    segments, outputs, output_segments = list(base.segments), list(base.outputs or ()), list(base.output_segments)
+    row, output = segments[-1].queries.stop, output_segments[-1].queries.stop
+    for block, length in probes:
+        past, start, ends = slice(0, sum(lengths[:block])), row, []
+        for kept in (length, *lengths[block + 1 :]):
+            if kept:
+                segments.append(Segment(slice(row, row + kept), (past, slice(start, row + kept))))
+            row += kept
+            ends.append(row)
+        outputs.append(slice(row, row + len(ends) * patches))
+        for end in ends:
+            own = slice(row, row + patches)
+            keys = (past, slice(start, end), own)
+            segments.append(Segment(own, keys))
+            output_segments.append(Segment(slice(output, output + patches), keys))
+            row, output = row + patches, output + patches
+    return Plan(tuple(segments), tuple(outputs), tuple(output_segments))
+
+
+def _probe_index(lengths: Sequence[int], probes: Sequence[tuple[int, int]], latents: int, patches: int) -> Tensor:
+    """Index of the rows of `probe_plan` among all latents of the clip, followed by its patch queries."""
+    blocks = len(lengths)
+    pieces = []
+    for first, changed in ((0, lengths), *((block, (length, *lengths[block + 1 :])) for block, length in probes)):
+        pieces += [torch.arange(n) + (first + i) * latents for i, n in enumerate(changed)]
+        pieces.append(torch.arange(first * patches, blocks * patches) + blocks * latents)
+    return torch.cat(pieces)
 
 
 def _candidate_index(earlier: Sequence[Sequence[int]], candidates: Sequence[int], latents: int, patches: int) -> Tensor:
@@ -212,10 +258,12 @@ class Tokenizer(nn.Module):
         c = self.config
         return BlockKVCache(c.encoder.depth, c.blocks * (c.patches + c.latents))
 
-    def decoder_cache(self, at_once: int = 1) -> BlockKVCache:
-        """Create an empty cache for decoding a clip, at most `at_once` blocks in one call."""
+    def decoder_cache(self, at_once: int = 1, candidates: Sequence[int] = ()) -> BlockKVCache:
+        """Create an empty cache for decoding a clip, at most `at_once` blocks in one call, and for
+        `decode_candidates`."""
         c = self.config
-        return BlockKVCache(c.decoder.depth, c.blocks * c.latents + at_once * c.patches)
+        rows = max(at_once * c.patches, sum(candidates) + len(candidates) * c.patches)
+        return BlockKVCache(c.decoder.depth, c.blocks * c.latents + rows)
 
     def encode(self, clips: Tensor, cache: BlockKVCache | None = None) -> Tensor:
         """Encode clips `[B, C, g * pt, S, S]` in [0, 1] as latents `[B, g, K, D]`, before quantization.
@@ -318,28 +366,70 @@ class Tokenizer(nn.Module):
         queries = self.decoder_patch_queries.view(c.blocks, c.patches, -1)[start:stop]
         return (queries + self.decoder_patch_type if c.patch_type_embedding else queries).flatten(0, 1)
 
-    def decode_candidates(self, inputs: Tensor, earlier: Sequence[Sequence[int]], candidates: Sequence[int]) -> Tensor:
+    def decode_candidates(
+        self,
+        inputs: Tensor,
+        earlier: Sequence[Sequence[int]],
+        candidates: Sequence[int],
+        cache: BlockKVCache | None = None,
+    ) -> Tensor:
         """Decode the last block of clips at several lengths, all of them in one pass over the earlier blocks.
 
         Args:
-            inputs: decoder inputs `[B, g, K, D]`.
-            earlier: lengths of the g - 1 blocks before it, of each clip.
+            inputs: decoder inputs `[B, g, K, D]`. With a cache, those of the last block `[B, 1, K, D]`.
+            earlier: lengths of the g - 1 blocks before it, of each clip. With a cache, they are not used.
             candidates: lengths of the block, at least 1.
+            cache: from `decoder_cache`, with the earlier blocks, whose lengths are the same in all clips. Afterwards it
+                also holds the block, at the last of the candidates.
 
         Returns:
             `[B, len(candidates), C, pt, S, S]`, not clamped to [0, 1].
         """
         c, (b, g) = self.config, inputs.shape[:2]
-        latents = inputs + self.decoder_latent_positions.view(c.blocks, c.latents, -1)[:g]
+        first_block, past = (0, 0) if cache is None else (cache.blocks, cache.rows)
+        stop, rotary = first_block + g, None
+        if cache is not None:  # the candidate that stays in the cache comes first
+            earlier, candidates = [[]], candidates[::-1]
         index = _candidate_index(earlier, candidates, c.latents, c.patches).to(inputs.device)
-        pool = torch.cat([latents.flatten(0, 2), self._patch_queries(g - 1, g)])
-        x, rotary = pool.index_select(0, index)[None], None
+        latents = inputs + self.decoder_latent_positions.view(c.blocks, c.latents, -1)[first_block:stop]
+        queries = self._patch_queries(stop - 1, stop)
+        if cache is None:
+            x = torch.cat([latents.flatten(0, 2), queries]).index_select(0, index)[None]
+        else:
+            x = torch.cat([latents[:, 0], queries.expand(b, -1, -1)], 1).index_select(1, index)
+        if c.decoder.rope:
+            patch_rotary, latent_rotary = self._rotary_positions(first_block, stop)
+            latent_rotary = latent_rotary.expand(len(earlier), -1, -1, -1).flatten(0, 2)
+            rotary = torch.cat([latent_rotary, patch_rotary[-1]])[index]
+        x = self.decoder(x, candidate_plan(earlier, candidates, c.patches, past), cache, rotary)
+        clips = self.draw_patches(self.final_norm(x).view(b * len(candidates), 1, c.patches, -1)).unflatten(0, (b, -1))
+        if cache is None:
+            return clips
+        cache.keep(past + candidates[0], stop)
+        return clips.flip(1)
+
+    def decode_probes(self, inputs: Tensor, lengths: Sequence[int], probes: Sequence[tuple[int, int]]) -> Tensor:
+        """Decode a clip at its lengths, and again from a block on at which one length differs, for several such
+        probes. One pass computes the latents that probes share once.
+
+        Args:
+            inputs: decoder inputs `[g, K, D]`.
+            lengths: of the g blocks.
+            probes: blocks, and other lengths of them.
+
+        Returns:
+            Blocks `[n, C, pt, S, S]`, not clamped to [0, 1]: the g blocks of the clip, and then those from its own on
+            of each probe.
+        """
+        c, g = self.config, len(inputs)
+        index = _probe_index(lengths, probes, c.latents, c.patches).to(inputs.device)
+        latents = inputs + self.decoder_latent_positions.view(c.blocks, c.latents, -1)[:g]
+        x, rotary = torch.cat([latents.flatten(0, 1), self._patch_queries(0, g)]).index_select(0, index)[None], None
         if c.decoder.rope:
             patch_rotary, latent_rotary = self._rotary_positions(0, g)
-            rotary = torch.cat([latent_rotary.expand(b, -1, -1, -1).flatten(0, 2), patch_rotary[-1]])[index]
-        x = self.decoder(x, candidate_plan(earlier, candidates, c.patches), None, rotary)
-        clips = self.draw_patches(self.final_norm(x).view(b * len(candidates), 1, c.patches, -1))
-        return clips.unflatten(0, (b, -1))
+            rotary = torch.cat([latent_rotary.flatten(0, 1), patch_rotary.flatten(0, 1)])[index]
+        x = self.decoder(x, probe_plan(lengths, probes, c.patches), None, rotary)
+        return self.draw_patches(self.final_norm(x).view(-1, 1, c.patches, x.shape[-1]))
 
     def prefill(self, inputs: Tensor, lengths: Sequence[int], cache: BlockKVCache) -> None:
         """Add the kept latents of a clip's first blocks to an empty cache, without decoding pixels.
