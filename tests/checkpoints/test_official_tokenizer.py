@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from adaptok import AdapTok, CheckpointError, LengthPolicy
 from adaptok.checkpoints.model_folder import read_folder
-from adaptok.models.tokenizer import kept_mask
+from adaptok.models.tokenizer_plans import kept_mask
 
 DATA = Path(__file__).parents[1] / "fixtures"
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from adaptok import AdapTok
 from adaptok.config.model import PriorConfig
 from adaptok.models.prior import Prior, select_kept
-from adaptok.models.tokenizer import kept_mask
+from adaptok.models.tokenizer_plans import kept_mask
 
 POSITIONS, CODE_DIM, VOCABULARY = 12, 4, 9
 

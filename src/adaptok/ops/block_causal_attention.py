@@ -2,13 +2,17 @@
 
 Why: nothing of a block attends to a later block, so the rows fall into segments that each see a few runs of keys. One
 product per segment computes only the pairs that exist, where a dense mask computes all `N x M`. The gradient is written
-into one buffer; autograd would allocate a full buffer for every slice.
+into one buffer; autograd would allocate a full buffer for every slice. Keys and values are copied into a buffer in the
+order of heads, which most segments share: torch's kernel takes a quarter less time there than on rows that are far
+apart, and segments that see several runs need not copy all of their keys.
 
 Rows are either batched (`B` clips with the same segments) or packed (`B` = 1, clips of any lengths one after the
 other).
 
 Measured in processor time on one thread of an AMD EPYC with AVX2 (no bfloat16 instructions), torch 2.13, float32: the
-encoder's attention over a clip (3,072 rows, 12 heads of 64) takes 333 ms forward, and the dense mask 704 ms.
+encoder's attention over a clip (3,072 rows, 12 heads of 64) takes 333 ms forward, and the dense mask 704 ms, without
+the shared buffer. On one thread of an Intel Xeon with AVX-512, 256 queries of 12 heads take 12.8 ms on 1,280 keys in
+the buffer, and without it 16.1 ms and a copy of 3.3 ms.
 
 Legend: `B` batch, `N` query rows, `M` key rows, `H` heads, `d` dimensions of a head.
 """
@@ -119,15 +123,17 @@ def _segment_keys(kv: Tensor, segments: Sequence[Segment]) -> Iterator[tuple[Seg
     source = kv.permute(2, 0, 3, 1, 4)  # [2, B, H, M, d]
     shape = list(source.shape)
     shape[3] = max((_rows(segment.keys) for segment in segments), default=0)
-    buffer, held = source.new_empty(shape), ()
+    buffer = source.new_empty(shape)
+    held: tuple[slice, ...] = ()
     for segment in sorted(segments, key=_copying_order):
         keys, size, row = segment.keys, _rows(segment.keys), 0
         present = _common_rows(held, keys)
         for run in keys:
-            start = max(run.start, run.start + present - row)
-            if start < run.stop:
-                buffer[:, :, :, row + start - run.start : row + run.stop - run.start] = source[:, :, :, start : run.stop]
-            row += run.stop - run.start
+            stop = row + run.stop - run.start
+            if stop > present:
+                new = max(row, present)
+                buffer[:, :, :, new:stop] = source[:, :, :, run.start + new - row : run.stop]
+            row = stop
         if present < size:
             held = keys
         yield segment, buffer[0, :, :, :size], buffer[1, :, :, :size]

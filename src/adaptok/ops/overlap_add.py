@@ -4,8 +4,8 @@ Why: `F.fold` needs the windows in another order than the output layer computes 
 each window is cut into four parts at the next patch, and all parts of a kind are added at once, whole runs of pixels at
 a time.
 
-Measured in processor time on one thread of an Intel Xeon with AVX-512, torch 2.13, float32: 4 clips of the bundled
-model, from the patches of the decoder to pixels, take 54 ms with the matrix product (29 ms), and the reference 91 ms.
+Measured in processor time on one thread of an Intel Xeon with AVX-512, torch 2.13, float32: the windows of 4 clips of
+the bundled model take 15 ms, and the reference 47 ms. The matrix product that computes them takes 29 ms.
 
 Legend: `N` blocks, `n` patches of a side, `t` frames, `C` colours, `p` pixels of a patch's side, `w` pixels of a
 window's side, `S` = n * p.
@@ -40,9 +40,9 @@ def overlap_add(windows: Tensor, patch: int, taper: Tensor | None = None) -> Ten
     sides = (0, patch), (patch, rest)  # start and size of the part of a window in its own cell, and in the next one
     for (top, height), (left, width) in itertools.product(sides, sides):
         down, right = int(top > 0), int(left > 0)
-        own = slice(top, top + height), slice(left * channels, (left + width) * channels)
+        own, columns = slice(top, top + height), slice(left * channels, (left + width) * channels)
         part = cells[:, down : n + down, right : n + right, :, :height, : width * channels]
-        part.addcmul_(rows[(..., *own)], factor[own])
+        part.addcmul_(rows[..., own, columns], factor[own, columns])
     canvas = canvas.view(blocks, frames, size + patch, size + patch, channels)
     return canvas[:, :, margin : margin + size, margin : margin + size]
 

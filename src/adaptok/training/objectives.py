@@ -34,7 +34,7 @@ from adaptok.models.model import Model
 from adaptok.models.prior import select_kept
 from adaptok.models.quantizer import Quantized, VectorQuantizer
 from adaptok.models.spectrum_scorer import SpectrumScorer
-from adaptok.models.tokenizer import kept_mask
+from adaptok.models.tokenizer_plans import kept_mask
 from adaptok.training.adversarial import adaptive_loss
 from adaptok.training.codebook import codebook_metrics, count_ids
 from adaptok.training.losses import LpipsNetworks, PixelErrors, border_loss, frequency_loss, perceptual_loss
