@@ -103,7 +103,11 @@ def test_the_end_inside_a_frame_is_noted():
         (b"YUV4MPEG2 W9999 H9999\n", "9999x9999 pixels, expected at most 67108864 pixels; raise --max-pixels"),
         (b"YUV4MPEG2 W47 H35 F5000:1\n", "5000 frames per second, expected more than 0"),
         (b"YUV4MPEG2 W47 H35 F30:1\n", "no frames, expected a video as y4m"),
-        (y4m(FRAMES[:1])[:-1], r"frame 1 of 47x35 pixels has \d+ bytes, expected \d+; check the sender"),
+        pytest.param(
+            y4m(FRAMES[:1])[:-1],
+            r"frame 1 of 47x35 pixels has \d+ bytes, expected \d+; check the sender",
+            id="a frame that is cut off",  # encoders may fill padding with anything
+        ),
     ],
 )
 def test_damaged_beginnings(data, message):
