@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import av.logging
@@ -30,6 +31,8 @@ _TEXT = "tty"  # FFmpeg's name of the format that draws the lines of a text file
 _PLAYLISTS = (b"#EXTM3U", b"ffconcat version")
 _OPTIONS = {"protocol_whitelist": "none"}
 """FFmpeg reads the file that Python opened, and opens no other file and no network connection for it."""
+_METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+"""Metadata that are not UTF-8 do not matter. PyAV 19 has no argument for them, and replaces what it cannot decode."""
 
 # PyAV's log handler takes the GIL: a decoding thread that logs while its decoder is freed would wait forever.
 av.logging.set_level(None)
@@ -118,7 +121,7 @@ def open_container(path: Path) -> Iterator[InputContainer]:
         raise VideoError(f"{path}: cannot be read ({error.strerror})") from None
     with file:
         try:
-            container = av.open(file, "r", options=_OPTIONS, metadata_errors="replace")
+            container = av.open(file, "r", options=_OPTIONS, **_METADATA)
         except av.FFmpegError as error:
             kind = _kind_of(path) or f"not a video file that FFmpeg can read ({reason_of(error)})"
             raise VideoError(f"{path}: {kind}, expected a video file") from None
