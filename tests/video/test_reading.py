@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import re
 from contextlib import nullcontext
 from fractions import Fraction
@@ -199,3 +200,13 @@ def test_cut_off_video_gives_what_can_be_decoded(tmp_path):
 def test_what_is_no_video_file_is_named(name, message):
     with pytest.raises(VideoError, match=message):
         probe(name)
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+def test_a_forked_process_converts_frames(tmp_path):
+    """The threads of a converter do not survive a fork, and waiting for them would never end."""
+    write_raw(tmp_path / "x.mkv", numbered_frames(3, 192, 256))
+    expected, _ = read_video(tmp_path / "x.mkv")
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        frames, _ = pool.apply_async(read_video, (tmp_path / "x.mkv",)).get(timeout=60)
+    assert np.array_equal(frames, expected)

@@ -22,6 +22,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from adaptok.video.container import DEFAULT_FPS, decoded_frames, open_container, video_stream
+from adaptok.video.conversion import to_rgb
 from adaptok.video.limits import DEFAULT_LIMITS, Limits, limit_stream
 from adaptok.video.reading import scaled
 
@@ -175,5 +176,5 @@ def _to_rgb(frame: VideoFrame, short_side: int | None) -> Frames:
     """Convert a frame to RGB `[H, W, 3]`, rotated for display."""
     width, height = scaled(frame.width, frame.height, short_side)
     area = Interpolation.AREA  # FFmpeg's bilinear scaling is antialiased too, but blurs more
-    rgb = np.asarray(frame.to_ndarray(format="rgb24", width=width, height=height, interpolation=area), np.uint8)
+    rgb = to_rgb(frame, width=width, height=height, interpolation=area)
     return np.rot90(rgb, round(frame.rotation / 90) % 4) if frame.rotation else rgb

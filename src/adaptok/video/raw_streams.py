@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from adaptok.config.choices import RawFormat
 from adaptok.video.container import MAX_FPS, VideoError
+from adaptok.video.conversion import to_rgb
 from adaptok.video.limits import DEFAULT_LIMITS, Limits
 
 Frame = NDArray[np.uint8]
@@ -189,7 +190,7 @@ class RawReader:
             padded[:, :row] = np.frombuffer(data, np.uint8, rows * row, place).reshape(rows, row)
             plane.update(padded.tobytes())
             place += rows * row
-        return np.asarray(self._picture.to_ndarray(format="rgb24", interpolation=Interpolation.BICUBIC), np.uint8)
+        return to_rgb(self._picture, interpolation=Interpolation.BICUBIC)
 
 
 def parse_header(line: str, name: str = "y4m") -> RawVideo:

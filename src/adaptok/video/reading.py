@@ -29,6 +29,7 @@ from adaptok.video.container import (
     reason_of,
     video_stream,
 )
+from adaptok.video.conversion import to_rgb
 from adaptok.video.limits import DEFAULT_LIMITS, Limits, limit_stream
 from adaptok.video.timing import on_grid
 
@@ -240,7 +241,7 @@ class VideoReader:
         self._size = self._size or scaled(frame.width, frame.height, self._short_side)
         how = Interpolation.BICUBIC if self._short_side is None else Interpolation.AREA
         width, height = self._size
-        rgb = np.asarray(frame.to_ndarray(format="rgb24", width=width, height=height, interpolation=how), np.uint8)
+        rgb = to_rgb(frame, width=width, height=height, interpolation=how)
         return np.ascontiguousarray(np.rot90(rgb, self.info.rotation // 90))
 
     def _count_loss(self) -> None:

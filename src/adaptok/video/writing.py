@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from adaptok.utils.files import WriteError, replacing
 from adaptok.video.container import VideoError
+from adaptok.video.conversion import reformat
 from adaptok.video.sound import Sound
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
@@ -116,8 +117,11 @@ class VideoWriter:
             self._stream = stream
             if self._sound is not None:
                 self._sound.attach(self._container)
-        image = VideoFrame.from_ndarray(frame, format="rgb24").reformat(
-            format="yuv420p", dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.MPEG
+        image = reformat(
+            VideoFrame.from_ndarray(frame, format="rgb24"),
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU601,
+            dst_color_range=ColorRange.MPEG,
         )
         image.pts, image.time_base = self.count, 1 / self.fps
         self.count += 1
