@@ -1,7 +1,8 @@
 """Conversion of FFmpeg's frames to another size or pixel format, also in forked processes.
 
 From PyAV 19 on, the frames of a thread share one converter, whose threads a forked process lacks: conversion would wait
-for them forever. The converters here belong to a thread of one process.
+for them forever. The converters here belong to a thread of one process. Earlier versions have one for each frame, as a
+converter remembers the color space of the frame before.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ import os
 import threading
 from typing import Any
 
+import av
 import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
+
+_SHARED = int(av.__version__.split(".")[0]) >= 19
 
 
 class _Converters(threading.local):
@@ -38,7 +42,8 @@ def reformat(frame: VideoFrame, **options: Any) -> VideoFrame:
     Args:
         options: arguments of PyAV's `VideoReformatter.reformat`, such as `width`, `height` and `format`.
     """
-    return _converters.get().reformat(frame, **options)
+    converter = _converters.get() if _SHARED else VideoReformatter()
+    return converter.reformat(frame, **options)
 
 
 def to_rgb(frame: VideoFrame, **options: Any) -> NDArray[np.uint8]:
