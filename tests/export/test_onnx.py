@@ -13,10 +13,10 @@ import torch
 
 from adaptok.cli.main import main
 from adaptok.codec.codec import AdapTok
-from adaptok.export.onnx import TORCH
+from adaptok.export.onnx import TORCH, export_onnx
 from adaptok.models.model import weights_hash
 from adaptok.utils.files import sha256_of
-from tests.helpers.models import option_config, random_model, small_config
+from tests.helpers.models import cumulative_model, option_config, random_model, small_config
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "decode_onnx.py"
 LENGTHS = [[8, 0, 3, 5], [1, 2, 3, 4], [0, 0, 0, 8]]
@@ -68,3 +68,18 @@ def test_onnxruntime_agrees(config, clips, tmp_path, capsys):
     difference = np.load(tmp_path / "frames.npy").astype(int) - codec.decode(tokens, original=False)
     assert len(difference) == 21
     assert np.abs(difference).max() <= 1  # rounding
+
+
+@pytest.mark.slow
+def test_a_scorer_of_the_spectrum_reads_pixels(clips, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    if torch.__version__ < TORCH:
+        pytest.skip("needs a newer PyTorch")
+    model = cumulative_model(reads="spectrum").eval()
+    export_onnx(model, weights_hash(model.state_dict()), tmp_path)
+    session = onnxruntime.InferenceSession(str(tmp_path / "scorer.onnx"))
+    (scores,) = session.run(None, {"clips": clips.numpy(), "lengths": np.array(LENGTHS)})
+    features = model.scorer.features(clips, clips.new_empty(3, 4))
+    with torch.no_grad():
+        expected = model.scorer(features, features, LENGTHS).numpy()
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
