@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adaptok.ops.tiled_attention import attention, attention_backward, uses_tiles
+from adaptok.ops.tiled_attention import attention, attention_backward, attention_with_sums, uses_tiles
 
 
 @dataclass(frozen=True)
@@ -74,25 +74,36 @@ def block_causal_attention(q: Tensor, kv: Tensor, segments: Sequence[Segment]) -
 class _BlockCausalAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, kv: Tensor, segments: Sequence[Segment]) -> Tensor:
-        out = torch.empty_like(q)
+        out, sums = torch.empty_like(q), None
+        recorded = any(ctx.needs_input_grad)
         for clips in _at_once(q):
             queries, outputs = _by_head(q[clips]), out[clips].transpose(1, 2)
             for segment, keys, values in _segment_keys(kv[clips], segments):
-                outputs[:, :, segment.queries] = attention(queries[:, :, segment.queries], keys, values)
-        ctx.save_for_backward(q, kv)
+                rows = segment.queries
+                if not recorded:
+                    outputs[:, :, rows] = attention(queries[:, :, rows], keys, values)
+                    continue
+                outputs[:, :, rows], of_rows = attention_with_sums(queries[:, :, rows], keys, values)
+                if of_rows is not None:
+                    sums = of_rows.new_zeros(q.shape[0], q.shape[2], q.shape[1]) if sums is None else sums
+                    sums[clips, :, rows] = of_rows
+        ctx.save_for_backward(q, kv, *(() if sums is None else (out, sums)))
         ctx.segments = segments
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        q, kv = ctx.saved_tensors
+        q, kv, *results = ctx.saved_tensors
         dq, dkv = torch.empty_like(q), torch.zeros_like(kv)
         for clips in _at_once(q):
             queries, grad = _by_head(q[clips]), _by_head(grads[0][clips])
             dq_clips, dkv_clips = dq[clips].transpose(1, 2), dkv[clips].permute(2, 0, 3, 1, 4)
             for segment, keys, values in _segment_keys(kv[clips], ctx.segments):
                 rows = segment.queries
-                dq_clips[:, :, rows], dk, dv = attention_backward(grad[:, :, rows], queries[:, :, rows], keys, values)
+                known = (results[0][clips].transpose(1, 2)[:, :, rows], results[1][clips, :, rows]) if results else ()
+                dq_clips[:, :, rows], dk, dv = attention_backward(
+                    grad[:, :, rows], queries[:, :, rows], keys, values, *known
+                )
                 start = 0
                 for run in segment.keys:
                     stop = start + run.stop - run.start
