@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import random
 import shutil
@@ -92,13 +91,19 @@ def write_list(rng: random.Random, path: Path) -> list[tuple[str, str | None]]:
     rows = [(rng.choice(NAMES), rng.choice(LABELS) if rng.random() < 0.7 else None) for _ in range(count)]
     text = io.StringIO()
     if path.suffix == ".csv":
-        writer = csv.writer(text, quoting=rng.choice((csv.QUOTE_MINIMAL, csv.QUOTE_ALL)))
-        writer.writerow(("path", "label"))
-        writer.writerows((name, label or "") for name, label in rows)
+        special = rng.choice((',"\r\n', ""))  # quote what must be quoted, or all
+        fields = [("path", "label"), *((name, label or "") for name, label in rows)]
+        text.write("".join(",".join(csv_field(field, special) for field in row) + "\r\n" for row in fields))
     else:
         text.write("".join(f"{name}{'' if label is None else ' ' + label}\n" for name, label in rows))
     path.write_text(text.getvalue(), encoding="utf-8", newline="")
     return [(name, label or None) for name, label in rows]
+
+
+def csv_field(text: str, special: str) -> str:
+    """Quote a field, if it has one of the special characters or there are none. csv.writer refuses NUL before 3.11."""
+    plain = special and not any(letter in special for letter in text)
+    return text if plain else '"' + text.replace('"', '""') + '"'
 
 
 def write_changed_index(rng: random.Random, source: Path, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 import types
 
@@ -45,7 +44,7 @@ def test_lpips_is_the_package(network, monkeypatch):
         stand_in.models = torchvision_models()
         monkeypatch.setitem(sys.modules, "torchvision", stand_in)
         monkeypatch.setitem(sys.modules, "torchvision.models", stand_in.models)
-    package = importlib.import_module("lpips")  # after its stand-in for torchvision is in place
+    package = pytest.importorskip("lpips")  # after its stand-in for torchvision is in place
     torch.manual_seed(0)
     theirs = package.LPIPS(net=network, pretrained=False, pnet_rand=True, verbose=False).eval()
     lins = [theirs.lin0, theirs.lin1, theirs.lin2, theirs.lin3, theirs.lin4]

@@ -97,7 +97,7 @@ def _create_temporary(path: Path, target: Path) -> Path:
 def raise_if_full(error: Exception, path: Path) -> None:
     """Raise WriteError, about the output `path`, if an error says that the disk is full or a file may not grow."""
     code = getattr(error, "errno", None)  # also of FFmpeg's errors
-    if code is None and (match := re.search(r"os error (\d+)", str(error))):  # of safetensors
+    if code is None and (match := re.search(r"(?:os error|code:) (\d+)", str(error))):  # safetensors
         code = int(match[1])
     if code in _FULL and not isinstance(error, WriteError):
         reason = os.strerror(code)
