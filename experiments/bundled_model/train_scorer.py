@@ -16,6 +16,7 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -37,7 +38,7 @@ LEVEL_WEIGHT = 0.1
 
 
 class Targets:
-    """Measured clips, in memory."""
+    """Measured clips, in memory: one dictionary for each file, whose clips share their lengths."""
 
     def __init__(self, files: list[Path], model: Model) -> None:
         self.model = model
@@ -45,13 +46,13 @@ class Targets:
         if isinstance(model.scorer, SpectrumScorer):
             self.files = [{k: v for k, v in file.items() if k not in ("encoded", "ids")} for file in self.files]
 
-    def inputs(self, index: int) -> tuple[Tensor, Tensor]:
-        """Features `[B, G, ...]` and decoder inputs `[B, G, K, D]`."""
-        file = self.files[index]
-        if isinstance(self.model.scorer, SpectrumScorer):
-            return file["spectrum"], file["spectrum"]  # it does not read latents
-        with torch.no_grad():
-            return file["encoded"].float(), self.model.tokenizer.lookup(file["ids"].long())
+    def joined(self, indices: Sequence[int], name: str) -> Tensor:
+        """The values of the clips of some files, `[B, ...]`, where a value may be shared by the clips of a file."""
+        files = [self.files[i] for i in indices]
+        shared = name in ("lengths", "columns")
+        return torch.cat(
+            [f[name][None].expand(len(f["distortions"]), *f[name].shape) if shared else f[name] for f in files]
+        )
 
     def logs(self, index: int) -> Tensor:
         """Logarithms of distortions `[B, G, n]`."""
@@ -83,23 +84,34 @@ def mean_curve(targets: Targets, levels: int, degree: int = 4) -> tuple[tuple[tu
     return tuple(curve), float(mean), float(std)
 
 
-def errors(model: Model, targets: Targets, index: int, block: int, lookahead: bool) -> Tensor:
-    """Errors of normalized scores `[B, n]` of one block of the clips in a file. A scorer that reads the spectrum may
-    look ahead."""
+def errors(model: Model, targets: Targets, indices: Sequence[int], lookahead: bool) -> Tensor:
+    """Errors of normalized scores `[B, G, n]` of the clips in some files. A scorer that reads the spectrum may look
+    ahead."""
     assert model.scorer is not None
-    file = targets.files[index]
-    encoded, inputs = targets.inputs(index)
-    lengths, latents = file["lengths"].tolist(), model.config.tokenizer.latents
-    known = [[*lengths[:block], latents]] * len(encoded)
-    if isinstance(model.scorer, SpectrumScorer):
-        scores = model.scorer(encoded, inputs, known, lookahead=lookahead)[:, block]
+    columns = targets.joined(indices, "columns").long()
+    measured = model.scorer.normalize(targets.joined(indices, "distortions"))
+    if isinstance(model.scorer, SpectrumScorer):  # it reads neither latents nor the length of the scored block
+        spectrum = targets.joined(indices, "spectrum")
+        scores = model.scorer(spectrum, spectrum, targets.joined(indices, "lengths"), lookahead=lookahead)
     else:
-        scores = model.scorer(encoded[:, : block + 1], inputs[:, : block + 1], known)[:, block]
-    return scores[:, file["columns"][block].long()] - model.scorer.normalize(file["distortions"][:, block])
+        scores = torch.cat([_scores_of_latents(model, targets.files[index]) for index in indices])
+    return scores.gather(2, columns) - measured
+
+
+def _scores_of_latents(model: Model, file: dict[str, Tensor]) -> Tensor:
+    """Scores `[B, G, L]` of each block, given all of its own latents and the chosen lengths of those before it."""
+    assert model.scorer is not None
+    with torch.no_grad():
+        encoded, inputs = file["encoded"].float(), model.tokenizer.lookup(file["ids"].long())
+    lengths, latents, scores = file["lengths"].tolist(), model.config.tokenizer.latents, []
+    for block in range(model.config.tokenizer.blocks):
+        known = [[*lengths[:block], latents]] * len(encoded)
+        scores.append(model.scorer(encoded[:, : block + 1], inputs[:, : block + 1], known)[:, block])
+    return torch.stack(scores, 1)
 
 
 def loss_of(error: Tensor) -> Tensor:
-    level = error.mean(1, keepdim=True)
+    level = error.mean(2, keepdim=True)
     return LEVEL_WEIGHT * level.square().mean() + (error - level).square().mean()
 
 
@@ -107,17 +119,16 @@ def loss_of(error: Tensor) -> Tensor:
 def validate(model: Model, targets: Targets) -> dict[str, float]:
     """Mean absolute errors of logarithms: of the level of curves, and of their shape, with and without lookahead."""
     assert model.scorer is not None
-    pairs = [(file, block) for file in range(len(targets.files)) for block in range(model.config.tokenizer.blocks)]
     values = {}
     for prefix, lookahead in (("", True), ("causal_", False)):
-        error = torch.cat([errors(model, targets, *pair, lookahead) for pair in pairs]) * model.scorer.config.std
-        level = error.mean(1, keepdim=True)
+        error = errors(model, targets, range(len(targets.files)), lookahead) * model.scorer.config.std
+        level = error.mean(2, keepdim=True)
         values[f"{prefix}level_error"] = level.abs().mean().item()
         values[f"{prefix}shape_error"] = (error - level).abs().mean().item()
     return values
 
 
-def start(initial: Path, targets: list[Path], reads: str, degree: int) -> Model:
+def start(initial: Path, targets: list[Path], reads: str, width: int, degree: int) -> Model:
     """The initial model with a scorer that predicts the mean curve."""
     source = read_folder(initial).build()
     assert source.config.scorer is not None
@@ -125,7 +136,7 @@ def start(initial: Path, targets: list[Path], reads: str, degree: int) -> Model:
     curve, mean, std = mean_curve(Targets(targets, source), levels)
     update = {"curve": curve, "degree": degree, "mean": round(mean, 6), "std": round(std, 6), "lambdas": ()}
     if reads == "spectrum":
-        update |= {"reads": reads, "width": 64, "depth": 2, "heads": 1}
+        update |= {"reads": reads, "width": width, "depth": 2, "heads": 1}
     model = Model(source.config.model_copy(update={"scorer": source.config.scorer.model_copy(update=update)}))
     state = {k: v for k, v in source.state_dict().items() if reads == "latents" or not k.startswith("scorer.")}
     model.load_state_dict(state, strict=reads == "latents")
@@ -147,16 +158,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=math.inf)
     parser.add_argument("--held-out", type=int, default=16, help="files to validate on")
     parser.add_argument("--lr", type=float, default=5e-4)
+    parser.add_argument("--width", type=int, default=256, help="of a scorer that reads the spectrum")
     parser.add_argument("--degree", type=int, default=1, help="see ScorerConfig.degree")
+    parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw")
     parser.add_argument("--weight-decay", type=float, default=0.02)
     options = parser.parse_args(arguments)
     files = sorted(options.targets.glob("[0-9]*.safetensors"))
     held_out, files = files[: options.held_out], files[options.held_out :]
-    model = start(options.initial, files, options.reads, options.degree)
+    model = start(options.initial, files, options.reads, options.width, options.degree)
     assert model.scorer is not None
     training, validation = Targets(files, model), Targets(held_out, model)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    config = OptimizerConfig(kind="muon", lr=options.lr, betas=(0.9, 0.95), weight_decay=options.weight_decay)
+    config = OptimizerConfig(
+        kind=options.optimizer, lr=options.lr, betas=(0.9, 0.95), weight_decay=options.weight_decay
+    )
     optimizers = list(build_optimizers(config, parameters, layer_weights=layer_weights(model)).values())
     average = {name: p.detach().clone() for name, p in parameters.items()}
     steps, rng, started = (
@@ -186,10 +201,8 @@ def main(arguments: list[str] | None = None) -> None:
             optimizer.zero_grad()
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor
-        blocks = torch.randint(model.config.tokenizer.blocks, (len(chosen),), generator=rng).tolist()
-        pairs = zip(chosen, blocks, strict=True)
         lookahead = bool(torch.randint(2, (), generator=rng))
-        loss = torch.stack([loss_of(errors(model, training, *pair, lookahead)) for pair in pairs]).mean()
+        loss = loss_of(errors(model, training, chosen, lookahead))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
         for optimizer in optimizers:

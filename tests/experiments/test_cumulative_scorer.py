@@ -24,14 +24,15 @@ def scripts():
     sys.path.insert(0, str(FOLDER))
     try:
         import scorer_targets
+        import sharpen
         import train_scorer
     finally:
         sys.path.pop(0)
-    return scorer_targets, train_scorer
+    return scorer_targets, train_scorer, sharpen
 
 
 def test_targets_are_measured_once_and_learned(scripts, tmp_path):
-    targets, training = scripts
+    targets, training, _ = scripts
     torch.manual_seed(0)
     small = small_config()
     changes = {
@@ -76,3 +77,26 @@ def test_targets_are_measured_once_and_learned(scripts, tmp_path):
     assert trained.config.scorer.degree == 1
     assert len(trained.config.scorer.curve) == 4
     assert len((tmp_path / "scorer.jsonl").read_text().splitlines()) == 2
+
+
+def test_an_output_layer_is_sharpened_in_place_of_a_filter(scripts, tmp_path):
+    sharpen = scripts[2]
+    torch.manual_seed(0)
+    small = small_config()
+    windows = small.tokenizer.model_copy(update={"decoder_window": 8})
+    model = Model(small.model_copy(update={"tokenizer": windows})).eval()
+    torch.nn.init.normal_(model.tokenizer.to_pixels.weight, std=0.3)
+    write_folder(model, tmp_path / "initial")
+    (tmp_path / "videos").mkdir()
+    for name in "abc":
+        write_video(tmp_path / "videos" / f"{name}.mp4", 12, (24, 32))
+    run = config(tmp_path, "scorer", model=model.config.model_dump(), lengths={"kind": "uniform", "min": 2, "max": 8})
+    (tmp_path / "run.json").write_text(run.model_dump_json())
+    options = ["--initial", str(tmp_path / "initial"), "--data", str(tmp_path / "videos"), "--clips", "64"]
+    sharpen.main([str(tmp_path / "run.json"), str(tmp_path / "out"), *options, "--amount", "0.5"])
+    clips = torch.rand(4, 3, 8, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        ids = [read_folder(tmp_path / name).build().tokenizer for name in ("initial", "out")]
+        before, after = (t.decode(t.lookup(t.quantize(t.encode(clips)).ids), [[8, 6, 4, 2]] * 4) for t in ids)
+    wanted = before + 0.5 * sharpen.details(before)
+    assert (after - wanted).square().mean() < 0.1 * (before - wanted).square().mean()

@@ -10,7 +10,7 @@ patch's side, `w` pixels of a window's side, `C` channels, `N` patches of all cl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,10 @@ _SIDE = 3
 
 @torch.no_grad()
 def fit_output_layer(
-    tokenizer: Tokenizer, batches: Iterable[tuple[Tensor, Sequence[Sequence[int]]]], ridge: float = RIDGE
+    tokenizer: Tokenizer,
+    batches: Iterable[tuple[Tensor, Sequence[Sequence[int]]]],
+    ridge: float = RIDGE,
+    wanted: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> None:
     """Fit the output layer in place by ridge regression, so that the mean squared error becomes nearly minimal.
 
@@ -35,6 +38,7 @@ def fit_output_layer(
         batches: clips `[B, C, T, S, S]` in [0, 1], and the lengths of their blocks.
         ridge: L2 penalty on the change of the weights, relative to the mean square of the features. It prevents
             overfitting to a few hundred clips.
+        wanted: maps clips and their reconstructions to what should be reconstructed, by default the clips.
     """
     c = tokenizer.config
     features = (c.decoder.width + 1) * _SIDE**2
@@ -44,7 +48,9 @@ def fit_output_layer(
         inputs = tokenizer.project_codes(tokenizer.quantize(tokenizer.encode(clips)).codes)
         patches = tokenizer.decode_patches(inputs, lengths)
         x = _neighbourhoods(patches.float().cpu(), c.grid)
-        y = _pixels_by_patch((clips - tokenizer.draw_patches(patches)).float().cpu(), tokenizer)
+        made = tokenizer.draw_patches(patches)
+        target = clips if wanted is None else wanted(clips, made)
+        y = _pixels_by_patch((target - made).float().cpu(), tokenizer)
         gram += x.T @ x
         moments += x.T @ y
     change = _solve(gram, moments, tokenizer, ridge)
