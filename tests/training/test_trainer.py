@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import signal
 import sys
 from itertools import pairwise
@@ -17,6 +18,7 @@ from adaptok.training.checkpointing import list_checkpoints
 from adaptok.training.interruption import TrainingInterrupted
 from adaptok.training.metrics_logger import LogRecord, check_trackers
 from adaptok.training.precision import LossScaler
+from adaptok.training.trainer import Trainer
 from tests.helpers.models import small_config
 from tests.helpers.training import LOSSES, assert_resumes, config, everything, train
 
@@ -222,3 +224,19 @@ def test_runs_resume_with_another_micro_batch_only_if_it_is_the_same_run(tmp_pat
     train(config(tmp_path, "tokenizer", **same), tmp_path / "run")
     with pytest.raises(ValueError, match="another configuration"):
         train(config(tmp_path, "tokenizer", **{**same, "batch_size": 4}), tmp_path / "run")
+
+
+def test_processes_that_read_data_end_with_the_run(tmp_path, monkeypatch):
+    """Even if a frame of the run outlives it, as in the traceback of a caught error: they ignore signals, so that the
+    program would wait for them when it exits."""
+    frames, validate = [], Trainer.validate
+
+    def keep_frame(self):
+        frames.append(sys._getframe(1))
+        validate(self)
+
+    monkeypatch.setattr(Trainer, "validate", keep_frame)
+    options = config(tmp_path, "tokenizer", data={"workers": 1}, max_steps=2, validate_every=1)
+    train(options, tmp_path / "run")
+    assert frames
+    assert not multiprocessing.active_children()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +59,16 @@ def measure_training(preset: str, batch: int, steps: int, data: Path, *, checkpo
     with tempfile.TemporaryDirectory() as folder:
         run = Trainer(config, open_clip_data(config), Path(folder))
         device = run.accelerator.device
-        batches = run.batches()
         times, waits, peaks = [], [], [peak_flops(dtype, device)]
-        for step in range(warm + steps):
-            waited: list[float] = []
-            seconds = once(lambda w=waited: w.append(run.train_step(batches).data_seconds), device)  # type: ignore[misc]
-            run.step += 1
-            if step >= warm:
-                times.append(seconds)
-                waits += waited
-            peaks.append(peak_flops(dtype, device))
+        with closing(run.batches()) as batches:
+            for step in range(warm + steps):
+                waited: list[float] = []
+                seconds = once(lambda w=waited: w.append(run.train_step(batches).data_seconds), device)  # type: ignore[misc]
+                run.step += 1
+                if step >= warm:
+                    times.append(seconds)
+                    waits += waited
+                peaks.append(peak_flops(dtype, device))
     settings = {"preset": preset, "dtype": config.precision, "batch_size": batch, "checkpointing": checkpointing}
     total = sum(each.elapsed for each in times)
     return Measurement.of(

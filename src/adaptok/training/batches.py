@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple
 
 from torch.utils.data import DataLoader, Dataset
@@ -13,6 +13,7 @@ from adaptok.training.interruption import ignore_signals
 from adaptok.training.sequences import TokenBatch
 
 Batches = Iterator[ClipBatch | TokenBatch]
+OpenBatches = Generator[ClipBatch | TokenBatch, None, None]
 
 
 class ProcessRank(NamedTuple):
@@ -31,11 +32,12 @@ def iterate_batches(
     *,
     workers: int,
     pin_memory: bool,
-) -> Batches:
+) -> OpenBatches:
     """Iterate over the micro-batches of a process in `steps`.
 
     Items are indexed by their position in the whole run, so that the batches of a step do not depend on where the
-    iteration starts.
+    iteration starts. Closing the generator ends its worker processes. They ignore signals, so that a program whose
+    generator is still open when it exits would wait for them forever.
     """
 
     def indices() -> Iterator[list[int]]:
@@ -52,7 +54,7 @@ def iterate_batches(
         pin_memory=pin_memory,
         worker_init_fn=ignore_signals,
     )
-    return iter(loader)
+    yield from iter(loader)
 
 
 class _LazySampler:

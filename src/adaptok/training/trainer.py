@@ -6,6 +6,7 @@ are seeded from the step. An interrupted run therefore resumes to the same numbe
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import time
@@ -21,7 +22,7 @@ from adaptok.config.training import AnyConfig
 from adaptok.training import sharding
 from adaptok.training.adversarial import DiscriminatorTrainer
 from adaptok.training.averaging import averaged_state, update_average
-from adaptok.training.batches import Batches, ProcessRank, iterate_batches
+from adaptok.training.batches import Batches, OpenBatches, ProcessRank, iterate_batches
 from adaptok.training.checkpoint_choice import CheckpointGuard
 from adaptok.training.checkpointing import (
     AnyModel,
@@ -150,7 +151,8 @@ class Trainer:
             if self._validation_due and self.validated < self.step:
                 self.validate()  # the run was stopped before it had validated this step
                 self._stop_if_asked()
-            self._run_steps()
+            with contextlib.closing(self.batches()) as batches:
+                self._run_steps(batches)
         self.broken = report_broken(self.accelerator, self.folder, self.broken)
         model = self.export()
         self.accelerator.end_training()  # shuts down the process group
@@ -165,8 +167,7 @@ class Trainer:
         )
         self.logger.start_trackers(self.config)
 
-    def _run_steps(self) -> None:
-        batches = self.batches()
+    def _run_steps(self, batches: Batches) -> None:
         started, logged_step, data_seconds = time.monotonic(), self.step, 0.0
         while self.step < self.length.steps:
             result = self.train_step(batches)
@@ -282,8 +283,8 @@ class Trainer:
             decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
             update_average(self.average, self.parameters, decay)
 
-    def batches(self) -> Batches:
-        """Iterate over the micro-batches of this process, from the current step to the last."""
+    def batches(self) -> OpenBatches:
+        """Iterate over the micro-batches of this process, from the current step to the last; see `iterate_batches`."""
         return iterate_batches(
             self.data.train,
             self.stage.collate(self.batch.batch_size, self.batch.micro_batch_size),
