@@ -172,14 +172,17 @@ def draw_allocation(run: Run) -> Figure:
         around = np.array([-40, 40])
         left.plot(length + around, score - lmbda * around, color="black", linewidth=1, linestyle="dotted")
         left.plot(length, score, "o", color=color)
-    left.set(xlabel="tokens of the block", ylabel="predicted distortion", title=f"slope −λ = {-lmbda:.2g} (dotted)")
+    title = f"slope −λ = {-lmbda:.2g} (dotted)"
+    left.set(xlabel="tokens of the block", ylabel="predicted distortion, relative", title=title)
     left.legend()
     budgets = run.candidates
     adaptive = [allocate(scores, budget * len(scores), length_step=step).distortion / len(scores) for budget in budgets]
     right.plot(budgets * run.codec.config.tokenizer.blocks, scores.mean(0), label="uniform lengths", color="tab:gray")
     right.plot(budgets * run.codec.config.tokenizer.blocks, adaptive, label="adaptive lengths", color="tab:purple")
     right.set(
-        xlabel="tokens per clip", ylabel="mean predicted distortion", title=f"{len(scores)} blocks of {CLIPS} clips"
+        xlabel="tokens per clip",
+        ylabel="mean predicted distortion, relative",
+        title=f"{len(scores)} blocks of {CLIPS} clips",
     )
     right.legend()
     return figure

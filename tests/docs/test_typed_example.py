@@ -25,7 +25,7 @@ def test_it_runs():
     done = subprocess.run([sys.executable, str(EXAMPLE)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("AdapTok('adaptok-tiny', 11.6 M parameters")
+    assert lines[0].startswith("AdapTok('adaptok-tiny', 10.5 M parameters")
     assert lines[1] == "256 tokens for 15 frames of 192x144 at 30 fps"
     assert "8 frames streamed" in lines
     assert lines[-1] == "(2, 3, 16, 128, 128)"

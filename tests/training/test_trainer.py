@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import multiprocessing
 import signal
@@ -232,7 +233,7 @@ def test_processes_that_read_data_end_with_the_run(tmp_path, monkeypatch):
     frames, validate = [], Trainer.validate
 
     def keep_frame(self):
-        frames.append(sys._getframe(1))
+        frames.append(inspect.currentframe().f_back)
         validate(self)
 
     monkeypatch.setattr(Trainer, "validate", keep_frame)
