@@ -107,7 +107,7 @@ class Videos(Target):
 def declared(path: Path) -> int:
     """Number of frames that a file states, which may be damaged, too; 0 if it states none."""
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
+        with av.open(str(path)) as container:
             return container.streams.video[0].frames
     except (av.FFmpegError, IndexError, ValueError):
         return 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import re
 from contextlib import nullcontext
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -210,3 +212,23 @@ def test_a_forked_process_converts_frames(tmp_path):
     with multiprocessing.get_context("fork").Pool(1) as pool:
         frames, _ = pool.apply_async(read_video, (tmp_path / "x.mkv",)).get(timeout=60)
     assert np.array_equal(frames, expected)
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+def test_a_forked_process_does_not_free_the_decoders_of_its_parent(tmp_path):
+    """Freeing a decoder waits for its threads, which do not survive a fork."""
+    with VideoWriter(tmp_path / "x.mp4", 30) as writer:
+        writer.write(numbered_frames(8))
+    gc.disable()
+    try:
+        container = av.open(str(tmp_path / "x.mp4"))
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        next(container.decode(stream))
+        cycle: list = [container, stream]
+        cycle.append(cycle)
+        del container, stream, cycle
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            pool.apply_async(gc.collect).get(timeout=60)
+    finally:
+        gc.enable()

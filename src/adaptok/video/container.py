@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
+import os
 import re
 import stat
 from collections.abc import Callable, Iterator
@@ -36,6 +38,10 @@ _METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__
 
 # PyAV's log handler takes the GIL: a decoding thread that logs while its decoder is freed would wait forever.
 av.logging.set_level(None)
+# A forked process has none of the decoder threads that freeing a decoder waits for, so its garbage collector must not
+# free those that the parent has left in reference cycles, such as tracebacks.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=gc.freeze)
 
 
 class VideoError(ValueError):
