@@ -259,7 +259,8 @@ class Sampler:
         clips = [clip for _, clip in active]
         logits = self._logits(step, active)
         forbidden = [index for index, clip in enumerate(clips) if not clip.may_end_block(settings)]
-        logits[forbidden, config.eob] = -torch.inf
+        if forbidden:
+            logits[torch.tensor(forbidden, device=device), config.eob] = -torch.inf
         randoms = [clip.randoms[len(clip.sequence)] for clip in clips]
         entries = draw(logits, torch.tensor(randoms, dtype=torch.float64, device=device), settings)
         drawn = entries.masked_fill(logits.isnan().any(-1), -1).tolist()
