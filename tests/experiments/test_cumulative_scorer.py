@@ -1,4 +1,4 @@
-"""Targets of a cumulative scorer, and a training on them."""
+"""Version 4 of the bundled model: targets of a cumulative scorer, a training on them, and a sharpened output layer."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from adaptok.checkpoints.model_folder import read_folder, write_folder
+from adaptok.config.training import TrainingConfig
 from adaptok.models.model import Model
 from adaptok.training.clip_data import open_clip_data
 from tests.helpers.models import small_config
@@ -31,6 +32,18 @@ def scripts():
     return scorer_targets, train_scorer, sharpen
 
 
+def write_inputs(model: Model, folder: Path) -> TrainingConfig:
+    """Write the model, which draws something, as `initial`, and `videos` and the configuration of a scorer run."""
+    torch.nn.init.normal_(model.tokenizer.to_pixels.weight, std=0.3)
+    write_folder(model, folder / "initial")
+    (folder / "videos").mkdir()
+    for name in "abc":
+        write_video(folder / "videos" / f"{name}.mp4", 12, (24, 32))
+    run = config(folder, "scorer", model=model.config.model_dump(), lengths={"kind": "uniform", "min": 2, "max": 8})
+    (folder / "run.json").write_text(run.model_dump_json())
+    return run
+
+
 def test_targets_are_measured_once_and_learned(scripts, tmp_path):
     targets, training, _ = scripts
     torch.manual_seed(0)
@@ -44,13 +57,7 @@ def test_targets_are_measured_once_and_learned(scripts, tmp_path):
         "distortion": "mse",
     }
     model = Model(small.model_copy(update={"scorer": small.scorer.model_copy(update=changes)}))
-    torch.nn.init.normal_(model.tokenizer.to_pixels.weight, std=0.3)
-    write_folder(model, tmp_path / "initial")
-    (tmp_path / "videos").mkdir()
-    for name in "abc":
-        write_video(tmp_path / "videos" / f"{name}.mp4", 12, (24, 32))
-    run = config(tmp_path, "scorer", model=model.config.model_dump(), lengths={"kind": "uniform", "min": 2, "max": 8})
-    (tmp_path / "run.json").write_text(run.model_dump_json())
+    run = write_inputs(model, tmp_path)
     data = ["--data", str(tmp_path / "videos")]
     arguments = [str(tmp_path / "run.json"), str(tmp_path / "out"), "--initial", str(tmp_path / "initial"), *data]
     targets.main([*arguments, "--clips", "24", "--part", "1/2"])
@@ -85,18 +92,14 @@ def test_an_output_layer_is_sharpened_in_place_of_a_filter(scripts, tmp_path):
     small = small_config()
     windows = small.tokenizer.model_copy(update={"decoder_window": 8})
     model = Model(small.model_copy(update={"tokenizer": windows})).eval()
-    torch.nn.init.normal_(model.tokenizer.to_pixels.weight, std=0.3)
-    write_folder(model, tmp_path / "initial")
-    (tmp_path / "videos").mkdir()
-    for name in "abc":
-        write_video(tmp_path / "videos" / f"{name}.mp4", 12, (24, 32))
-    run = config(tmp_path, "scorer", model=model.config.model_dump(), lengths={"kind": "uniform", "min": 2, "max": 8})
-    (tmp_path / "run.json").write_text(run.model_dump_json())
+    write_inputs(model, tmp_path)
     options = ["--initial", str(tmp_path / "initial"), "--data", str(tmp_path / "videos"), "--clips", "64"]
     sharpen.main([str(tmp_path / "run.json"), str(tmp_path / "out"), *options, "--amount", "0.5"])
     clips = torch.rand(4, 3, 8, 16, 16, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        ids = [read_folder(tmp_path / name).build().tokenizer for name in ("initial", "out")]
-        before, after = (t.decode(t.lookup(t.quantize(t.encode(clips)).ids), [[8, 6, 4, 2]] * 4) for t in ids)
+        tokenizers = [read_folder(tmp_path / name).build().tokenizer for name in ("initial", "out")]
+        ids = [tokenizer.quantize(tokenizer.encode(clips)).ids for tokenizer in tokenizers]
+        before, after = (t.decode(t.lookup(ids[0]), [[8, 6, 4, 2]] * 4) for t in tokenizers)
+    assert torch.equal(*ids)
     wanted = before + 0.5 * sharpen.details(before)
     assert (after - wanted).square().mean() < 0.1 * (before - wanted).square().mean()

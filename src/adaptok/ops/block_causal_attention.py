@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adaptok.ops.tiled_attention import attention, attention_backward, attention_with_sums, uses_tiles
+from adaptok.ops.tiled_attention import attention, attention_backward, attention_with_logsumexp, uses_tiles
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def block_causal_attention(q: Tensor, kv: Tensor, segments: Sequence[Segment]) -
 class _BlockCausalAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, kv: Tensor, segments: Sequence[Segment]) -> Tensor:
-        out, sums = torch.empty_like(q), None
+        out, logsumexp = torch.empty_like(q), None
         recorded = any(ctx.needs_input_grad)
         for clips in _at_once(q):
             queries, outputs = _by_head(q[clips]), out[clips].transpose(1, 2)
@@ -83,11 +83,12 @@ class _BlockCausalAttention(torch.autograd.Function):
                 if not recorded:
                     outputs[:, :, rows] = attention(queries[:, :, rows], keys, values)
                     continue
-                outputs[:, :, rows], of_rows = attention_with_sums(queries[:, :, rows], keys, values)
+                outputs[:, :, rows], of_rows = attention_with_logsumexp(queries[:, :, rows], keys, values)
                 if of_rows is not None:
-                    sums = of_rows.new_zeros(q.shape[0], q.shape[2], q.shape[1]) if sums is None else sums
-                    sums[clips, :, rows] = of_rows
-        ctx.save_for_backward(q, kv, *(() if sums is None else (out, sums)))
+                    if logsumexp is None:
+                        logsumexp = of_rows.new_zeros(q.shape[0], q.shape[2], q.shape[1])
+                    logsumexp[clips, :, rows] = of_rows
+        ctx.save_for_backward(q, kv, *(() if logsumexp is None else (out, logsumexp)))
         ctx.segments = segments
         return out
 

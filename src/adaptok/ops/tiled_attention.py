@@ -35,33 +35,33 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return tiled_attention(q, k, v) if uses_tiles(q) else F.scaled_dot_product_attention(q, k, v)
 
 
-def attention_with_sums(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Compute `attention`, and what spares its backward pass a second forward pass, where torch's kernel gives it.
+def attention_with_logsumexp(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Compute `attention`, and the log-sum-exp of its scores, with which the gradient needs no second forward pass.
 
     Returns:
-        The result, and float32 `[B, H, N]`, the logarithms of the sums that the softmax divides by, or None.
+        The result, and the log-sum-exp, float32 `[B, H, N]`, or None where the kernel does not return it.
     """
     if q.device.type != "cpu" or uses_tiles(q) or not k.shape[2]:
         return attention(q, k, v), None
-    out, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)
-    return out, sums
+    out, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)
+    return out, logsumexp
 
 
 def attention_backward(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor | None = None, sums: Tensor | None = None
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor | None = None, logsumexp: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the gradients of `attention` with respect to q, k and v from the gradient of its result.
 
     Args:
         grad: gradient of the result, `[B, H, N, d]`.
         q, k, v: arguments of `attention`.
-        out, sums: what `attention_with_sums` returned. Without `sums`, the attention is computed again.
+        out, logsumexp: what `attention_with_logsumexp` returned. Without them, the attention is computed again.
     """
     if uses_tiles(q):
         return tiled_attention_backward(grad, q, k, v)
-    if sums is not None and k.shape[2]:
+    if logsumexp is not None and k.shape[2]:
         dq, dk, dv = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            grad, q, k, v, out, sums, 0.0, False
+            grad, q, k, v, out, logsumexp, 0.0, False
         )
         return dq, dk, dv
     with torch.enable_grad():
