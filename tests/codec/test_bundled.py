@@ -39,6 +39,17 @@ def test_figures_of_the_card():
         assert report.psnr == pytest.approx(expected, abs=0.05)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_other_precisions_choose_nearly_the_same_lengths(dtype):
+    with as_file(files("adaptok") / "assets" / "walk.mp4") as clip:
+        expected = AdapTok.from_pretrained(device="cpu").encode(clip, 256, stop=1.0)
+        tokens = AdapTok.from_pretrained(device="cpu", dtype=dtype).encode(clip, 256, stop=1.0)
+        streamed = AdapTok.from_pretrained(device="cpu", dtype=dtype).encode(clip, 256, scope="stream", stop=1.0)
+    assert np.abs(tokens.lengths - expected.lengths).mean() < 0.1 * expected.lengths.mean()
+    np.testing.assert_allclose(tokens.scores, expected.scores, rtol=0.1)
+    assert len(streamed.lengths) == len(expected.lengths)
+
+
 def test_tokens_do_not_depend_on_the_number_of_threads():
     codec = AdapTok.from_pretrained(device="cpu")
     before = torch.get_num_threads()

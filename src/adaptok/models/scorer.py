@@ -16,6 +16,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -98,9 +99,19 @@ class BaseScorer(nn.Module):
         self.blocks_per_clip, self.latents = tokenizer.blocks, tokenizer.latents
         # on the CPU even while weights are on the meta device, because these values do not come from a file of weights
         curve = torch.tensor(config.curve, dtype=torch.float32, device="cpu") if config.curve else None
-        self.register_buffer("curve", curve, persistent=False)
         smoothing = None if config.degree is None else polynomial_fit(self.latents // config.length_step, config.degree)
-        self.register_buffer("smoothing", smoothing, persistent=False)
+        self._tables = {"curve": curve, "smoothing": smoothing}
+        for name, table in self._tables.items():
+            self.register_buffer(name, table, persistent=False)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> BaseScorer:
+        """Move or convert all tensors, except that `curve` and `smoothing` stay in float32: neighbouring lengths differ
+        by less than bfloat16 resolves."""
+        super()._apply(fn, recurse)
+        for name, table in self._tables.items():
+            if table is not None:
+                setattr(self, name, table.to(getattr(self, name).device))
+        return self
 
     @abstractmethod
     def cache(self, clips: int) -> BlockKVCache:
