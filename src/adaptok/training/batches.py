@@ -54,7 +54,14 @@ def iterate_batches(
         pin_memory=pin_memory,
         worker_init_fn=ignore_signals,
     )
-    yield from iter(loader)
+    batches = iter(loader)
+    processes = list(getattr(batches, "_workers", ()))
+    try:
+        yield from batches
+    finally:
+        del batches  # waits a few seconds for its processes to end
+        for process in processes:
+            process.kill()  # one that is still reading would go on after the run, as it ignores other signals
 
 
 class _LazySampler:
