@@ -8,8 +8,8 @@ the other device, and a conversion to NumPy without a copy to the CPU.
 `torch._subclasses.FakeTensorMode` does not serve here: it has no values, and builds of torch without CUDA refuse to
 index its tensors.
 
-Not simulated: kernels of CUDA, page-locked memory, streams, compiled steps, and CUDA graphs. Autocast is that of the
-CPU, and an inference mode only switches gradients off.
+Not simulated: most kernels of CUDA, page-locked memory, streams, compiled steps, and CUDA graphs. Autocast is that of
+the CPU, and an inference mode only switches gradients off.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class CudaTensor(Tensor):
         flat, _ = tree_flatten((args, kwargs or {}))
         _check_devices(func, args, flat)
         given = {id(_to_values(x)): x for x in flat if isinstance(x, Tensor)}  # an operation in place returns one
-        out = func(*_to_values(args), **_to_values(kwargs or {}))
+        out = KERNELS.get(str(func), func)(*_to_values(args), **_to_values(kwargs or {}))
         return tree_map(lambda x: given[id(x)] if id(x) in given else _wrap(x), out)
 
 
@@ -110,6 +110,40 @@ def _check_devices(func: Any, args: Sequence[Any], flat: Sequence[Any]) -> None:
     if strangers:
         shapes = [tuple(x.shape) for x in strangers]
         raise DeviceMismatchError(f"{func}: expected all tensors on cuda:0, found some of shape {shapes} on cpu")
+
+
+def _efficient_attention(q: Tensor, k: Tensor, v: Tensor, _: None, *rows: Any) -> tuple[Tensor, ...]:
+    """Stand in for a kernel of CUDA: attention within each of the sequences that lie one after the other."""
+    outs = [_weights(q, k) @ v for q, k, v in zip(*_sequences(rows, q, k, v), strict=True)]
+    return torch.cat(outs, 2).transpose(1, 2), *(torch.zeros(0),) * 3, 0, 0
+
+
+def _efficient_attention_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, _: None, out: Tensor, *rows: Any
+) -> tuple[Tensor, ...]:
+    gradients = []
+    for tile, queries, keys, values in zip(*_sequences(rows, grad, q, k, v, queries=2), strict=True):
+        weights, slope = _weights(queries, keys), tile @ values.mT
+        slope = weights * (slope - (weights * slope).sum(-1, keepdim=True)) * q.shape[-1] ** -0.5
+        gradients.append((slope @ keys, slope.mT @ queries, weights.mT @ tile))
+    return *(torch.cat(parts, 2).transpose(1, 2) for parts in zip(*gradients, strict=True)), torch.zeros(0)
+
+
+def _weights(q: Tensor, k: Tensor) -> Tensor:
+    return torch.softmax(q @ k.mT * q.shape[-1] ** -0.5, -1)
+
+
+def _sequences(rows: Sequence[Tensor], *packed: Tensor, queries: int = 1) -> list[list[Tensor]]:
+    """Split tensors `[1, N, H, d]`, of which some are for queries and the others for keys, into `[1, H, n, d]`."""
+    counts = [rows[int(i >= queries)].diff().tolist() for i in range(len(packed))]
+    return [[part.transpose(1, 2) for part in x.split(own, 1)] for x, own in zip(packed, counts, strict=True)]
+
+
+KERNELS: dict[str, Callable[..., Any]] = {
+    "aten._efficient_attention_forward.default": _efficient_attention,
+    "aten._efficient_attention_backward.default": _efficient_attention_backward,
+}
+"""What computes operations that the CPU does not have."""
 
 
 class _Generator(torch.Generator):

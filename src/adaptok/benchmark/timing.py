@@ -16,6 +16,8 @@ import torch
 from adaptok.utils.devices import synchronize
 from adaptok.utils.system import peak_memory
 
+GPU_SHAPE = (8192, 8192, 8192)
+"""Shape of a further product on devices other than CPUs, which smaller ones do not keep busy."""
 MATRIX_SHAPES = ((3072, 3072, 3072), (4096, 768, 3072), (8192, 768, 2304), (2048, 3072, 768))
 _TRIES = 4
 
@@ -81,7 +83,7 @@ class Measurement:
 def peak_flops(dtype: torch.dtype, device: torch.device) -> float:
     """Operations per second of the fastest large matrix product."""
     best = 0.0
-    for rows, inner, columns in MATRIX_SHAPES:
+    for rows, inner, columns in MATRIX_SHAPES if device.type == "cpu" else (*MATRIX_SHAPES, GPU_SHAPE):
         a, b = torch.randn(rows, inner, device=device).to(dtype), torch.randn(columns, inner, device=device).to(dtype)
         for _ in range(_TRIES):
             synchronize(device)

@@ -22,7 +22,7 @@ from adaptok.training.estimate import step_flops
 from adaptok.training.trainer import Trainer
 from adaptok.video.writing import VideoWriter
 
-_VIDEOS, _FRAMES, _WIDTH, _HEIGHT = 24, 240, 320, 240
+_VIDEOS, _FRAMES, _WIDTH, _HEIGHT = 12, 120, 320, 240
 
 
 @contextmanager

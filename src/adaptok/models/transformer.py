@@ -22,6 +22,7 @@ from adaptok.models.kv_cache import BlockKVCache
 from adaptok.models.rotary import KeyTransform, QueryTransform, rotations
 from adaptok.ops.block_causal_attention import Segment, block_causal_attention, gather_runs
 from adaptok.ops.chunked_residual import add_residual_
+from adaptok.ops.ragged_attention import RaggedRows, ragged_rows
 
 NORM_EPS = 1e-5
 
@@ -47,12 +48,14 @@ class LayerPlan:
     segments: cover the query rows in order.
     queries: rows of the input that are queries and leave the layer; all if None.
     rotation, query_rotation: float32 `[2, N, 1, d / 2]` and `[2, Q, 1, d / 2]`, rotations of keys and queries.
+    rows: rows of the segments, on a GPU.
     """
 
     segments: tuple[Segment, ...]
     queries: tuple[slice, ...] | None = None
     rotation: Tensor | None = None
     query_rotation: Tensor | None = None
+    rows: RaggedRows | None = None
 
     def select_queries(self, x: Tensor) -> Tensor:
         """`[B, N, D]` to `[B, Q, D]`."""
@@ -83,7 +86,7 @@ class Attention(nn.Module):
             q, kv = self.q_norm(q, plan.query_rotation), self.k_norm(kv, plan.rotation)
         if cache is not None:
             kv = cache.append(self.layer, kv)  # [B, M, 2, H, d]
-        return self.proj(block_causal_attention(q, kv, plan.segments).flatten(2))
+        return self.proj(block_causal_attention(q, kv, plan.segments, plan.rows).flatten(2))
 
 
 def build_norm(config: StackConfig, eps: float = NORM_EPS) -> nn.LayerNorm | nn.RMSNorm:
@@ -129,24 +132,26 @@ class TransformerStack(nn.Module):
         Args:
             positions: int64 `[N, 4]`, coordinates of the rows (see `rotary`). Required with the option `rope`.
         """
-        for block, layer_plan in zip(self.blocks, self._layer_plans(plan, positions), strict=True):
+        for block, layer_plan in zip(self.blocks, self._layer_plans(plan, x, positions), strict=True):
             if self.checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, layer_plan, cache, use_reentrant=False)
             else:
                 x = block(x, layer_plan, cache)
         return x
 
-    def _layer_plans(self, plan: Plan, positions: Tensor | None) -> list[LayerPlan]:
+    def _layer_plans(self, plan: Plan, x: Tensor, positions: Tensor | None) -> list[LayerPlan]:
+        size = self.config.width // self.config.heads
         rotation = query_rotation = None
         if self.config.rope:
             assert positions is not None
-            rotation = query_rotation = rotations(positions, self.config.width // self.config.heads)
-        inner = LayerPlan(plan.segments, None, rotation, rotation)
+            rotation = query_rotation = rotations(positions, size)
+        inner = LayerPlan(plan.segments, None, rotation, rotation, ragged_rows(plan.segments, len(x), x.device, size))
         if plan.outputs is None:
             return [inner] * self.config.depth
         if rotation is not None:
             query_rotation = gather_runs(rotation, plan.outputs, 1).contiguous()
-        last = LayerPlan(plan.output_segments, plan.outputs, rotation, query_rotation)
+        rows = ragged_rows(plan.output_segments, len(x), x.device, size)
+        last = LayerPlan(plan.output_segments, plan.outputs, rotation, query_rotation, rows)
         return [inner] * (self.config.depth - 1) + [last]
 
 

@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from adaptok.ops.ragged_attention import RaggedRows, ragged_attention, ragged_kernel
 from adaptok.ops.tiled_attention import attention, attention_backward, attention_with_logsumexp, uses_tiles
 
 
@@ -56,17 +57,22 @@ def block_causal_attention_reference(q: Tensor, kv: Tensor, segments: Sequence[S
     return F.scaled_dot_product_attention(q.transpose(1, 2), k, v, attn_mask=mask).transpose(1, 2)
 
 
-def block_causal_attention(q: Tensor, kv: Tensor, segments: Sequence[Segment]) -> Tensor:
+def block_causal_attention(
+    q: Tensor, kv: Tensor, segments: Sequence[Segment], rows: RaggedRows | None = None
+) -> Tensor:
     """Attend from each segment's queries to its keys.
 
     Args:
         q: `[B, N, H, d]`.
         kv: `[B, M, 2, H, d]`, keys and values.
         segments: cover the N rows in order.
+        rows: what `ragged_rows` returns for the segments: a GPU computes all of them in one kernel.
 
     Returns:
         `[B, N, H, d]`.
     """
+    if rows is not None and (kernel := ragged_kernel(q)) is not None:
+        return ragged_attention(q, kv, rows, kernel)
     out: Tensor = _BlockCausalAttention.apply(q, kv, segments)
     return out
 

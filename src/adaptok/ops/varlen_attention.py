@@ -22,6 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _TILE_ROWS = 192
+_GPU_PADDING = 64
+"""Clips are padded to a multiple of this length, because kernels of cuDNN are planned anew for every shape."""
 
 
 def varlen_attention(qkv: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -39,7 +41,8 @@ def varlen_attention(qkv: Tensor, lengths: Sequence[int]) -> Tensor:
         return out
     if qkv.device.type == "cpu" or len(set(lengths)) == 1:
         return varlen_attention_reference(qkv, lengths)
-    size, index = max(lengths), _padded_index(lengths, qkv.device)
+    size = -(-max(lengths) // _GPU_PADDING) * _GPU_PADDING
+    index = _padded_index(lengths, size, qkv.device)
     padded = qkv.new_zeros(len(lengths) * size, *qkv.shape[1:]).index_copy(0, index, qkv)
     return varlen_attention_reference(padded, [size] * len(lengths))[index]
 
@@ -107,9 +110,9 @@ def _weights(q: Tensor, k: Tensor, rows: slice) -> Tensor:
     return weights
 
 
-def _padded_index(lengths: Sequence[int], device: torch.device) -> Tensor:
-    """int64 `[N]`: the index of each packed row among clips that are padded to the longest length."""
+def _padded_index(lengths: Sequence[int], size: int, device: torch.device) -> Tensor:
+    """int64 `[N]`: the index of each packed row among clips that are padded to `size` rows."""
     counts = torch.tensor(lengths, device=device)
     within = torch.arange(sum(lengths), device=device) - (counts.cumsum(0) - counts).repeat_interleave(counts)
     clip = torch.arange(len(lengths), device=device).repeat_interleave(counts)
-    return clip * max(lengths) + within
+    return clip * size + within
