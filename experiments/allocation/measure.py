@@ -1,6 +1,7 @@
 """Measure the true distortion of clips at every combination of candidate lengths.
 
 python experiments/allocation/measure.py FOLDER OUT.npz [--model MODEL] [--lengths 16,48,64] [--lpips WEIGHTS]
+    [--device cuda]
 
 Measured is the first clip of every video in the folder. Block i never depends on later blocks, so its distortion is
 measured once for every combination of the lengths of blocks 0 to i. Each prefix is decoded once, for all clips.
@@ -41,13 +42,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", help="model folder or hub id; the bundled model by default")
     parser.add_argument("--lengths", type=lambda text: [int(n) for n in text.split(",")])
     parser.add_argument("--lpips", type=Path, help="also measure LPIPS (VGG) with these weights")
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
-    codec = AdapTok.from_pretrained(options.model, device="cpu")
+    codec = AdapTok.from_pretrained(options.model, device=options.device)
     latents, step = codec.config.tokenizer.latents, codec.length_step
     lengths = options.lengths or sorted({max(1, round(latents * part / step)) * step for part in FRACTIONS})
     names, clips = zip(*read_clips(codec, options.folder), strict=True)
-    lpips = Lpips.from_file(options.lpips) if options.lpips else None
-    measured = measure_combinations(codec, torch.stack(clips), lengths, lpips)
+    lpips = Lpips.from_file(options.lpips).to(codec.device) if options.lpips else None
+    measured = measure_combinations(codec, torch.stack(clips).to(codec.device), lengths, lpips)
     arrays: dict[str, Any] = {"lengths": np.array(lengths), "names": np.array(names), **measured}
     np.savez(options.out, **arrays)
 
@@ -95,7 +97,7 @@ def measure_combinations(
             for kind in kinds:
                 distortion = block_distortion(decoded, frames, kind, c.temporal_patch_size, lpips)[:, 0]
                 values, index = np.moveaxis(measured[f"{kind}_{block}"], 0, -1), (*chosen, level)  # [n, ..., n, N]
-                values[index] = distortion.double().numpy()
+                values[index] = distortion.double().cpu().numpy()
             progress.advance(task)
             ends[block + 1] = cache.rows
             measure((*chosen, level))

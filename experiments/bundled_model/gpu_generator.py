@@ -1,34 +1,43 @@
-"""Training of the generator of drawn shapes on a GPU."""
+"""Train the bundled generator, on the tokens of drawn shapes, on a GPU.
+
+    python experiments/bundled_model/gpu_generator.py --out OUT --generator-seconds 300 --shapes 15000
+
+Figures go to `OUT/log.jsonl`, and the model folder is `OUT/generator`. `gpu_train.py` does it as its last stage.
+"""
 
 from __future__ import annotations
 
-import math
+import argparse
+import os
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 from gpu_clips import FRAMES, PROCESSES, SIZE
-from gpu_networks import TrainingTokenizer, generator_loss
+from gpu_networks import generator_loss
 from gpu_session import Optimization, Session
 from numpy.typing import NDArray
 from torch import Tensor
 
+import adaptok
+from adaptok import AdapTok
+from adaptok.allocation.policy import LengthPolicy
 from adaptok.checkpoints.model_folder import read_generator, write_folder
 from adaptok.config.optimization import OptimizerConfig
 from adaptok.data.synthetic.shapes import CLASSES, draw_shape_clip
 from adaptok.generation.sequences import join_blocks
-from adaptok.models.dense import DenseScorer
 from adaptok.models.generator import GeneratorModel
 from adaptok.models.model import weights_hash
-from adaptok.models.scorer import Scorer
 
+ASSETS = Path(adaptok.__file__).parent / "assets"
 MEAN_TOKENS = 64
 """Mean number of tokens per block of the training data."""
 BATCH_SIZE = 64
 """Clips tokenized at once."""
 HELD_OUT = 0.02
 LOG_STEPS = 100
+VALIDATION_STEPS = 2000
 DRAWN_AT_ONCE = 64
 
 Sequences = list[NDArray[np.int64]]
@@ -65,41 +74,21 @@ def draw_shapes(path: Path, start: int) -> None:
 
 @torch.no_grad()
 def tokenize(session: Session, shapes: NDArray[np.uint8]) -> Sequences:
-    """Tokenize drawn clips, with lengths chosen block after block by a common λ."""
-    tokenizer, scorer = session.model.tokenizer, session.model.scorer
-    assert isinstance(scorer, Scorer)
-    c = tokenizer.config
+    """Tokenize drawn clips. Those of a batch share a budget."""
     torch.set_float32_matmul_precision("highest")  # for the ids that a CPU computes
-    training, dense = TrainingTokenizer(tokenizer, BATCH_SIZE, False), DenseScorer(scorer).to(session.device)
-    mask, step = training.encoder_mask(), scorer.config.length_step
-    candidates = torch.arange(step, c.latents + 1, step, device=session.device)
-
-    def choose(encoded: Tensor, inputs: Tensor, lmbda: float) -> Tensor:
-        lengths = torch.full((len(encoded), c.blocks), c.latents, device=session.device)
-        for block in range(c.blocks):
-            scores = scorer.denormalize(dense(encoded, inputs, lengths)[:, block])
-            lengths[:, block] = candidates[(scores + lmbda * candidates).argmin(-1)]
-        return lengths
-
-    def find_lambda(encoded: Tensor, inputs: Tensor) -> float:
-        low, high = -25.0, 0.0  # of the logarithm; tokens fall as λ rises
-        for _ in range(20):
-            middle = (low + high) / 2
-            many = choose(encoded, inputs, math.exp(middle)).float().mean().item() > MEAN_TOKENS
-            low, high = (middle, high) if many else (low, middle)
-        return math.exp((low + high) / 2)
-
+    model = session.model.eval()
+    codec = AdapTok(model, weights_hash(model.state_dict()))
+    layout = codec.layout
+    policy = LengthPolicy(MEAN_TOKENS * layout.blocks, effort=0)
     sequences: Sequences = []
-    lmbda = 0.0
     for start in range(0, len(shapes), BATCH_SIZE):
         clips = torch.from_numpy(shapes[start : start + BATCH_SIZE]).to(session.device)
-        encoded, z = training.encode(clips.permute(0, 4, 1, 2, 3).float() / 255, mask)
-        quantized = tokenizer.quantizer(z)
-        inputs = tokenizer.project_codes(quantized.codes)
-        lmbda = lmbda or find_lambda(encoded, inputs)
-        for ids, lengths in zip(quantized.ids.cpu(), choose(encoded, inputs, lmbda).cpu(), strict=True):
+        encoded = codec.encode_clips(clips.permute(0, 4, 1, 2, 3).float() / 255)
+        scores = codec.allocation_scores(encoded, policy).flatten(0, 1).cpu().numpy()
+        chosen = policy.lengths(scores, len(scores), layout).reshape(-1, layout.blocks)
+        for ids, lengths in zip(encoded.ids.cpu(), torch.from_numpy(chosen), strict=True):
             kept = torch.cat([own[:n] for own, n in zip(ids, lengths.tolist(), strict=True)])
-            sequences.append(join_blocks(kept, lengths, c.quantizer.codebook_size))
+            sequences.append(join_blocks(kept, lengths, codec.config.tokenizer.quantizer.codebook_size))
     torch.set_float32_matmul_precision("high")
     return sequences
 
@@ -110,8 +99,8 @@ def train_generator(session: Session, shapes: Shapes) -> None:
     sequences = tokenize(session, shapes.wait())
     held_out = round(len(sequences) * HELD_OUT)
     session.log("generator data", clips=len(sequences), tokens=np.mean([len(s) for s in sequences]))
-    source = read_generator(options.initial_generator)
     names = {"model": session.model.config.name, "model_hash": weights_hash(session.model.state_dict())}
+    source = read_generator(options.initial_generator)
     config = source.config.model_copy(update=names)
     model = GeneratorModel(config)
     model.load_state_dict(source.state_dict())
@@ -131,6 +120,16 @@ def train_generator(session: Session, shapes: Shapes) -> None:
             row[: len(sequences[i])] = sequences[i]
         return torch.from_numpy(chosen % len(CLASSES)).to(device), torch.from_numpy(entries).to(device)
 
+    def save() -> None:
+        """Validate the averaged weights, and write them."""
+        averaged = GeneratorModel(config).to(device).eval()
+        averaged.load_state_dict(optimization.average)
+        with torch.no_grad(), session.autocast():
+            rows = [rows for rows in np.array_split(np.arange(held_out), max(1, held_out // BATCH_SIZE)) if len(rows)]
+            losses = [generator_loss(averaged, *batch(some)).item() for some in rows]
+        session.log("generator validation", step=optimization.steps, loss=np.mean(losses))
+        write_folder(averaged, options.out / "generator", torch.bfloat16)
+
     while not optimization.finished:
         classes, entries = batch(rng.integers(held_out, len(sequences), options.generator_batch_size))
         unconditional = torch.rand(len(classes), generator=session.rng, device=device) < config.class_dropout
@@ -139,9 +138,31 @@ def train_generator(session: Session, shapes: Shapes) -> None:
         optimization.step(loss)
         if optimization.steps % LOG_STEPS == 0:
             session.log("generator", step=optimization.steps, loss=loss.item())
-    model.load_state_dict(optimization.average)
-    with torch.no_grad(), session.autocast():
-        rows = [rows for rows in np.array_split(np.arange(held_out), 4) if len(rows)]
-        losses = [generator_loss(model, *batch(some)).item() for some in rows]
-    session.log("generator validation", loss=np.mean(losses))
-    write_folder(model.eval(), options.out / "generator")
+        if optimization.steps % VALIDATION_STEPS == 0:
+            save()
+    save()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    add_options(parser)
+    options = parser.parse_args()
+    session = Session(options)
+    train_generator(session, Shapes(options.out / "shapes.npy", options.shapes, options.workers))
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the generator, and those that all stages share."""
+    parser.add_argument("--initial", type=Path, default=ASSETS / "adaptok-tiny", help="tokenizer and scorer")
+    parser.add_argument("--initial-generator", type=Path, default=ASSETS / "adaptok-tiny-generator")
+    parser.add_argument("--generator-seconds", type=float, default=60.0)
+    parser.add_argument("--generator-batch-size", type=int, default=128)
+    parser.add_argument("--shapes", type=int, default=2500, help="clips of each class that the generator is trained on")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that prepare data")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--sdpa", action="store_true", help="SDPA with dense masks instead of FlexAttention")
+
+
+if __name__ == "__main__":
+    main()

@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ class Session:
         flex: whether FlexAttention is used.
         model: tokenizer and scorer, as trained so far.
         rng: random numbers on the device.
-        store: frames of the training data.
+        store: frames of the training data, decoded on first use.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -42,13 +43,19 @@ class Session:
         self.device = torch.device(options.device)
         self.compiled = self.device.type == "cuda"
         self.flex = self.compiled and not options.sdpa
+        PROCESSES.set_forkserver_preload(["gpu_clips"])
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
         options.out.mkdir(parents=True, exist_ok=True)
         self.model = read_folder(options.initial).build().to(self.device).train()
         self.rng = torch.Generator(self.device).manual_seed(71)
-        self.store = FrameStore.build(options.data, options.drawings, options.workers, self.device)
-        self.log("frames", gibibytes=self.store.values.numel() / 2**30, videos=len(self.store.videos))
+
+    @cached_property
+    def store(self) -> FrameStore:
+        options = self.options
+        store = FrameStore.build(options.data, options.drawings, options.workers, self.device)
+        self.log("frames", gibibytes=store.values.numel() / 2**30, videos=len(store.videos))
+        return store
 
     def log(self, event: str, **figures: Any) -> None:
         """Append figures to the record and print them."""

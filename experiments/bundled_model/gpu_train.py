@@ -11,18 +11,12 @@ written to OUT: `tokenizer` (averaged weights, every four minutes), `scorer` (th
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
-from gpu_clips import PROCESSES
-from gpu_generator import Shapes, train_generator
+from gpu_generator import Shapes, add_options, train_generator
 from gpu_scorer import train_scorer
 from gpu_session import Session
 from gpu_tokenizer import train_tokenizer
-
-import adaptok
-
-ASSETS = Path(adaptok.__file__).parent / "assets"
 
 
 def main() -> None:
@@ -30,21 +24,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with videos/train, videos/val and images")
     parser.add_argument("--lpips", type=Path, required=True, help="folder with lpips_vgg and lpips_alex .safetensors")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--initial", type=Path, default=ASSETS / "adaptok-tiny")
-    parser.add_argument("--initial-generator", type=Path, default=ASSETS / "adaptok-tiny-generator")
-    for stage in ("tokenizer", "scorer", "generator"):
+    add_options(parser)
+    for stage in ("tokenizer", "scorer"):
         parser.add_argument(f"--{stage}-seconds", type=float, default=60.0)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--scorer-batch-size", type=int, default=24)
-    parser.add_argument("--generator-batch-size", type=int, default=128)
     parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate of the tokenizer")
     parser.add_argument("--drawings", type=int, default=3000, help="drawn clips among the training data")
-    parser.add_argument("--shapes", type=int, default=2500, help="clips of each class that the generator is trained on")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that prepare data")
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--sdpa", action="store_true", help="SDPA with dense masks instead of FlexAttention")
     options = parser.parse_args()
-    PROCESSES.set_forkserver_preload(["gpu_clips"])
     session = Session(options)
     shapes = Shapes(options.out / "shapes.npy", options.shapes, max(1, options.workers // 4))
     train_tokenizer(session)
