@@ -78,16 +78,16 @@ def test_efforts_are_numbers_from_0_to_3():
         LengthPolicy(BUDGET, effort=4)
 
 
-def test_measurements_are_made_at_the_lengths_of_lambda(cumulative_codec, clips):
-    """With a table of λ, the clips of a video share λ instead of having a budget each."""
-    scorer = cumulative_codec.config.scorer
-    table = ((2.0, 1e9), (8.0, 1e-9))  # at 4 tokens per block, λ is 1e3, which leaves the shortest lengths
-    config = cumulative_codec.config.model_copy(update={"scorer": scorer.model_copy(update={"lambdas": table})})
-    model = Model(config)
+@pytest.mark.parametrize("scope", ["video", "clip"])
+def test_measurements_are_made_where_a_clip_has_the_budget(cumulative_codec, clips, scope):
+    """Scores of a clip do not depend on the others, nor on a table of λ."""
+    scorer = cumulative_codec.config.scorer.model_copy(update={"lambdas": ((2.0, 1e9), (8.0, 1e-9))})
+    model = Model(cumulative_codec.config.model_copy(update={"scorer": scorer}))
     model.load_state_dict(cumulative_codec.model.state_dict())
-    codec = AdapTok(model, "")
-    encoded = codec.encode_clips(clips[:1])
-    scores = codec.allocation_scores(encoded, LengthPolicy(BUDGET, effort=2))
-    torch.testing.assert_close(scores_at(scores, [[2] * 4], 2).mean(), torch.tensor(1.0))
-    alone = codec.allocation_scores(encoded, LengthPolicy(BUDGET, "clip", effort=2))
-    assert not torch.allclose(scores, alone)
+    policy = LengthPolicy(BUDGET, scope, effort=2)
+    scores = cumulative_codec.allocation_scores(cumulative_codec.encode_clips(clips), policy)
+    with_table = AdapTok(model, "")
+    alone = with_table.allocation_scores(with_table.encode_clips(clips[1:2]), policy)
+    torch.testing.assert_close(alone, scores[1:2], rtol=1e-4, atol=1e-3)
+    once = cumulative_codec.allocation_scores(cumulative_codec.encode_clips(clips), LengthPolicy(BUDGET, scope))
+    assert not torch.allclose(scores, once)

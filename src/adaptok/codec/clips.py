@@ -195,7 +195,6 @@ class ClipCodec(Pretrained):
             encoded.clips,
             budget,
             self.used_effort(policy),
-            lmbda=None if budget is None or policy.scope == "clip" else self.layout.lmbda(budget),
             relative=policy.target is None,
         )
 

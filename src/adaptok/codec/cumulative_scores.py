@@ -43,7 +43,6 @@ def cumulative_scores(
     budget: float | None,
     effort: int,
     *,
-    lmbda: float | None = None,
     relative: bool = True,
 ) -> Tensor:
     """Score every block of clips at every candidate length, by terms that add up to the distortion of a clip.
@@ -54,12 +53,10 @@ def cumulative_scores(
         inputs: `[B, g, K, D]` decoder inputs.
         clips: `[B, C, g * pt, S, S]` in [0, 1]; only needed for an effort of 2 or 3, or by a scorer that reads them.
         budget: Tokens per block that lengths are chosen for; None if unknown.
-        effort: 0 scores blocks once, around reference lengths. 1 chooses lengths for the budget, and scores again
-            around these. 2 decodes each clip at them, and with each block at about a third and at twice
-            its length, and calibrates the scores to the measured distortions. 3 does so twice. Without a budget, it is
-            0.
-        lmbda: λ at which blocks use the budget on average, in relative distortion per token. None chooses lengths for
-            the budget of each clip.
+        effort: 0 scores blocks once, around reference lengths. 1 chooses lengths for the budget, which it gives to each
+            clip, and scores again around these. 2 decodes each clip at them, and with each block at about a third and
+            at twice its length, and calibrates the scores to the measured distortions. 3 does so twice. Without a
+            budget, it is 0.
         relative: Divide the scores of each clip by its mean distortion at the reference lengths.
 
     Returns:
@@ -73,7 +70,8 @@ def cumulative_scores(
     scores = _additive(_predict(model, encoded, inputs, clips, lengths), lengths, step)
     for round_ in range(0 if budget is None else effort):
         assert budget is not None
-        lengths = _choose(scores, lengths, budget, lmbda, step)
+        rows = scores.double().cpu().numpy()
+        lengths = [allocate(row, budget * g, length_step=step).lengths.tolist() for row in rows]
         predicted = _predict(model, encoded, inputs, clips, lengths)
         if round_ > 0:
             assert clips is not None
@@ -133,15 +131,3 @@ def scores_at(scores: Tensor, lengths: Sequence[Sequence[int]], step: int) -> Te
     """Return the scores `[B, g]` at some lengths."""
     columns = torch.tensor(lengths, device=scores.device) // step - 1
     return scores.gather(2, columns[..., None])[..., 0]
-
-
-def _choose(
-    scores: Tensor, reference: Sequence[Sequence[int]], budget: float, lmbda: float | None, step: int
-) -> list[list[int]]:
-    """Choose lengths from scores around some reference lengths, at λ or for the budget of each clip."""
-    if lmbda is not None:
-        candidates = torch.arange(1, scores.shape[2] + 1, device=scores.device) * step
-        chosen = (_relative(scores, reference, step) + lmbda * candidates).argmin(2)
-        return ((chosen + 1) * step).tolist()
-    rows = scores.double().cpu().numpy()
-    return [allocate(row, budget * len(row), length_step=step).lengths.tolist() for row in rows]
