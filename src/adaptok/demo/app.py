@@ -216,7 +216,7 @@ def _generate_tab(generator: Generator, sessions: Sessions) -> None:
             clips = gr.Slider(1, MAX_CLIPS, value=2, step=1, label="Clips", buttons=[], elem_id="clips")
             buttons = _buttons("Generate", "generate")
         with gr.Column(scale=3, min_width=300):
-            hint = "Generated clips appear here. The bundled generator was trained briefly, on clips of moving shapes."
+            hint = "Generated clips appear here. The bundled generator was trained on clips of moving shapes."
             result = gr.HTML(page.message(hint), elem_classes="adaptok-result", elem_id="generate-result")
             (video,) = _downloads([("Download video", "generated")])
     c = generator.check_codec().config.tokenizer
