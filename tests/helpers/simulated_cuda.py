@@ -251,6 +251,7 @@ def simulated_cuda() -> Iterator[None]:
         stack.enter_context(mock.patch("torch.Generator", _Generator))
         stack.enter_context(mock.patch("torch.autocast", cpu_autocast))
         stack.enter_context(mock.patch("torch.cuda.synchronize", return_value=None))
+        stack.enter_context(mock.patch("torch.cuda.get_device_capability", return_value=(8, 0)))
         # views of tensors from outside of an inference mode are refused for classes of tensors
         no_gradient = mock.patch("torch._C._InferenceMode", lambda mode: torch.no_grad() if mode else nullcontext())
         stack.enter_context(no_gradient)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from adaptok.ops.block_causal_attention import Segment
 
 Kernel = Literal["flash", "efficient"]
+MAX_HEAD_SIZE = 256
 MAX_ROWS = 2048
 """Mean number of query rows of a segment, over all clips, from which on a call for every segment is faster."""
 
@@ -56,7 +57,9 @@ def ragged_rows(segments: Sequence[Segment], batch: int, device: torch.device, h
     Returns:
         None where a call per segment is as good, or the kernels do not support it.
     """
-    if device.type != "cuda" or torch.version.hip is not None or head_size % 8 or batch * len(segments) < 2:
+    if device.type != "cuda" or torch.version.hip is not None or head_size % 8 or head_size > MAX_HEAD_SIZE:
+        return None
+    if batch * len(segments) < 2:
         return None
     if batch * segments[-1].queries.stop >= MAX_ROWS * len(segments):
         return None
@@ -76,9 +79,12 @@ def ragged_kernel(q: Tensor) -> Kernel | None:
     """Return the fastest kernel for queries of this type on this GPU; None if there is none."""
     if q.dtype == torch.float32:
         return "efficient"
-    if torch.backends.cuda.is_flash_attention_available() and torch.cuda.get_device_capability(q.device) >= (8, 0):
+    if q.dtype not in (torch.float16, torch.bfloat16):
+        return None
+    ampere = torch.cuda.get_device_capability(q.device) >= (8, 0)
+    if ampere and torch.backends.cuda.is_flash_attention_available():
         return "flash"
-    return "efficient" if q.dtype == torch.float16 else None
+    return "efficient" if ampere or q.dtype == torch.float16 else None
 
 
 def ragged_attention(q: Tensor, kv: Tensor, rows: RaggedRows, kernel: Kernel) -> Tensor:
