@@ -1,6 +1,6 @@
 """Train the bundled generator, on the tokens of drawn shapes, on a GPU.
 
-    python experiments/bundled_model/gpu_generator.py --out OUT --generator-seconds 300 --shapes 15000
+    python experiments/bundled_model/gpu_generator.py --out OUT --generator-seconds 330 --shapes 12000
 
 Figures go to `OUT/log.jsonl`, and the model folder is `OUT/generator`. `gpu_train.py` does it as its last stage.
 """
@@ -97,10 +97,10 @@ def train_generator(session: Session, shapes: Shapes) -> None:
     """Train the generator on the tokens of drawn shapes, and write its folder."""
     options, device = session.options, session.device
     sequences = tokenize(session, shapes.wait())
-    held_out = round(len(sequences) * HELD_OUT)
+    held_out = max(1, round(len(sequences) * HELD_OUT))
     session.log("generator data", clips=len(sequences), tokens=np.mean([len(s) for s in sequences]))
-    names = {"model": session.model.config.name, "model_hash": weights_hash(session.model.state_dict())}
     source = read_generator(options.initial_generator)
+    names = {"model": session.model.config.name, "model_hash": weights_hash(session.model.state_dict())}
     config = source.config.model_copy(update=names)
     model = GeneratorModel(config)
     model.load_state_dict(source.state_dict())

@@ -26,7 +26,7 @@ FINAL_RATIO = 0.01
 
 
 class Session:
-    """One run of all stages.
+    """One run of one or more stages.
 
     Attributes:
         options: command line options.

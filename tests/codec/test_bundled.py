@@ -47,7 +47,7 @@ def test_other_precisions_choose_nearly_the_same_lengths(dtype):
         streamed = AdapTok.from_pretrained(device="cpu", dtype=dtype).encode(clip, 256, scope="stream", stop=1.0)
     assert np.abs(tokens.lengths - expected.lengths).mean() < 0.1 * expected.lengths.mean()
     np.testing.assert_allclose(tokens.scores, expected.scores, rtol=0.1)
-    assert len(streamed.lengths) == len(expected.lengths)
+    assert abs(streamed.lengths.mean() - expected.lengths.mean()) < 0.25 * expected.lengths.mean()
 
 
 def test_tokens_do_not_depend_on_the_number_of_threads():

@@ -113,20 +113,49 @@ def _check_devices(func: Any, args: Sequence[Any], flat: Sequence[Any]) -> None:
 
 
 def _efficient_attention(q: Tensor, k: Tensor, v: Tensor, _: None, *rows: Any) -> tuple[Tensor, ...]:
-    """Stand in for a kernel of CUDA: attention within each of the sequences that lie one after the other."""
-    outs = [_weights(q, k) @ v for q, k, v in zip(*_sequences(rows, q, k, v), strict=True)]
-    return torch.cat(outs, 2).transpose(1, 2), *(torch.zeros(0),) * 3, 0, 0
+    """Stand in for a kernel of CUDA: attention within each of the sequences that lie one after the other.
+
+    `rows` are offsets and greatest lengths of queries and keys, dropout, kind of mask, and whether to return the
+    log-sum-exp.
+    """
+    outs, sums = [], []
+    for queries, keys, values in zip(*_sequences(rows, q, k, v), strict=True):
+        outs.append(_weights(queries, keys) @ values)
+        sums.append(_logsumexp(queries, keys))
+    assert rows[4:6] == (0.0, 0)
+    logsumexp = torch.cat(sums, 2) if any(rows[6:]) else torch.zeros(0)  # a default is left out
+    return torch.cat(outs, 2).transpose(1, 2), logsumexp, torch.zeros(()), torch.zeros(()), *rows[2:4]
 
 
 def _efficient_attention_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, _: None, out: Tensor, *rows: Any
 ) -> tuple[Tensor, ...]:
-    gradients = []
+    gradients, sums = [], []
     for tile, queries, keys, values in zip(*_sequences(rows, grad, q, k, v, queries=2), strict=True):
+        sums.append(_logsumexp(queries, keys))
         weights, slope = _weights(queries, keys), tile @ values.mT
         slope = weights * (slope - (weights * slope).sum(-1, keepdim=True)) * q.shape[-1] ** -0.5
         gradients.append((slope @ keys, slope.mT @ queries, weights.mT @ tile))
+    torch.testing.assert_close(rows[4], torch.cat(sums, 2))
     return *(torch.cat(parts, 2).transpose(1, 2) for parts in zip(*gradients, strict=True)), torch.zeros(0)
+
+
+def _flash_attention(q: Tensor, k: Tensor, v: Tensor, *rows: Any) -> tuple[Tensor, ...]:
+    assert rows[4:] == (0.0, False, False)  # dropout, causal, debugging
+    out, *saved = _efficient_attention(q[None], k[None], v[None], None, *rows[:4], 0.0, 0, True)[:4]
+    return out[0], *saved, torch.zeros(0)
+
+
+def _flash_attention_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, logsumexp: Tensor, *rows: Any
+) -> tuple[Tensor, ...]:
+    tensors = (x[None] for x in (grad, q, k, v))
+    dq, dk, dv, _ = _efficient_attention_backward(*tensors, None, out[None], *rows[:4], logsumexp)
+    return dq[0], dk[0], dv[0]
+
+
+def _logsumexp(q: Tensor, k: Tensor) -> Tensor:
+    return torch.logsumexp((q @ k.mT * q.shape[-1] ** -0.5).float(), -1)
 
 
 def _weights(q: Tensor, k: Tensor) -> Tensor:
@@ -135,6 +164,7 @@ def _weights(q: Tensor, k: Tensor) -> Tensor:
 
 def _sequences(rows: Sequence[Tensor], *packed: Tensor, queries: int = 1) -> list[list[Tensor]]:
     """Split tensors `[1, N, H, d]`, of which some are for queries and the others for keys, into `[1, H, n, d]`."""
+    assert tuple(rows[2:4]) == tuple(int(offsets.diff().max()) for offsets in rows[:2])
     counts = [rows[int(i >= queries)].diff().tolist() for i in range(len(packed))]
     return [[part.transpose(1, 2) for part in x.split(own, 1)] for x, own in zip(packed, counts, strict=True)]
 
@@ -142,6 +172,8 @@ def _sequences(rows: Sequence[Tensor], *packed: Tensor, queries: int = 1) -> lis
 KERNELS: dict[str, Callable[..., Any]] = {
     "aten._efficient_attention_forward.default": _efficient_attention,
     "aten._efficient_attention_backward.default": _efficient_attention_backward,
+    "aten._flash_attention_forward.default": _flash_attention,
+    "aten._flash_attention_backward.default": _flash_attention_backward,
 }
 """What computes operations that the CPU does not have."""
 
@@ -252,6 +284,8 @@ def simulated_cuda() -> Iterator[None]:
         stack.enter_context(mock.patch("torch.autocast", cpu_autocast))
         stack.enter_context(mock.patch("torch.cuda.synchronize", return_value=None))
         stack.enter_context(mock.patch("torch.cuda.get_device_capability", return_value=(8, 0)))
+        flash = mock.patch("torch.backends.cuda.is_flash_attention_available", return_value=True)
+        stack.enter_context(flash)
         # views of tensors from outside of an inference mode are refused for classes of tensors
         no_gradient = mock.patch("torch._C._InferenceMode", lambda mode: torch.no_grad() if mode else nullcontext())
         stack.enter_context(no_gradient)

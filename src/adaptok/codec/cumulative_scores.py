@@ -53,7 +53,7 @@ def cumulative_scores(
         inputs: `[B, g, K, D]` decoder inputs.
         clips: `[B, C, g * pt, S, S]` in [0, 1]; only needed for an effort of 2 or 3, or by a scorer that reads them.
         budget: Tokens per block that lengths are chosen for; None if unknown.
-        effort: 0 scores blocks once, around reference lengths. 1 chooses lengths for the budget, which it gives to each
+        effort: 0 scores blocks once, around reference lengths. 1 chooses lengths with the same budget for every
             clip, and scores again around these. 2 decodes each clip at them, and with each block at about a third and
             at twice its length, and calibrates the scores to the measured distortions. 3 does so twice. Without a
             budget, it is 0.

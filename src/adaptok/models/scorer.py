@@ -154,7 +154,8 @@ class BaseScorer(nn.Module):
     def shape(self, scores: Tensor, first_block: int = 0) -> Tensor:
         """Turn the outputs of the network `[..., g, L]` into normalized scores, by `degree` and `curve`."""
         if self.smoothing is not None:
-            scores = scores @ self.smoothing
+            # not as a matrix product, which autocast would compute in half precision
+            scores = (scores.float()[..., None] * self.smoothing).sum(-2)
         return scores if self.curve is None else scores + self.curve[first_block : first_block + scores.shape[-2]]
 
     def denormalize(self, scores: Tensor) -> Tensor:

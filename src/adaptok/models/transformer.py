@@ -48,14 +48,14 @@ class LayerPlan:
     segments: cover the query rows in order.
     queries: rows of the input that are queries and leave the layer; all if None.
     rotation, query_rotation: float32 `[2, N, 1, d / 2]` and `[2, Q, 1, d / 2]`, rotations of keys and queries.
-    rows: rows of the segments, on a GPU.
+    ragged: rows of the segments, where a GPU computes them in one kernel.
     """
 
     segments: tuple[Segment, ...]
     queries: tuple[slice, ...] | None = None
     rotation: Tensor | None = None
     query_rotation: Tensor | None = None
-    rows: RaggedRows | None = None
+    ragged: RaggedRows | None = None
 
     def select_queries(self, x: Tensor) -> Tensor:
         """`[B, N, D]` to `[B, Q, D]`."""
@@ -86,7 +86,7 @@ class Attention(nn.Module):
             q, kv = self.q_norm(q, plan.query_rotation), self.k_norm(kv, plan.rotation)
         if cache is not None:
             kv = cache.append(self.layer, kv)  # [B, M, 2, H, d]
-        return self.proj(block_causal_attention(q, kv, plan.segments, plan.rows).flatten(2))
+        return self.proj(block_causal_attention(q, kv, plan.segments, plan.ragged).flatten(2))
 
 
 def build_norm(config: StackConfig, eps: float = NORM_EPS) -> nn.LayerNorm | nn.RMSNorm:
@@ -150,8 +150,8 @@ class TransformerStack(nn.Module):
             return [inner] * self.config.depth
         if rotation is not None:
             query_rotation = gather_runs(rotation, plan.outputs, 1).contiguous()
-        rows = ragged_rows(plan.output_segments, len(x), x.device, size)
-        last = LayerPlan(plan.output_segments, plan.outputs, rotation, query_rotation, rows)
+        ragged = ragged_rows(plan.output_segments, len(x), x.device, size)
+        last = LayerPlan(plan.output_segments, plan.outputs, rotation, query_rotation, ragged)
         return [inner] * (self.config.depth - 1) + [last]
 
 

@@ -58,7 +58,7 @@ def block_causal_attention_reference(q: Tensor, kv: Tensor, segments: Sequence[S
 
 
 def block_causal_attention(
-    q: Tensor, kv: Tensor, segments: Sequence[Segment], rows: RaggedRows | None = None
+    q: Tensor, kv: Tensor, segments: Sequence[Segment], ragged: RaggedRows | None = None
 ) -> Tensor:
     """Attend from each segment's queries to its keys.
 
@@ -66,13 +66,13 @@ def block_causal_attention(
         q: `[B, N, H, d]`.
         kv: `[B, M, 2, H, d]`, keys and values.
         segments: cover the N rows in order.
-        rows: what `ragged_rows` returns for the segments: a GPU computes all of them in one kernel.
+        ragged: what `ragged_rows` returns for the segments, which a GPU then computes in one kernel.
 
     Returns:
         `[B, N, H, d]`.
     """
-    if rows is not None and (kernel := ragged_kernel(q)) is not None:
-        return ragged_attention(q, kv, rows, kernel)
+    if ragged is not None and (kernel := ragged_kernel(q)) is not None:
+        return ragged_attention(q, kv, ragged, kernel)
     out: Tensor = _BlockCausalAttention.apply(q, kv, segments)
     return out
 

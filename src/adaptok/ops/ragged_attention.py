@@ -1,10 +1,10 @@
 """Block-causal attention of all segments in one kernel, on a CUDA device.
 
 Why: with a call for every segment, a GPU mostly waits for the next call. A batch of 64 clips of different lengths has
-512 segments in every layer. torch has kernels for sequences of different lengths, which it uses for nested tensors:
-queries and keys of all segments lie one after the other, and offsets tell them apart. Keys that several segments see
-are copied for each of them. Besides, `F.scaled_dot_product_attention` prefers cuDNN on a Hopper GPU in half precision,
-which plans every new shape on the CPU first, and segments of drawn lengths always have new shapes.
+512 segments in every layer. In half precision, `F.scaled_dot_product_attention` also prefers cuDNN on a Hopper GPU,
+which plans every new shape on the CPU first, and segments of drawn lengths always have new shapes. torch has kernels
+for sequences of different lengths, which it uses for nested tensors: queries and keys of all segments lie one after the
+other, and offsets tell them apart. Keys that several segments see are copied for each of them.
 
 Measured on an NVIDIA H100 with torch 2.11, bfloat16: decoding 32 clips of the full-size model with varying lengths
 takes 44 ms, and with a call for every segment 260 ms. If all clips have the same 8 segments, copies cost more than
@@ -27,16 +27,19 @@ if TYPE_CHECKING:
     from adaptok.ops.block_causal_attention import Segment
 
 Kernel = Literal["flash", "efficient"]
-MAX_HEAD_SIZE = 256
+MAX_HEAD_SIZE = 192
+"""Larger heads have no gradient on some GPUs."""
 MAX_ROWS = 2048
-"""Mean number of query rows of a segment, over all clips, from which on a call for every segment is faster."""
+"""Query rows of all clips, divided by the number of segments, from which on a call for every segment is used."""
+MAX_KEYS = 2**20
+"""Keys of all segments and clips that may be copied at once: in bfloat16, 3 GB for rows of width 768."""
 
 
 class RaggedRows(NamedTuple):
     """Which rows the segments of a call consist of."""
 
     keys: Tensor
-    """int64 `[K]`, the keys of one segment after the other, the same for all B."""
+    """int32 `[K]`, the keys of one segment after the other, the same for all B."""
     query_offsets: Tensor
     """int32 `[B * S + 1]`, where the queries of each segment begin."""
     key_offsets: Tensor
@@ -59,7 +62,7 @@ def ragged_rows(segments: Sequence[Segment], batch: int, device: torch.device, h
     """
     if device.type != "cuda" or torch.version.hip is not None or head_size % 8 or head_size > MAX_HEAD_SIZE:
         return None
-    if batch * len(segments) < 2:
+    if len(segments) < 2:
         return None
     if batch * segments[-1].queries.stop >= MAX_ROWS * len(segments):
         return None
@@ -67,12 +70,13 @@ def ragged_rows(segments: Sequence[Segment], batch: int, device: torch.device, h
     owner, starts, sizes = np.array(runs, np.int64).reshape(-1, 3).T
     queries = np.array([segment.queries.stop - segment.queries.start for segment in segments])
     keys = np.bincount(owner, sizes, len(segments)).astype(np.int64)
-    if not (queries.all() and keys.all()):
+    if not (queries.all() and keys.all()) or batch * keys.sum() > MAX_KEYS:
         return None
     index = np.repeat(starts - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())
-    offsets = [np.cumsum([0, *np.tile(counts, batch)]).astype(np.int32) for counts in (queries, keys)]
-    of_queries, of_keys = torch.from_numpy(np.stack(offsets)).to(device)
-    return RaggedRows(torch.from_numpy(index).to(device), of_queries, of_keys, int(queries.max()), int(keys.max()))
+    offsets = [np.cumsum([0, *np.tile(counts, batch)]) for counts in (queries, keys)]
+    parts = torch.from_numpy(np.concatenate([*offsets, index]).astype(np.int32)).to(device)  # in one copy
+    of_queries, of_keys, rows = parts.split([len(offsets[0]), len(offsets[1]), len(index)])
+    return RaggedRows(rows, of_queries, of_keys, int(queries.max()), int(keys.max()))
 
 
 def ragged_kernel(q: Tensor) -> Kernel | None:
@@ -137,8 +141,9 @@ class _RaggedAttention(torch.autograd.Function):
                 *one, None, out[None], *rows[1:], logsumexp, 0.0, seed, offset, 0, False
             )
             dk, dv = dk[0], dv[0]
-        gathered = torch.stack([dk, dv], 1).unflatten(0, (len(kv), -1)).float()
-        dkv = gathered.new_zeros(kv.shape).index_add_(1, rows.keys, gathered)
+        dkv = torch.zeros_like(kv, dtype=torch.float32)
+        for i, gathered in enumerate((dk, dv)):
+            dkv[:, :, i].index_add_(1, rows.keys, gathered.unflatten(0, (len(kv), -1)).float())
         return dq.view(q.shape), dkv.to(kv.dtype), None, None
 
 

@@ -59,7 +59,8 @@ def iterate_batches(
     try:
         yield from batches
     finally:
-        del batches  # waits a few seconds for its processes to end
+        if processes:  # before they are killed, torch must forget them; this waits a few seconds for them to end
+            batches._shutdown_workers()  # type: ignore[attr-defined]
         for process in processes:
             process.kill()  # one that is still reading would go on after the run, as it ignores other signals
 
