@@ -25,19 +25,21 @@ def true_total(codec, encoded, clips, lengths):
     return measure_cumulative(tokenizer, clips, encoded.inputs, lengths, 0, [lengths[0]], "multiscale")[0, 0]
 
 
-def test_measured_scores_add_up_to_the_true_distortion_of_a_clip(cumulative_codec, clips):
+@pytest.mark.parametrize("effort", [2, 3])
+def test_measured_scores_add_up_to_the_true_distortion_of_a_clip(cumulative_codec, clips, effort):
+    """At a few lengths with an effort of 2, and at all with one of 3."""
     codec = cumulative_codec
     for clip in clips.split(1):
         encoded = codec.encode_clips(clip)
         scores = codec.allocation_scores(encoded, LengthPolicy(target=1.0, effort=0))
-        once = codec.allocation_scores(encoded, LengthPolicy(BUDGET, effort=1))
-        # the lengths that an effort of 2 measures at
-        lengths = LengthPolicy(BUDGET).lengths(once[0].numpy(), 4, codec.layout).tolist()
-        measured = codec.allocation_scores(encoded, LengthPolicy(BUDGET, effort=2))
+        before = codec.allocation_scores(encoded, LengthPolicy(BUDGET, effort=effort - 1))
+        lengths = LengthPolicy(BUDGET).lengths(before[0].numpy(), 4, codec.layout).tolist()  # that are measured around
+        measured = codec.allocation_scores(encoded, LengthPolicy(BUDGET, effort=effort))
         total = true_total(codec, encoded, clip, lengths)
         torch.testing.assert_close(scores_at(measured, [lengths], 2).mean(), torch.tensor(1.0))  # relative to itself
         for block in range(4):
-            for length in {max(1, lengths[block] // 6) * 2, min(8, 2 * lengths[block])}:
+            near = {max(1, lengths[block] // 6) * 2, min(8, 2 * lengths[block])}
+            for length in near if effort == 2 else (2, 4, 6, 8):
                 changed = [*lengths[:block], length, *lengths[block + 1 :]]
                 ratio = true_total(codec, encoded, clip, changed) / total
                 torch.testing.assert_close(scores_at(measured, [changed], 2).mean(), ratio, rtol=1e-3, atol=1e-4)

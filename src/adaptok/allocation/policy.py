@@ -85,8 +85,8 @@ class LengthPolicy:
             tokens that reach it are kept.
         uniform: Distribute the budget evenly, without looking at the scores.
         effort: How much is computed to score blocks, 0 to 3, for scorers with the target "cumulative" and the scopes
-            "video" and "clip". 0 scores once. 1 scores again at the lengths that a clip would get. 2 and 3 also decode
-            it at these lengths and near them, once or twice.
+            "video" and "clip". 0 scores once. 1 scores again at the lengths that a clip would get. 2 also decodes it at
+            these lengths and near them, and 3 then each block at every length.
 
     Raises:
         ValueError: A value is invalid, or values exclude each other.

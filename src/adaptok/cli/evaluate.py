@@ -63,8 +63,8 @@ class Reconstruction:
     or the past of a live stream. The default is video, and batch for the protocol adaptok."""
     effort: Effort = DEFAULT_EFFORT
     """How much is computed to choose lengths, with the scopes video and clip: 0 scores all blocks once, 1 scores them
-    again at the lengths that they would get, and 2 and 3 also measure them there, once or twice. Models whose scorer
-    has the target block ignore it."""
+    again at the lengths that they would get, 2 also measures them at a few lengths near those, and 3 then at every
+    length. Models whose scorer has the target block ignore it."""
     protocol: ProtocolName = "all"
     """all measures every whole clip of every video. adaptok is the published protocol: the first 16 frames of every
     video, sorted by path, with the short side resized and the centre cropped, in batches of 64 clips that share a

@@ -192,8 +192,8 @@ class Lengths:
     """Keep the same number of tokens in every block, whatever the scores say. Useful for comparison."""
     effort: Effort = DEFAULT_EFFORT
     """How much is computed to choose lengths for a budget, with the scopes video and clip: 0 scores all blocks once, 1
-    scores them again at the lengths that they would get, and 2 and 3 also measure them there, once or twice. Models
-    whose scorer has the target block ignore it."""
+    scores them again at the lengths that they would get, 2 also measures them at a few lengths near those, and 3 then
+    at every length. Models whose scorer has the target block ignore it."""
 
 
 @dataclass(kw_only=True)

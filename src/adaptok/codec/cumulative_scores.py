@@ -55,8 +55,8 @@ def cumulative_scores(
         budget: Tokens per block that lengths are chosen for; None if unknown.
         effort: 0 scores blocks once, around reference lengths. 1 chooses lengths with the same budget for every
             clip, and scores again around these. 2 decodes each clip at them, and with each block at about a third and
-            at twice its length, and calibrates the scores to the measured distortions. 3 does so twice. Without a
-            budget, it is 0.
+            at twice its length, and calibrates the scores to the measured distortions. 3 then measures every candidate
+            length of each block, around the lengths that 2 gives. Without a budget, it is 0.
         relative: Divide the scores of each clip by its mean distortion at the reference lengths.
 
     Returns:
@@ -75,7 +75,7 @@ def cumulative_scores(
         predicted = _predict(model, encoded, inputs, clips, lengths)
         if round_ > 0:
             assert clips is not None
-            predicted = _calibrate(model, predicted, inputs, clips, lengths)
+            predicted = _calibrate(model, predicted, inputs, clips, lengths, everywhere=round_ > 1)
         scores = _additive(predicted, lengths, step)
     return _relative(scores, lengths, step) if relative else scores
 
@@ -103,14 +103,22 @@ def _predict(
 
 
 def _calibrate(
-    model: Model, predicted: Tensor, inputs: Tensor, clips: Tensor, lengths: Sequence[Sequence[int]]
+    model: Model,
+    predicted: Tensor,
+    inputs: Tensor,
+    clips: Tensor,
+    lengths: Sequence[Sequence[int]],
+    *,
+    everywhere: bool,
 ) -> Tensor:
-    """Calibrate C to measurements at the length of each block, about a third of it, and twice it."""
+    """Calibrate C to measurements at the length of each block, about a third of it, and twice it, or at all lengths."""
     config, k = require_scorer(model).config, inputs.shape[2]
     step = config.length_step
     calibrated = predicted.clone()
     for n, row in enumerate(lengths):
         probes = [sorted({max(1, length // step // 3) * step, length, min(k, 2 * length)}) for length in row]
+        if everywhere:
+            probes = [list(range(step, k + 1, step))] * len(row)
         measured = measure_probes(model.tokenizer, clips[n], inputs[n], row, probes, config.distortion)
         for i, values in enumerate(measured):
             calibrated[n, i] = calibrate_at_probes(predicted[n, i], values, probes[i], step)
