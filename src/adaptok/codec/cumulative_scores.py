@@ -116,9 +116,10 @@ def _calibrate(
     step = config.length_step
     calibrated = predicted.clone()
     for n, row in enumerate(lengths):
-        probes = [sorted({max(1, length // step // 3) * step, length, min(k, 2 * length)}) for length in row]
         if everywhere:
             probes = [list(range(step, k + 1, step))] * len(row)
+        else:
+            probes = [sorted({max(1, length // step // 3) * step, length, min(k, 2 * length)}) for length in row]
         measured = measure_probes(model.tokenizer, clips[n], inputs[n], row, probes, config.distortion)
         for i, values in enumerate(measured):
             calibrated[n, i] = calibrate_at_probes(predicted[n, i], values, probes[i], step)

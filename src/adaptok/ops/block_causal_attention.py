@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from adaptok.ops.cache_locality import clips_at_once
 from adaptok.ops.ragged_attention import RaggedRows, ragged_attention, ragged_kernel
 from adaptok.ops.tiled_attention import attention, attention_backward, attention_with_logsumexp, uses_tiles
 
@@ -82,7 +83,7 @@ class _BlockCausalAttention(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, kv: Tensor, segments: Sequence[Segment]) -> Tensor:
         out, logsumexp = torch.empty_like(q), None
         recorded = any(ctx.needs_input_grad)
-        for clips in _at_once(q):
+        for clips in clips_at_once(q):
             queries, outputs = _by_head(q[clips]), out[clips].transpose(1, 2)
             for segment, keys, values in _segment_keys(kv[clips], segments):
                 rows = segment.queries
@@ -102,7 +103,7 @@ class _BlockCausalAttention(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         q, kv, *results = ctx.saved_tensors
         dq, dkv = torch.empty_like(q), torch.zeros_like(kv)
-        for clips in _at_once(q):
+        for clips in clips_at_once(q):
             queries, grad = _by_head(q[clips]), _by_head(grads[0][clips])
             dq_clips, dkv_clips = dq[clips].transpose(1, 2), dkv[clips].permute(2, 0, 3, 1, 4)
             for segment, keys, values in _segment_keys(kv[clips], ctx.segments):
@@ -118,11 +119,6 @@ class _BlockCausalAttention(torch.autograd.Function):
                     dkv_clips[1, :, :, run] += dv[:, :, start:stop]
                     start = stop
         return dq, dkv, None
-
-
-def _at_once(q: Tensor) -> list[slice]:
-    """Clips that are attended in one call: each alone on a CPU, where its keys and values then stay in the cache."""
-    return [slice(n, n + 1) for n in range(len(q))] if q.device.type == "cpu" else [slice(None)]
 
 
 def _by_head(x: Tensor) -> Tensor:

@@ -113,13 +113,13 @@ class _RaggedAttention(torch.autograd.Function):
         keys, values = _gather(kv, rows)
         queries, recorded = q.flatten(0, 1), any(ctx.needs_input_grad)
         if kernel == "flash":
-            out, *saved = torch.ops.aten._flash_attention_forward(queries, keys, values, *rows[1:], 0.0, False, False)[
-                :4
-            ]
+            out, *saved, _ = torch.ops.aten._flash_attention_forward(
+                queries, keys, values, *rows[1:], 0.0, False, False
+            )
         else:
-            result, *saved = torch.ops.aten._efficient_attention_forward(
+            result, *saved, _, _ = torch.ops.aten._efficient_attention_forward(
                 queries[None], keys[None], values[None], None, *rows[1:], 0.0, 0, recorded
-            )[:4]
+            )
             out = result[0]
         if recorded:
             ctx.save_for_backward(q, kv, out, *saved)

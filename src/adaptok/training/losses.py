@@ -13,6 +13,7 @@ from torch import Tensor
 from adaptok.config.losses import LpipsLossConfig
 from adaptok.config.training import TrainingConfig
 from adaptok.metrics.lpips import DOWNLOAD, PUBLISHED, Lpips, Network, clip_lpips
+from adaptok.ops.cache_locality import clips_at_once
 
 
 class PixelErrors(torch.autograd.Function):
@@ -26,7 +27,7 @@ class PixelErrors(torch.autograd.Function):
     def forward(ctx: Any, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the errors of `prediction [B, ...]` of any precision against `target [B, ...]` in float32."""
         absolute, squared = target.new_empty(len(target)), target.new_empty(len(target))
-        for clips in _at_once(target):
+        for clips in clips_at_once(target):
             error = (prediction[clips].float() - target[clips]).flatten(1)
             squared[clips] = torch.linalg.vector_norm(error, dim=1).square() / error.shape[1]
             absolute[clips] = torch.linalg.vector_norm(error, 1, dim=1) / error.shape[1]
@@ -37,17 +38,12 @@ class PixelErrors(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         prediction, target = ctx.saved_tensors
         gradient = torch.empty_like(prediction)
-        for clips in _at_once(target):
+        for clips in clips_at_once(target):
             error = prediction[clips].float() - target[clips]
             shape = (-1, *[1] * (error.ndim - 1))
             grad_absolute, grad_squared = (grad[clips].view(shape) / error[0].numel() for grad in grads)
             gradient[clips] = error.sign().mul_(grad_absolute).add_(error.mul_(2 * grad_squared))
         return gradient, None
-
-
-def _at_once(clips: Tensor) -> list[slice]:
-    """Clips that are processed in one call: each alone on a CPU."""
-    return [slice(n, n + 1) for n in range(len(clips))] if clips.device.type == "cpu" else [slice(None)]
 
 
 def frequency_loss(prediction: Tensor, target: Tensor) -> Tensor:
