@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from adaptok import AdapTok, LengthPolicy
+from adaptok.codec import cumulative_scores
 from adaptok.codec.cumulative_scores import scores_at
 from adaptok.codec.length_selection import measure_cumulative
 from adaptok.config.model import ModelConfig
@@ -22,12 +23,14 @@ def cumulative_codec(request) -> AdapTok:
 
 def true_total(codec, encoded, clips, lengths):
     tokenizer = codec.model.tokenizer
-    return measure_cumulative(tokenizer, clips, encoded.inputs, lengths, 0, [lengths[0]], "multiscale")[0, 0]
+    total = measure_cumulative(tokenizer, clips, encoded.inputs, lengths, 0, [lengths[0]], "multiscale")[0, 0]
+    return total.detach()
 
 
 @pytest.mark.parametrize("effort", [2, 3])
-def test_measured_scores_add_up_to_the_true_distortion_of_a_clip(cumulative_codec, clips, effort):
+def test_measured_scores_add_up_to_the_true_distortion_of_a_clip(cumulative_codec, clips, effort, monkeypatch):
     """At a few lengths with an effort of 2, and at all with one of 3."""
+    monkeypatch.setattr("adaptok.codec.cumulative_scores._TOLERANCE", float("inf"))
     codec = cumulative_codec
     for clip in clips.split(1):
         encoded = codec.encode_clips(clip)
@@ -44,6 +47,35 @@ def test_measured_scores_add_up_to_the_true_distortion_of_a_clip(cumulative_code
                 ratio = true_total(codec, encoded, clip, changed) / total
                 torch.testing.assert_close(scores_at(measured, [changed], 2).mean(), ratio, rtol=1e-3, atol=1e-4)
         assert scores.shape == measured.shape
+
+
+def test_a_clip_that_further_rounds_make_worse_keeps_the_scores_of_effort_0(cumulative_codec, clips, monkeypatch):
+    codec = cumulative_codec
+    encoded = codec.encode_clips(clips)
+    policy, predict = LengthPolicy(BUDGET, effort=1), cumulative_scores._predict
+
+    def distortions(scores):
+        rows = LengthPolicy(BUDGET, "clip").lengths(scores.flatten(0, 1).numpy(), 12, codec.layout).reshape(3, 4)
+        pairs = zip(map(encoded.at, range(3)), clips.split(1), strict=True)
+        return torch.stack([true_total(codec, *pair, row.tolist()) for pair, row in zip(pairs, rows, strict=True)])
+
+    monkeypatch.setattr(cumulative_scores, "_TOLERANCE", 1.0)  # decoders with random weights differ little
+    before = codec.allocation_scores(encoded, LengthPolicy(BUDGET))
+    outcomes = []
+    for descending in (False, True):  # the second prediction says that tokens harm, or help, whatever is true
+        calls = iter(range(4))
+        false = lambda *args, calls=calls, descending=descending: (  # noqa: E731
+            predict(*args).sort(2, descending).values if next(calls) % 2 else predict(*args)
+        )
+        monkeypatch.setattr(cumulative_scores, "_predict", false)
+        guarded = codec.allocation_scores(encoded, policy)
+        with monkeypatch.context() as patch:
+            patch.setattr(cumulative_scores, "_TOLERANCE", float("inf"))
+            anyway = codec.allocation_scores(encoded, policy)
+        worse = distortions(anyway) > distortions(before)
+        torch.testing.assert_close(guarded, torch.where(worse[:, None, None], before, anyway))
+        outcomes += worse.tolist()
+    assert set(outcomes) == {False, True}
 
 
 def test_scores_do_not_depend_on_other_clips_of_a_batch(cumulative_codec, clips):
@@ -78,6 +110,15 @@ def test_probe_lengths_belong_to_the_target_block():
 def test_efforts_are_numbers_from_0_to_3():
     with pytest.raises(ValueError, match="effort 4, expected 0 to 3"):
         LengthPolicy(BUDGET, effort=4)
+
+
+def test_a_scorer_of_lpips_cannot_measure(clips):
+    codec = AdapTok(cumulative_model(distortion="lpips"), "")
+    video = torch.cat(tuple(clips), 1)[None]
+    for effort in (0, 1):
+        codec.encode(video, BUDGET, effort=effort)
+    with pytest.raises(ValueError, match=r"effort 2 with a scorer of LPIPS, .* expected 0 or 1"):
+        codec.encode(video, BUDGET, effort=2)
 
 
 @pytest.mark.parametrize("scope", ["video", "clip"])

@@ -98,10 +98,16 @@ class ClipCodec(Pretrained):
         return ClipLayout.of(self.config)
 
     def check_policy(self, policy: LengthPolicy) -> None:
-        """Raise a ValueError if a budget is out of range, or the model lacks the scorer that the policy needs."""
+        """Raise a ValueError if the policy does not fit the model: its budget, scorer or effort."""
         policy.check(self.layout)
         if policy.needs_scores:
-            require_scorer(self.model)
+            scorer = require_scorer(self.model)
+            effort = self.used_effort(policy)
+            if effort > 1 and scorer.config.distortion == "lpips":
+                raise ValueError(
+                    f"effort {effort} with a scorer of LPIPS, which cannot be measured without weights of its own;"
+                    " expected 0 or 1"
+                )
 
     def used_effort(self, policy: LengthPolicy) -> int:
         """Return the effort at which this model scores blocks for a policy: 0 wherever `effort` has no effect."""

@@ -70,10 +70,11 @@ def _scoring_flops(evaluation: TokenizerEvaluation) -> float:
     flops, effort, tokenizer = scorer_flops(config, None), plan.effort, config.tokenizer
     if effort == 0:
         return flops + (0.0 if plan.scope == "batch" else probe_flops(config))
+    assert config.scorer is not None
     flops *= 1 + effort
-    rounds = effort - 1  # of measurements, which decode a block and all later ones at three lengths
-    whole = decoder_flops(config, [tokenizer.latents] * tokenizer.blocks)
-    flops += rounds * 3 * whole * (tokenizer.blocks + 1) / 2
+    decoder = decoder_flops(config, [tokenizer.latents] * tokenizer.blocks)
+    probes = {1: 0, 2: 3, 3: 3 + tokenizer.latents // config.scorer.length_step}[effort]  # of each block
+    flops += decoder * (2 + probes * (tokenizer.blocks + 1) / 2)  # a probe decodes a block and all later ones
     return flops * len(plan.budgets)
 
 
