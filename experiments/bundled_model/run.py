@@ -13,7 +13,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -27,19 +28,22 @@ HERE = Path(__file__).parent
 BUNDLED = Path(adaptok.__file__).parent / "assets" / "adaptok-tiny"
 Stage = Literal["reconstruction", "perceptual", "scorer", "generator", "report"]
 TRAINED = ("reconstruction", "perceptual", "scorer", "generator")
-CLIPS = {"reconstruction": 300_000, "perceptual": 60_000, "scorer": 12_000, "generator": 40_000}
+CLIPS = {"reconstruction": 300_000, "perceptual": 60_000, "scorer": 4_280, "generator": 40_000}
 """Default number of training clips of each stage."""
 CUDA = {
     # large batches use a GPU fully, and need higher learning rates than the small batches of the configurations
     "reconstruction": {"micro_batch_size": 64, "optimizer.lr": 1e-3},
     "perceptual": {"micro_batch_size": 64, "optimizer.lr": 1e-3},
-    "scorer": {"micro_batch_size": 64, "optimizer.lr": 2e-3},
     "generator": {"micro_batch_size": 128, "optimizer.lr": 5e-3},
 }
 WORKERS = 14
 """Number of processes that decode clips on a machine with a GPU."""
 CALIBRATION_STEPS = 20
 """Number of steps on which the speed of a stage with a time budget is measured."""
+TARGETS_PER_FILE = 8
+"""Number of clips in a file of targets of the scorer."""
+CALIBRATION_FILES = 5
+"""Number of files of targets on which the speed of the scorer stage is measured."""
 GENERATOR_BUDGET = 256
 """Mean number of tokens per clip of the generator's training data."""
 
@@ -61,10 +65,11 @@ class Recipe:
     stages: tuple[Stage, ...] = get_args(Stage)
     """Stages to run, in this order. A stage needs the results of those before it."""
     clips: Annotated[dict[str, int], tyro.conf.arg(metavar="STAGE CLIPS ...")] = field(default_factory=dict)
-    """Number of training clips of a stage instead of its default, for example --clips reconstruction 20000."""
+    """Number of training clips of a stage instead of its default, for example --clips reconstruction 20000. The scorer
+    sees them 200 times."""
     minutes: Annotated[dict[str, float], tyro.conf.arg(metavar="STAGE MINUTES ...")] = field(default_factory=dict)
-    """Time budget of a stage in minutes, instead of --clips. The speed is measured once, and the number of steps
-    follows from it."""
+    """Time budget of a stage in minutes, instead of --clips. The speed is measured once, and the number of clips
+    follows from it. For the scorer, it is the time to measure its targets."""
     shapes: int = 14_000
     """Number of drawn clips that the generator is trained on."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -103,6 +108,9 @@ class Recipe:
         return self.out / stage / "model"
 
     def _train(self, stage: str) -> None:
+        if stage == "scorer":
+            self._train_scorer()
+            return
         if stage == "generator":
             self._draw_tokens()
         arguments = self.training_arguments(stage)
@@ -111,20 +119,36 @@ class Recipe:
         options = ["--max-steps", str(steps), "--checkpoint-every", every, "--output", str(self.out / stage)]
         self._execute([*arguments, *options], True)
 
+    def _train_scorer(self) -> None:
+        """Measure targets once, and train on them for many epochs. The first command resumes by itself."""
+        files = max(2, self._planned("scorer", TARGETS_PER_FILE, self._targets_per_second))
+        targets = self._measure_targets(files * TARGETS_PER_FILE)
+        training = ["--initial", str(self.model("perceptual")), "--held-out", str(max(1, files // 100))]
+        script = ["train_scorer.py", str(HERE / "scorer.yaml"), targets, str(self.model("scorer"))]
+        self._run_script([*script, *training, "--data", *self._training_data()])
+
+    def _measure_targets(self, clips: int) -> str:
+        """Measure the targets of a scorer for a number of clips, and return their folder."""
+        targets = str(self.out / "scorer" / "targets")
+        script = ["scorer_targets.py", str(HERE / "scorer.yaml"), targets, "--initial", str(self.model("perceptual"))]
+        options = ["--clips", str(clips), "--device", self.device]
+        self._run_script([*script, *options, "--data", *self._training_data()])
+        return targets
+
+    def _training_data(self) -> list[str]:
+        return [str(self.data / "videos" / "train"), str(self.data / "images")]
+
     def training_arguments(self, stage: str) -> list[str]:
-        """Return the arguments of `adaptok train` for a stage, without its length."""
-        kind = "tokenizer" if stage in ("reconstruction", "perceptual") else stage
+        """Return the arguments of `adaptok train` for a stage other than the scorer, without its length."""
+        kind = "generator" if stage == "generator" else "tokenizer"
         arguments = ["train", kind, "--config", str(HERE / f"{stage}.yaml")]
         if stage == "generator":
             arguments += ["--data.train", str(self.out / "shapes-tokens"), "--tokenizer", str(self.model("scorer"))]
             arguments += ["--initial", str(self.initial_generator)]
         else:
-            before = {"perceptual": "reconstruction", "scorer": "perceptual"}
-            initial = self.model(before[stage]) if stage in before else self.initial
-            videos = self.data / "videos"
-            arguments += ["--initial", str(initial), "--data.train", str(videos / "train"), str(self.data / "images")]
-            arguments += ["--data.validation", str(videos / "val")]
-        if kind == "tokenizer":
+            initial = self.model("reconstruction") if stage == "perceptual" else self.initial
+            arguments += ["--initial", str(initial), "--data.train", *self._training_data()]
+            arguments += ["--data.validation", str(self.data / "videos" / "val")]
             arguments += ["--lpips-weights", str(self.lpips / "lpips_vgg.safetensors")]
             arguments += ["--lpips-alex-weights", str(self.lpips / "lpips_alex.safetensors")]
         if self.device == "cuda":
@@ -143,23 +167,38 @@ class Recipe:
         return int(batch) * self.processes
 
     def _steps(self, stage: str, arguments: Sequence[str]) -> int:
-        """Return the number of steps of a stage.
+        """Return the number of steps of a stage."""
+        steps = self._planned(stage, self._batch(stage), lambda: self._clips_per_second(stage, arguments))
+        print(f"{stage}: {steps} steps, as planned in {self.out / 'plan.json'}", file=sys.stderr)
+        return steps
 
-        It is chosen once and stored in OUT/plan.json, because the learning rate schedule depends on it.
+    def _planned(self, stage: str, batch: int, speed: Callable[[], float]) -> int:
+        """Return the number of batches of a stage.
+
+        It is chosen once and stored in OUT/plan.json, because the learning rate schedule depends on it. `speed`
+        measures the clips per second of a stage with a time budget.
         """
         path = self.out / "plan.json"
         plan: dict[str, int] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         if stage not in plan:
             clips = self.clips.get(stage, CLIPS[stage])
             if stage in self.minutes and not self.dry_run:
-                clips = round(self._clips_per_second(stage, arguments) * self.minutes[stage] * 60)
-            plan[stage] = max(1, clips // self._batch(stage))
+                clips = round(speed() * self.minutes[stage] * 60)
+            plan[stage] = max(1, clips // batch)
             if not self.dry_run:
                 temporary = path.with_suffix(".partial")
                 temporary.write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
                 temporary.replace(path)
-        print(f"{stage}: {plan[stage]} steps, as planned in {path}", file=sys.stderr)
         return plan[stage]
+
+    def _targets_per_second(self) -> float:
+        """Measure how fast targets are measured, by the first files of them. They are kept."""
+        seconds = []
+        for files in (1, 1 + CALIBRATION_FILES):  # the second call starts as the first, and keeps its file
+            started = time.monotonic()
+            self._measure_targets(files * TARGETS_PER_FILE)
+            seconds.append(time.monotonic() - started)
+        return (CALIBRATION_FILES - 1) * TARGETS_PER_FILE / max(1e-3, seconds[1] - seconds[0])
 
     def _clips_per_second(self, stage: str, arguments: Sequence[str]) -> float:
         """Measure the speed in the second half of a short run, after compilation and the first decoding of files."""
@@ -195,7 +234,13 @@ class Recipe:
         command = [sys.executable, "-m"]
         if training and self.processes > 1:
             command += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(self.processes), "-m"]
-        command += ["adaptok", *arguments]
+        self._run([*command, "adaptok", *arguments], training)
+
+    def _run_script(self, arguments: Sequence[str]) -> None:
+        """Run a script of this folder."""
+        self._run([sys.executable, str(HERE / arguments[0]), *arguments[1:]], True)
+
+    def _run(self, command: Sequence[str], training: bool) -> None:
         print("+ " + " ".join(command), file=sys.stderr, flush=True)
         if self.dry_run:
             return

@@ -1,12 +1,13 @@
 """Measure the targets of a cumulative scorer once, so that it can be trained on them for many epochs on a CPU.
 
 python experiments/bundled_model/scorer_targets.py CONFIG.yaml OUT --initial MODEL [--data DIR ...] [--part 0/2]
+    [--device cuda]
 
 Decoding takes most of the time of a scorer run. Here each clip is encoded once, lengths are drawn for it, and each of
 its blocks is decoded with all later ones at a few candidate lengths, one from each part of their range. OUT gets a file
 for every 8 clips, which share their lengths; files that exist are kept, so the same command resumes (if they lack
-`spectrum`, it is added). `--part 0/2` and
-`--part 1/2` share the work between two processes. `train_scorer.py` reads the folder.
+`spectrum`, it is added). `--part 0/2` and `--part 1/2` share the work between two processes. `train_scorer.py` reads
+the folder.
 
 Each file holds `encoded` float16 `[B, G, K, D]`, `ids` int32 `[B, G, K]`, `lengths` int32 `[G]`, `columns` int32
 `[G, n]` (indices of candidate lengths), `distortions` float32 `[B, G, n]` and `spectrum` float32 `[B, G, F]`.
@@ -15,6 +16,7 @@ Each file holds `encoded` float16 `[B, G, K, D]`, `ids` int32 `[B, G, K]`, `leng
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -24,9 +26,10 @@ from torch import Tensor
 
 from adaptok.checkpoints.model_folder import read_folder
 from adaptok.codec.length_selection import measure_cumulative
-from adaptok.config.training import load_config
-from adaptok.models.model import Model
+from adaptok.config.model import ScorerConfig
+from adaptok.config.training import TrainingConfig, load_config
 from adaptok.models.spectrum_scorer import spectrum_features
+from adaptok.models.tokenizer import Tokenizer
 from adaptok.training.clip_data import open_clip_data
 from adaptok.training.objectives import draw_lengths
 from adaptok.utils.files import replacing
@@ -44,14 +47,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", nargs="+", help="folders to train on, instead of data.train")
     parser.add_argument("--clips", type=int, default=2048)
     parser.add_argument("--part", default="0/1")
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
     part, parts = (int(number) for number in options.part.split("/"))
-    config = load_config(options.config, "scorer")
-    if options.data:
-        config = config.model_copy(update={"data": config.data.model_copy(update={"train": tuple(options.data)})})
+    config = load_scorer_config(options.config, options.data)
     data = open_clip_data(config)
-    model = read_folder(options.initial).build().eval()
-    assert config.model.scorer is not None
+    tokenizer = read_folder(options.initial).build().tokenizer.eval().to(options.device)
+    scorer = config.model.scorer
+    assert scorer is not None
     options.out.mkdir(parents=True, exist_ok=True)
     numbers = range(part, options.clips // BATCH_SIZE, parts)
     for number in track(numbers, f"measuring part {options.part}"):
@@ -63,17 +66,26 @@ def main(arguments: list[str] | None = None) -> None:
         if made is None:
             rng = torch.Generator().manual_seed(number)
             lengths = draw_lengths(config.lengths, 1, config.model.tokenizer.blocks, rng)[0]
-            made = measure(model, clips, lengths, config.model.scorer.length_step, rng)
+            made = measure(tokenizer, clips.to(options.device), lengths, scorer, rng)
         made["spectrum"] = spectrum_features(clips, config.model.tokenizer.blocks)
         with replacing(path) as temporary:
             save_file(made, temporary)
 
 
+def load_scorer_config(path: str, data: Sequence[str] | None) -> TrainingConfig:
+    """Load the configuration of a scorer run, with other folders to train on, if any."""
+    config = load_config(path, "scorer")
+    if not data:
+        return config
+    return config.model_copy(update={"data": config.data.model_copy(update={"train": tuple(data)})})
+
+
 @torch.no_grad()
-def measure(model: Model, clips: Tensor, lengths: list[int], step: int, rng: torch.Generator) -> dict[str, Tensor]:
+def measure(
+    tokenizer: Tokenizer, clips: Tensor, lengths: list[int], scorer: ScorerConfig, rng: torch.Generator
+) -> dict[str, Tensor]:
     """Measure clips `[B, C, T, S, S]` whose blocks have these lengths, with one block at a time at other lengths."""
-    assert model.scorer is not None
-    tokenizer, kind = model.tokenizer, model.scorer.config.distortion
+    step, kind = scorer.length_step, scorer.distortion
     encoded = tokenizer.encode(clips)
     quantized = tokenizer.quantize(encoded)
     inputs = tokenizer.project_codes(quantized.codes)
@@ -85,13 +97,14 @@ def measure(model: Model, clips: Tensor, lengths: list[int], step: int, rng: tor
         columns.append(drawn.int())
         candidates = [(column + 1) * step for column in columns[-1].tolist()]
         distortions.append(measure_cumulative(tokenizer, clips, inputs, lengths, block, candidates, kind))
-    return {
+    made = {
         "encoded": encoded.half(),
         "ids": quantized.ids.int(),
         "lengths": torch.tensor(lengths, dtype=torch.int32),
         "columns": torch.stack(columns),
         "distortions": torch.stack(distortions, 1),
     }
+    return {name: tensor.cpu() for name, tensor in made.items()}
 
 
 if __name__ == "__main__":

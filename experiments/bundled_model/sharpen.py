@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from rich.progress import track
+from scorer_targets import load_scorer_config
 from torch import Tensor
 
 from adaptok.checkpoints.model_folder import read_folder, write_folder
-from adaptok.config.training import load_config
 from adaptok.training.clip_data import open_clip_data
 from adaptok.training.initialization.output_fit import fit_output_layer
 from adaptok.training.objectives import draw_lengths
@@ -50,9 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--amount", type=float, default=0.65)
     parser.add_argument("--clips", type=int, default=240)
     options = parser.parse_args(arguments)
-    config = load_config(options.config, "scorer")
-    if options.data:
-        config = config.model_copy(update={"data": config.data.model_copy(update={"train": tuple(options.data)})})
+    config = load_scorer_config(options.config, options.data)
     data, blocks = open_clip_data(config).train, config.model.tokenizer.blocks
     model = read_folder(options.initial).build().eval()
 

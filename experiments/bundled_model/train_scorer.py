@@ -1,13 +1,14 @@
 """Train a cumulative scorer on targets that `scorer_targets.py` has measured.
 
-python experiments/bundled_model/train_scorer.py TARGETS OUT --initial MODEL [--reads spectrum|latents] [--epochs 12]
+python experiments/bundled_model/train_scorer.py CONFIG.yaml TARGETS OUT --initial MODEL [--data DIR ...] [--epochs 200]
 
-The scorer starts from the mean curve of each block (`scorer.curve`), measured on the targets, and learns how clips
-deviate from it. Its head starts at zero. OUT is the model folder of the averaged weights; `OUT.jsonl` records the loss
-and the errors on files that are held out. With `--minutes`, training ends in time, whatever the epochs.
+CONFIG describes the scorer, the optimizer and the loss; it is the one that the targets were measured for. The scorer
+starts from the mean curve of each block (`scorer.curve`), measured on the targets, and learns how clips deviate from
+it. Its head starts at zero. OUT is the model folder of the averaged weights, with a table of λ for streams, measured on
+a few training clips; `OUT.jsonl` records the loss and the errors on files that are held out. With `--minutes`, training
+ends in time, whatever the epochs.
 
-The loss is the squared error of logarithms. The mean error of a curve counts only a tenth: allocation depends on the
-shape of curves.
+The loss is the squared error of logarithms, where the mean error of a curve counts `level_weight` times as much.
 """
 
 from __future__ import annotations
@@ -21,20 +22,18 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from scorer_targets import load_scorer_config
 from torch import Tensor
 
 from adaptok.checkpoints.model_folder import read_folder, write_folder
-from adaptok.config.optimization import OptimizerConfig
+from adaptok.config.model import ScorerConfig
 from adaptok.models.model import Model
 from adaptok.models.scorer import Scorer
 from adaptok.models.spectrum_scorer import SpectrumScorer
 from adaptok.training.averaging import update_average
+from adaptok.training.clip_data import open_clip_data
 from adaptok.training.optim import build_optimizers, layer_weights
-
-WARMUP_STEPS = 50
-FINAL_RATIO = 0.02
-AVERAGE_DECAY = 0.995
-LEVEL_WEIGHT = 0.1
+from adaptok.training.stages import LAMBDA_CLIPS, add_lambdas
 
 
 class Targets:
@@ -110,9 +109,9 @@ def _scores_of_latents(model: Model, file: dict[str, Tensor]) -> Tensor:
     return torch.stack(scores, 1)
 
 
-def loss_of(error: Tensor) -> Tensor:
+def loss_of(error: Tensor, level_weight: float) -> Tensor:
     level = error.mean(2, keepdim=True)
-    return LEVEL_WEIGHT * level.square().mean() + (error - level).square().mean()
+    return level_weight * level.square().mean() + (error - level).square().mean()
 
 
 @torch.no_grad()
@@ -128,18 +127,14 @@ def validate(model: Model, targets: Targets) -> dict[str, float]:
     return values
 
 
-def start(initial: Path, targets: list[Path], reads: str, width: int, degree: int) -> Model:
-    """The initial model with a scorer that predicts the mean curve."""
+def start(initial: Path, targets: list[Path], config: ScorerConfig) -> Model:
+    """The tokenizer of the initial model, with a scorer that predicts the mean curve."""
     source = read_folder(initial).build()
-    assert source.config.scorer is not None
-    levels = source.config.tokenizer.latents // source.config.scorer.length_step
+    levels = source.config.tokenizer.latents // config.length_step
     curve, mean, std = mean_curve(Targets(targets, source), levels)
-    update = {"curve": curve, "degree": degree, "mean": round(mean, 6), "std": round(std, 6), "lambdas": ()}
-    if reads == "spectrum":
-        update |= {"reads": reads, "width": width, "depth": 2, "heads": 1}
-    model = Model(source.config.model_copy(update={"scorer": source.config.scorer.model_copy(update=update)}))
-    state = {k: v for k, v in source.state_dict().items() if reads == "latents" or not k.startswith("scorer.")}
-    model.load_state_dict(state, strict=reads == "latents")
+    update = {"curve": curve, "mean": round(mean, 6), "std": round(std, 6), "lambdas": ()}
+    model = Model(source.config.model_copy(update={"scorer": config.model_copy(update=update)}))
+    model.tokenizer.load_state_dict(source.tokenizer.state_dict())
     assert isinstance(model.scorer, Scorer | SpectrumScorer)
     torch.nn.init.zeros_(model.scorer.head[-1].get_parameter("weight"))
     torch.nn.init.zeros_(model.scorer.head[-1].get_parameter("bias"))
@@ -149,33 +144,32 @@ def start(initial: Path, targets: list[Path], reads: str, width: int, degree: in
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="configuration of a scorer run")
     parser.add_argument("targets", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--initial", type=Path, required=True)
-    parser.add_argument("--reads", choices=("latents", "spectrum"), default="spectrum")
-    parser.add_argument("--batch-files", type=int, default=4, help="files whose clips make a batch")
-    parser.add_argument("--epochs", type=float, default=12)
+    parser.add_argument("--initial", type=Path, required=True, help="model folder with the tokenizer")
+    parser.add_argument("--data", nargs="+", help="folders to measure λ on, instead of data.train")
+    parser.add_argument("--batch-files", type=int, default=64, help="files whose clips make a batch")
+    parser.add_argument("--epochs", type=float, default=200)
     parser.add_argument("--minutes", type=float, default=math.inf)
-    parser.add_argument("--held-out", type=int, default=16, help="files to validate on")
-    parser.add_argument("--lr", type=float, default=5e-4)
-    parser.add_argument("--width", type=int, default=256, help="of a scorer that reads the spectrum")
-    parser.add_argument("--degree", type=int, default=1, help="see ScorerConfig.degree")
-    parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw")
-    parser.add_argument("--weight-decay", type=float, default=0.02)
+    parser.add_argument("--held-out", type=int, default=1, help="files to validate on")
     options = parser.parse_args(arguments)
+    config = load_scorer_config(options.config, options.data)
+    optimizer_config, scorer_config = config.optimizer, config.model.scorer
+    assert scorer_config is not None
     files = sorted(options.targets.glob("[0-9]*.safetensors"))
     held_out, files = files[: options.held_out], files[options.held_out :]
-    model = start(options.initial, files, options.reads, options.width, options.degree)
-    assert model.scorer is not None
+    batch_files = min(options.batch_files, len(files))
+    if not files:
+        parser.error(f"{options.targets}: {len(held_out)} files, expected more than are held out ({options.held_out})")
+    torch.manual_seed(config.seed)
+    model = start(options.initial, files, scorer_config)
     training, validation = Targets(files, model), Targets(held_out, model)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    config = OptimizerConfig(
-        kind=options.optimizer, lr=options.lr, betas=(0.9, 0.95), weight_decay=options.weight_decay
-    )
-    optimizers = list(build_optimizers(config, parameters, layer_weights=layer_weights(model)).values())
+    optimizers = list(build_optimizers(optimizer_config, parameters, layer_weights=layer_weights(model)).values())
     average = {name: p.detach().clone() for name, p in parameters.items()}
     steps, rng, started = (
-        math.ceil(len(files) / options.batch_files * options.epochs),
+        math.ceil(len(files) / batch_files * options.epochs),
         torch.Generator().manual_seed(0),
         time.time(),
     )
@@ -191,33 +185,34 @@ def main(arguments: list[str] | None = None) -> None:
         progress = max(step / steps, (time.time() - started) / 60 / options.minutes)
         if progress >= 1:
             break
-        if len(order) < options.batch_files:
+        if len(order) < batch_files:
             order = torch.randperm(len(files), generator=rng)
-        chosen, order = order[: options.batch_files].tolist(), order[options.batch_files :]
-        factor = min(1, (step + 1) / WARMUP_STEPS) * (
-            FINAL_RATIO + (1 - FINAL_RATIO) * (1 + math.cos(math.pi * progress)) / 2
-        )
+        chosen, order = order[:batch_files].tolist(), order[batch_files:]
+        final = optimizer_config.final_lr_ratio
+        factor = min(1, (step + 1) / max(1, optimizer_config.warmup_steps))
+        factor *= final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
         for optimizer in optimizers:
             optimizer.zero_grad()
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor
         lookahead = bool(torch.randint(2, (), generator=rng))
-        loss = loss_of(errors(model, training, chosen, lookahead))
+        loss = loss_of(errors(model, training, chosen, lookahead), config.level_weight)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
         step += 1
-        update_average(average, parameters, min(AVERAGE_DECAY, step / (step + 10)))
+        update_average(average, parameters, min(config.ema_decay, step / (step + 10)))
         if step % 100 == 0 or step == steps:
-            save(model, average, options.out)
             log(
                 step=step,
                 loss=loss.item(),
                 minutes=(time.time() - started) / 60,
                 **validate(averaged(model, average), validation),
             )
-    save(model, average, options.out)
+    train = open_clip_data(config).train
+    clips = torch.stack([train[i] for i in range(LAMBDA_CLIPS)])
+    write_folder(add_lambdas(averaged(model, average), clips), options.out, torch.float16)
 
 
 def averaged(model: Model, average: dict[str, Tensor]) -> Model:
@@ -225,10 +220,6 @@ def averaged(model: Model, average: dict[str, Tensor]) -> Model:
     copy = Model(model.config)
     copy.load_state_dict({**model.state_dict(), **average})
     return copy.eval()
-
-
-def save(model: Model, average: dict[str, Tensor], out: Path) -> None:
-    write_folder(averaged(model, average), out, torch.float16)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,11 @@ def commands(recipe: ModuleType, monkeypatch, tmp_path: Path, *options: str) -> 
     ran = []
 
     def execute(command, **_):
-        ran.append(command[command.index("adaptok") + 1 :])
+        ran.append(command[command.index("adaptok") + 1 :] if "adaptok" in command else command[1:])
+        ran[-1][0] = Path(ran[-1][0]).name
+        if ran[-1][0] == "train_scorer.py":
+            Path(ran[-1][3]).mkdir(parents=True)
+            (Path(ran[-1][3]) / "config.json").touch()
         if ran[-1][0] == "train":
             out = Path(ran[-1][ran[-1].index("--output") + 1])
             (out / "model").mkdir(parents=True)
@@ -53,10 +57,12 @@ def value(command: list[str], name: str) -> str:
 def test_each_stage_starts_from_the_one_before_and_is_run_once(recipe, monkeypatch, tmp_path):
     ran = commands(recipe, monkeypatch, tmp_path)
     kinds = [command[0] if command[0] != "train" else command[1] for command in ran]
-    assert kinds == ["tokenizer", "tokenizer", "scorer", "data", "tokenize", "generator", "evaluate"]
+    scripts = ["scorer_targets.py", "train_scorer.py"]
+    assert kinds == ["tokenizer", "tokenizer", *scripts, "data", "tokenize", "generator", "evaluate"]
     assert value(ran[1], "--initial") == str(tmp_path / "reconstruction" / "model")
-    assert value(ran[2], "--initial") == str(tmp_path / "perceptual" / "model")
-    assert value(ran[4], "--model") == value(ran[6], "--model") == str(tmp_path / "scorer" / "model")
+    assert value(ran[2], "--initial") == value(ran[3], "--initial") == str(tmp_path / "perceptual" / "model")
+    assert ran[2][2] == ran[3][2]  # the targets
+    assert value(ran[5], "--model") == value(ran[7], "--model") == ran[3][3] == str(tmp_path / "scorer" / "model")
     assert commands(recipe, monkeypatch, tmp_path) == ran[-1:]  # only the report, which continues by itself
 
 
@@ -70,6 +76,15 @@ def test_lengths_are_decided_once(recipe, monkeypatch, tmp_path):
     (again,) = commands(recipe, monkeypatch, tmp_path, *options)
     assert again == training
     assert json.loads((tmp_path / "plan.json").read_text()) == {"reconstruction": 150}
+
+
+def test_a_scorer_sees_as_many_clips_as_can_be_measured_in_its_time(recipe, monkeypatch, tmp_path):
+    clock = iter([0.0, 18.0, 18.0, 68.0])  # 10 s to start, and 1 s for each of 8 clips, and then of 40 more
+    monkeypatch.setattr(recipe.time, "monotonic", lambda: next(clock))
+    ran = commands(recipe, monkeypatch, tmp_path, "--stages", "scorer", "--minutes", "scorer", "30")
+    assert [value(command, "--clips") for command in ran[:3]] == ["8", "48", "1800"]
+    assert value(ran[3], "--held-out") == "2"  # of 225 files
+    assert json.loads((tmp_path / "plan.json").read_text()) == {"scorer": 225}
 
 
 @pytest.mark.parametrize(
@@ -105,7 +120,7 @@ def test_an_unknown_stage_is_an_error(recipe, monkeypatch, tmp_path):
         commands(recipe, monkeypatch, tmp_path, "--clips", "reconstructon", "10")
 
 
-@pytest.mark.parametrize("stage", ["reconstruction", "perceptual", "scorer", "generator"])
+@pytest.mark.parametrize("stage", ["reconstruction", "perceptual", "generator"])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_configurations_and_overrides_are_valid(recipe, stage, device, tmp_path, capsys):
     kind = "tokenizer" if stage in ("reconstruction", "perceptual") else stage

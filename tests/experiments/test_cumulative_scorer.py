@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from adaptok.checkpoints.model_folder import read_folder, write_folder
+from adaptok.config.model import ModelConfig
 from adaptok.config.training import TrainingConfig
 from adaptok.models.model import Model
 from adaptok.training.clip_data import open_clip_data
@@ -32,14 +33,14 @@ def scripts():
     return scorer_targets, train_scorer, sharpen
 
 
-def write_inputs(model: Model, folder: Path) -> TrainingConfig:
+def write_inputs(model: Model, described: ModelConfig, folder: Path) -> TrainingConfig:
     """Write the model, which draws something, as `initial`, and `videos` and the configuration of a scorer run."""
     torch.nn.init.normal_(model.tokenizer.to_pixels.weight, std=0.3)
     write_folder(model, folder / "initial")
     (folder / "videos").mkdir()
     for name in "abc":
         write_video(folder / "videos" / f"{name}.mp4", 12, (24, 32))
-    run = config(folder, "scorer", model=model.config.model_dump(), lengths={"kind": "uniform", "min": 2, "max": 8})
+    run = config(folder, "scorer", model=described.model_dump(), lengths={"kind": "uniform", "min": 2, "max": 8})
     (folder / "run.json").write_text(run.model_dump_json())
     return run
 
@@ -48,16 +49,10 @@ def test_targets_are_measured_once_and_learned(scripts, tmp_path):
     targets, training, _ = scripts
     torch.manual_seed(0)
     small = small_config()
-    changes = {
-        "target": "cumulative",
-        "probe_lengths": (),
-        "mean": 0.0,
-        "std": 1.0,
-        "scale": "log",
-        "distortion": "mse",
-    }
-    model = Model(small.model_copy(update={"scorer": small.scorer.model_copy(update=changes)}))
-    run = write_inputs(model, tmp_path)
+    model = Model(small.model_copy(update={"scorer": None}))
+    changes = {"reads": "spectrum", "target": "cumulative", "degree": 1, "probe_lengths": (), "distortion": "mse"}
+    described = small.model_copy(update={"scorer": small.scorer.model_copy(update=changes | {"scale": "log"})})
+    run = write_inputs(model, described, tmp_path)
     data = ["--data", str(tmp_path / "videos")]
     arguments = [str(tmp_path / "run.json"), str(tmp_path / "out"), "--initial", str(tmp_path / "initial"), *data]
     targets.main([*arguments, "--clips", "24", "--part", "1/2"])
@@ -78,11 +73,11 @@ def test_targets_are_measured_once_and_learned(scripts, tmp_path):
         torch.testing.assert_close(file["distortions"][:, block, column], true, rtol=1e-3, atol=1e-6)
 
     out = tmp_path / "scorer"
-    options = ["--initial", str(tmp_path / "initial"), "--epochs", "4", "--held-out", "1", "--degree", "1"]
-    training.main([str(tmp_path / "out"), str(out), *options])
-    trained = read_folder(out).build()
-    assert trained.config.scorer.degree == 1
-    assert len(trained.config.scorer.curve) == 4
+    options = ["--initial", str(tmp_path / "initial"), "--epochs", "4", "--held-out", "1", *data]
+    training.main([str(tmp_path / "run.json"), str(tmp_path / "out"), str(out), *options])
+    trained = read_folder(out).build().config.scorer
+    assert (trained.reads, trained.degree, len(trained.curve)) == ("spectrum", 1, 4)
+    assert trained.lambdas
     assert len((tmp_path / "scorer.jsonl").read_text().splitlines()) == 2
 
 
@@ -92,7 +87,7 @@ def test_an_output_layer_is_sharpened_in_place_of_a_filter(scripts, tmp_path):
     small = small_config()
     windows = small.tokenizer.model_copy(update={"decoder_window": 8})
     model = Model(small.model_copy(update={"tokenizer": windows})).eval()
-    write_inputs(model, tmp_path)
+    write_inputs(model, model.config, tmp_path)
     options = ["--initial", str(tmp_path / "initial"), "--data", str(tmp_path / "videos"), "--clips", "64"]
     sharpen.main([str(tmp_path / "run.json"), str(tmp_path / "out"), *options, "--amount", "0.5"])
     clips = torch.rand(4, 3, 8, 16, 16, generator=torch.Generator().manual_seed(1))

@@ -144,6 +144,15 @@ LAMBDA_CLIPS = 24
 """Number of training clips that a scorer's table of λ is measured on."""
 
 
+def add_lambdas(model: Model, clips: Tensor) -> Model:
+    """Return a model on the CPU whose scorer has the table of λ that streams start from; see `measure_lambdas`."""
+    assert model.config.scorer is not None
+    scorer = model.config.scorer.model_copy(update={"lambdas": measure_lambdas(model, clips)})
+    finished = Model(model.config.model_copy(update={"scorer": scorer}))
+    finished.load_state_dict({name: tensor.cpu() for name, tensor in model.state_dict().items()})
+    return finished.eval()
+
+
 class ClipStage(Stage[Model]):
     """Behaviour that the tokenizer and the scorer share."""
 
@@ -221,14 +230,9 @@ class ScorerStage(ClipStage):
         return {} if clips is None else validate_scorer(self.objective(model), clips)
 
     def finish(self, model: Model) -> Model:
-        """Add the table of λ that streams start from."""
-        assert model.config.scorer is not None
+        """Add the table of λ."""
         clips = torch.stack([self.data.train[i] for i in range(LAMBDA_CLIPS)]).to(self.device)
-        lambdas = measure_lambdas(model.to(self.device), clips)
-        scorer = model.config.scorer.model_copy(update={"lambdas": lambdas})
-        finished = Model(model.config.model_copy(update={"scorer": scorer}))
-        finished.load_state_dict({name: tensor.cpu() for name, tensor in model.state_dict().items()})
-        return finished.eval()
+        return add_lambdas(model.to(self.device), clips)
 
 
 class GeneratorStage(Stage[GeneratorModel]):
