@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from adaptok.benchmark.timing import Measurement
+from adaptok.benchmark.training import configuration
 from adaptok.config.transformer import TransformerConfig
 from adaptok.models.flops import decoder_flops, probe_flops
 from tests.helpers.commands import fails, run
@@ -70,3 +72,16 @@ def test_a_generator_with_int8_weights(capsys):
     assert 0 < sampled["more"]["weights_gb"] < (folder / "model.safetensors").stat().st_size / 2e9
     assert 0 < abs(sampled["more"]["cross_entropy_change"]) < 0.005
     assert "exclude each other" in fails(capsys, "benchmark", "generate", *flags, "--size", "S")
+
+
+def test_training_in_another_precision(capsys, monkeypatch, tmp_path):
+    """Every process of a measurement has the same options."""
+    measured, seen = Measurement("step", {}, 1.0, 1.0, 1.0, repeats=1, memory_gb=15.0), []
+    apart = lambda kind, flags: seen.append([*map(str, flags)]) or [measured]  # noqa: E731
+    for module in ("timing", "training"):
+        monkeypatch.setattr(f"adaptok.benchmark.{module}.measure_in_process", apart)
+    flags = ["--preset", "tiny", "base", "--dtype", "float32", "--checkpointing", "--data", tmp_path]
+    run(capsys, "benchmark", "train", *flags)
+    assert [each[1] for each in seen] == ["tiny", *["base"] * (len(seen) - 1)]
+    assert all(each[-5:] == ["--data", str(tmp_path), "--checkpointing", "--dtype", "float32"] for each in seen)
+    assert configuration("tiny", 2, 3, tmp_path, False, "float32").precision == "float32"

@@ -7,7 +7,7 @@ backward (twice the forward). Losses and recomputation do not count.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from adaptok.benchmark.timing import Measurement, measure_in_process, once, peak_flops
+from adaptok.config.choices import DType
 from adaptok.config.training import TrainingConfig, load_config, override
 from adaptok.training.clip_data import open_clip_data
 from adaptok.training.estimate import step_flops
@@ -41,20 +42,33 @@ def some_videos(folder: Path | None) -> Iterator[Path]:
         yield Path(name)
 
 
-def configuration(preset: str, batch: int, steps: int, data: Path, checkpointing: bool) -> TrainingConfig:
+def configuration(
+    preset: str, batch: int, steps: int, data: Path, checkpointing: bool, precision: DType | None = None
+) -> TrainingConfig:
     """Configure a preset with this batch size and number of steps, without losses that need downloads."""
     values: dict[str, Any] = {"batch_size": batch, "max_steps": steps, "initialization": "random"}
     values |= {"trackers": (), "activation_checkpointing": checkpointing}
     values |= {"data.train": (str(data),), "data.weights": (), "data.validation": None, "data.workers": 2}
     config = load_config(preset, "tokenizer")
+    if precision is not None:
+        values["precision"] = precision
     if config.losses.lpips.weight:
         values |= {"losses.lpips": 0.0, "losses.frequency": 1.0}
     return override(config, values)
 
 
-def measure_training(preset: str, batch: int, steps: int, data: Path, *, checkpointing: bool, warm: int) -> Measurement:
+def measure_training(
+    preset: str,
+    batch: int,
+    steps: int,
+    data: Path,
+    *,
+    checkpointing: bool,
+    warm: int,
+    precision: DType | None = None,
+) -> Measurement:
     """Measure training steps in this process, after `warm` steps that allocate memory and fill the cache of frames."""
-    config = configuration(preset, batch, warm + steps, data, checkpointing)
+    config = configuration(preset, batch, warm + steps, data, checkpointing, precision)
     dtype = getattr(torch, config.precision)
     with tempfile.TemporaryDirectory() as folder:
         run = Trainer(config, open_clip_data(config), Path(folder))
@@ -82,12 +96,15 @@ def measure_training(preset: str, batch: int, steps: int, data: Path, *, checkpo
     )
 
 
-def largest_batch(preset: str, limit: float, data: Path, checkpointing: bool) -> int:
-    """Find the largest batch whose process stays within `limit` GB: extrapolate from small batches, then go down."""
+def largest_batch(preset: str, limit: float, flags: Sequence[object]) -> int:
+    """Find the largest batch whose process stays within `limit` GB: extrapolate from small batches, then go down.
+
+    `flags` are further options of `adaptok benchmark train`.
+    """
 
     def used(batch: int) -> float:
-        flags = ["--preset", preset, "--batch-size", batch, "--repeats", 1, "--warmup-steps", 1, "--data", data]
-        return measure_in_process("train", [*flags, *["--checkpointing"] * checkpointing])[0].memory_gb
+        short = ["--preset", preset, "--batch-size", batch, "--repeats", 1, "--warmup-steps", 1]
+        return measure_in_process("train", [*short, *flags])[0].memory_gb
 
     small, more = used(1), used(2)
     batch = max(1, int(1 + (limit - small) / max(more - small, 1e-9)))

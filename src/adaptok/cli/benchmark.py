@@ -262,6 +262,9 @@ class Train(Timing):
     """Folder of videos to train on. The default is a few synthetic videos."""
     checkpointing: Switch = False
     """Recompute activations in the backward pass, which needs less memory and more time."""
+    dtype: Annotated[DType | None, option("NAME")] = None
+    """float32, bfloat16 or float16, instead of the precision of the preset (bfloat16). Processors without instructions
+    for it train faster in float32."""
 
     def torch_device(self) -> torch.device:
         from adaptok.utils.devices import pick_device
@@ -286,15 +289,17 @@ class Train(Timing):
                     data,
                     checkpointing=self.checkpointing,
                     warm=self.warmup_steps,
+                    precision=self.dtype,
                 )
                 return [measurement]
             results = []
+            same: list[object] = ["--data", data, *["--checkpointing"] * self.checkpointing]
+            same += [] if self.dtype is None else ["--dtype", self.dtype]
             for preset in self.preset:
                 default = 16 if preset == "tiny" else None
-                size = self.batch_size or default or largest_batch(preset, self.memory, data, self.checkpointing)
+                size = self.batch_size or default or largest_batch(preset, self.memory, same)
                 flags: list[object] = ["--preset", preset, "--batch-size", size, "--repeats", self.repeats]
-                flags += ["--warmup-steps", self.warmup_steps, "--data", data]
-                results += measure_in_process(self.name, [*flags, *["--checkpointing"] * self.checkpointing])
+                results += measure_in_process(self.name, [*flags, "--warmup-steps", self.warmup_steps, *same])
             return results
 
     def _check(self) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from adaptok.config.base import Config, Fraction01, Positive
+from adaptok.config.choices import DType
 
 DEFAULT_BATCH_SIZE = 8
 MAX_EPOCHS = 1e6
@@ -92,8 +93,8 @@ class RunConfig(Config):
         Positive | None, Field(validation_alias=AliasChoices("gradient_accumulation_steps", "accumulation"))
     ] = None
     """Number of micro-batches per optimizer step. By default it follows from the batch sizes, or is 1."""
-    precision: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-    """Precision of the computation. Weights are always kept in float32. With float16, the loss is scaled, and steps
+    precision: DType = "bfloat16"
+    """DType of the computation. Weights are always kept in float32. With float16, the loss is scaled, and steps
     whose gradients overflow are skipped."""
     compile: bool = False
     """Compile those parts of the layers whose shapes do not depend on lengths, with torch.compile."""
