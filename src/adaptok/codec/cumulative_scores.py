@@ -40,7 +40,7 @@ _MIN_DISTORTION = 1e-8
 _MIN_SHARE = 0.05
 """Smallest distortion of a block at the reference lengths, relative to the mean of its clip."""
 _TOLERANCE = 1.0046
-"""Largest ratio of the distortion of a clip to that with an effort of 0; 0.02 dB of PSNR."""
+"""Largest accepted ratio of the distortion of a clip to that with an effort of 0. It corresponds to 0.02 dB of PSNR."""
 
 
 def cumulative_scores(
@@ -64,9 +64,9 @@ def cumulative_scores(
         effort: 0 scores blocks once, around reference lengths. 1 chooses lengths with the same budget for every
             clip, and scores again around these. 2 decodes each clip at them, and with each block at about a third and
             at twice its length, and calibrates the scores to the measured distortions. 3 then measures every candidate
-            length of each block, around the lengths that 2 gives. A clip that is then more than 0.02 dB worse at its
-            budget than with an effort of 0, by decoding it at both lengths, keeps the scores of 0. Without a budget,
-            the effort is 0.
+            length of each block, around the lengths that 2 gives. Efforts above 0 also decode each clip at the lengths
+            that the first and the last scores give it with that budget. If the last ones make it worse by more than
+            0.02 dB, it keeps the first scores. Without a budget, the effort is 0.
         relative: Divide the scores of each clip by its mean distortion at the reference lengths.
 
     Returns:
