@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -30,7 +32,7 @@ def true_total(codec, encoded, clips, lengths):
 @pytest.mark.parametrize("effort", [2, 3])
 def test_measured_scores_add_up_to_the_true_distortion_of_a_clip(cumulative_codec, clips, effort, monkeypatch):
     """At a few lengths with an effort of 2, and at all with one of 3."""
-    monkeypatch.setattr("adaptok.codec.cumulative_scores._TOLERANCE", float("inf"))
+    monkeypatch.setattr("adaptok.codec.cumulative_scores.TOLERANCE", float("inf"))
     codec = cumulative_codec
     for clip in clips.split(1):
         encoded = codec.encode_clips(clip)
@@ -52,25 +54,26 @@ def test_measured_scores_add_up_to_the_true_distortion_of_a_clip(cumulative_code
 def test_a_clip_that_further_rounds_make_worse_keeps_the_scores_of_effort_0(cumulative_codec, clips, monkeypatch):
     codec = cumulative_codec
     encoded = codec.encode_clips(clips)
-    policy, predict = LengthPolicy(BUDGET, effort=1), cumulative_scores._predict
+    policy, scorer = LengthPolicy(BUDGET, effort=1), codec.model.scorer
+    denormalize, calls_per_round = scorer.denormalize, 4 if scorer.config.reads == "latents" else 1
 
     def distortions(scores):
         rows = LengthPolicy(BUDGET, "clip").lengths(scores.flatten(0, 1).numpy(), 12, codec.layout).reshape(3, 4)
         pairs = zip(map(encoded.at, range(3)), clips.split(1), strict=True)
         return torch.stack([true_total(codec, *pair, row.tolist()) for pair, row in zip(pairs, rows, strict=True)])
 
-    monkeypatch.setattr(cumulative_scores, "_TOLERANCE", 1.0)  # decoders with random weights differ little
+    monkeypatch.setattr(cumulative_scores, "TOLERANCE", 1.0)  # decoders with random weights differ little
     before = codec.allocation_scores(encoded, LengthPolicy(BUDGET))
     outcomes = []
     for descending in (False, True):  # the second prediction says that tokens harm, or help, whatever is true
-        calls = iter(range(4))
-        false = lambda *args, calls=calls, descending=descending: (  # noqa: E731
-            predict(*args).sort(2, descending).values if next(calls) % 2 else predict(*args)
+        calls = itertools.count()
+        false = lambda raw, calls=calls, descending=descending: (  # noqa: E731
+            denormalize(raw).sort(-1, descending).values if next(calls) // calls_per_round % 2 else denormalize(raw)
         )
-        monkeypatch.setattr(cumulative_scores, "_predict", false)
+        monkeypatch.setattr(scorer, "denormalize", false)
         guarded = codec.allocation_scores(encoded, policy)
         with monkeypatch.context() as patch:
-            patch.setattr(cumulative_scores, "_TOLERANCE", float("inf"))
+            patch.setattr(cumulative_scores, "TOLERANCE", float("inf"))
             anyway = codec.allocation_scores(encoded, policy)
         worse = distortions(anyway) > distortions(before)
         torch.testing.assert_close(guarded, torch.where(worse[:, None, None], before, anyway))

@@ -39,7 +39,7 @@ choice around them reaches 91%, 83% and 88% of the oracle's gain over uniform le
 _MIN_DISTORTION = 1e-8
 _MIN_SHARE = 0.05
 """Smallest distortion of a block at the reference lengths, relative to the mean of its clip."""
-_TOLERANCE = 1.0046
+TOLERANCE = 1.0046
 """Largest accepted ratio of the distortion of a clip to that with an effort of 0. It corresponds to 0.02 dB of PSNR."""
 
 
@@ -109,7 +109,7 @@ def _is_worse(model: Model, inputs: Tensor, clip: Tensor, before: Sequence[int],
         float(measure_cumulative(model.tokenizer, clip[None], inputs[None], row, 0, row[:1], kind))
         for row in (before, after)
     )
-    return last > first * _TOLERANCE
+    return last > first * TOLERANCE
 
 
 def _relative(scores: Tensor, lengths: Sequence[Sequence[int]], step: int) -> Tensor:
